@@ -1,0 +1,1 @@
+"""A FlowerTune LLM challenge as a Flower app: federated LoRA fine-tuning."""

@@ -1,0 +1,63 @@
+"""What a client does: train the adapter it is sent on its own partition, and send it back."""
+
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+
+from flowertune.dataset import load_examples
+from flowertune.models import load_model, load_tokenizer
+from flowertune.rules.settings import check_settings
+from flowertune.run.nodes import answer_roll_call
+from flowertune.training.cache import reuse
+from flowertune.training.loop import fit
+from flowertune.training.order import key_of
+from flowertune.training.steps import steps_of_round
+
+app = ClientApp()
+
+
+@app.query("roll_call")
+def roll_call(message: Message, context: Context) -> Message:
+    """Say which partition this is and which locked values this client sees."""
+    return answer_roll_call(message, context)
+
+
+@app.train()
+def train(message: Message, context: Context) -> Message:
+    """Train for ``max-steps`` steps from the adapter in the message; reply with the result."""
+    cfg = check_settings(context.run_config)
+    partition = int(context.node_config["partition-id"])
+    partitions = int(context.node_config["num-partitions"])
+    arrays, config = message.content["arrays"], message.content["config"]
+    metrics = {"num-examples": 1, "train-loss": 0.0}
+
+    # Without steps there is nothing to read, tokenise or load: every client counts the same.
+    if cfg["train.training-arguments.max-steps"] > 0:
+        tokenizer = reuse(load_tokenizer, cfg, ("model.",))
+        examples = reuse(
+            load_examples,
+            cfg,
+            ("model.", "static.", "prompt.", "train.seq-length"),
+            tokenizer,
+            partition,
+            partitions,
+            keep=partitions,
+        )
+        model = reuse(load_model, cfg, ("model.",))
+        set_peft_model_state_dict(model, arrays.to_torch_state_dict())
+        torch.manual_seed(key_of("dropout", cfg["seed"], config["server-round"], partition))
+        metrics["num-examples"] = len(examples)
+        metrics["train-loss"] = fit(
+            model,
+            steps_of_round(examples, cfg, config["server-round"], partition),
+            tokenizer.pad_token_id,
+            config["learning-rate"],
+            cfg["train.training-arguments.weight-decay"],
+            cfg["train.training-arguments.max-grad-norm"],
+        )
+        arrays = ArrayRecord(get_peft_model_state_dict(model))
+
+    client = ConfigRecord({"partition-id": partition})
+    content = {"arrays": arrays, "metrics": MetricRecord(metrics), "client": client}
+    return Message(RecordDict(content), reply_to=message)

@@ -1,0 +1,54 @@
+"""From a partition's rows to tokens: the prompt, the answer, the mask."""
+
+from typing import Any
+
+from flowertune.errors import UserError
+from flowertune.run.app import APP_DIR
+from flowertune.sources.rows import check_columns, load_partition
+from flowertune.training.tokens import Example, encode
+
+
+def prompt_and_answer(row: dict[str, Any], cfg: dict[str, Any]) -> tuple[str, str]:
+    """Return what the model is shown and what it is to answer, for one row of the dataset.
+
+    ``prompt.template`` may use {question}, which the challenge defines, and any column.
+    """
+    question = cfg["static.dataset.question"].format_map(row).strip()
+    prompt = cfg["prompt.template"].format_map({**row, "question": question})
+    return prompt, cfg["static.dataset.answer"].format_map(row)
+
+
+def load_examples(
+    cfg: dict[str, Any], tokenizer: Any, partition_id: int, num_partitions: int
+) -> list[Example]:
+    """Return the tokenised rows of one partition; rows with no room for an answer are left out.
+
+    Raises
+    ------
+    UserError
+        If the dataset cannot be had, lacks a column, or no row has room for its answer.
+    """
+    rows = load_partition(
+        cfg["static.dataset.name"],
+        cfg["static.dataset.revision"],
+        APP_DIR,
+        num_partitions,
+        partition_id,
+    )
+    check_columns(
+        rows.column_names,
+        cfg["static.dataset.question"],
+        cfg["static.dataset.answer"],
+        cfg["prompt.template"],
+    )
+    length = cfg["train.seq-length"]
+    pairs = (prompt_and_answer(row, cfg) for row in rows)
+    examples = [encode(tokenizer, prompt, answer, length) for prompt, answer in pairs]
+    kept = [example for example in examples if example is not None]
+    if not kept:
+        raise UserError(
+            f"train.seq-length is {length}, and none of the {len(examples)} rows of partition "
+            f"{partition_id} has room for its answer; use a larger one (in "
+            "[tool.flwr.app.config] of pyproject.toml)."
+        )
+    return kept

@@ -1,0 +1,1 @@
+"""What a run is held to: valid settings, locked values, unchanged protected files."""

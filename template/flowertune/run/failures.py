@@ -1,0 +1,40 @@
+"""A run that fails says why in its last line."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from logging import ERROR
+
+from flwr.app import Message
+from flwr.common import log
+from flwr.supercore.exit import add_exit_handler
+
+from flowertune.errors import UserError
+
+
+def reason_of(reply: Message) -> str:
+    """Return what a failed client said, without the class names that Flower puts around it."""
+    match = re.fullmatch(r"<class '[^']*'>:<'(.*)'>", reply.error.reason, flags=re.DOTALL)
+    return match.group(1).strip() if match else reply.error.reason
+
+
+def all_failed(server_round: int, failures: list[Message]) -> UserError:
+    """Return the error for a round in which no client succeeded."""
+    clients = "the one client" if len(failures) == 1 else f"all {len(failures)} clients"
+    return UserError(f"{clients} of round {server_round} failed: {reason_of(failures[0])}")
+
+
+@contextmanager
+def told_last() -> Iterator[None]:
+    """Repeat the text of an error as the last line of the run's log, and raise it again.
+
+    Flower logs a traceback and an exit code of its own after an error, below which the
+    reason would be hard to find. Flower calls exit handlers newest first, and the one that
+    sends the log away was there before.
+    """
+    try:
+        yield
+    except Exception as error:
+        text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        add_exit_handler(lambda: log(ERROR, text))
+        raise

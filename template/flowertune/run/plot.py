@@ -1,0 +1,28 @@
+"""A picture of a finished run: loss and communication over the rounds."""
+
+from pathlib import Path
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+INK, LOSS, TRAFFIC = "#333333", "#1f6fb4", "#c8641e"
+
+
+def plot_run(path: Path, losses: list[float], mib: list[float], title: str) -> None:
+    """Draw loss (left axis) and MiB communicated so far (right axis) by round, as a PNG."""
+    rounds = range(1, len(losses) + 1)
+    figure = Figure(figsize=(7.5, 4.2), dpi=130, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.plot(rounds, losses, color=LOSS, marker="o" if len(losses) < 40 else None, markersize=4)
+    axes.set_xlabel("round", color=INK)
+    axes.set_ylabel("loss per answer token", color=LOSS)
+    axes.set_ylim(bottom=0)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.grid(alpha=0.25)
+    traffic = axes.twinx()
+    traffic.plot(rounds, mib, color=TRAFFIC, linestyle="--")
+    traffic.set_ylabel("communicated so far (MiB)", color=TRAFFIC)
+    traffic.set_ylim(bottom=0)
+    axes.set_title(title, color=INK, fontsize=11)
+    figure.savefig(path)
