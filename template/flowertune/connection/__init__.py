@@ -1,0 +1,1 @@
+"""The Flower connection this app runs over: its configuration and its SuperLink."""

@@ -1,0 +1,135 @@
+"""flowertune.connection.superlink: find, judge and stop a SuperLink, here a stand-in for one."""
+
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from flowertune.connection.superlink import (
+    NO_INSTALL,
+    SuperLink,
+    differences,
+    find_superlink,
+    is_superlink,
+    runs_in_progress,
+    stop_superlink,
+)
+
+# listens like a SuperLink and starts a child that ignores SIGTERM, in a session of its own
+STAND_IN = """
+import signal, socket, subprocess, sys, time
+listener = socket.socket()
+listener.bind(("127.0.0.1", int(sys.argv[-1])))
+child = subprocess.Popen(
+    [sys.executable, sys.argv[0].replace("flower-superlink", "flwr-simulation")],
+    start_new_session=True,
+    stdout=subprocess.PIPE,
+)
+child.stdout.readline()
+listener.listen()
+time.sleep(60)
+"""
+CHILD = """
+import signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture
+def start(tmp_path):
+    started = []
+
+    def run(port, env=None):
+        script = tmp_path / "bin" / "flower-superlink"
+        script.parent.mkdir(exist_ok=True)
+        script.write_text(STAND_IN)
+        (script.parent / "flwr-simulation").write_text(CHILD)
+        command = [sys.executable, str(script), "--insecure", "--port", str(port)]
+        process = subprocess.Popen(command, env=env or {})
+        started.append(process)
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            found = find_superlink(port)
+            if found:
+                return found
+            time.sleep(0.05)
+        raise AssertionError("the stand-in did not come up")
+
+    yield run
+    for process in started:
+        for child in psutil.Process(process.pid).children() if process.poll() is None else []:
+            child.kill()
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize(
+    ("command", "port", "expected"),
+    [
+        (("/v/bin/python3", "/v/bin/flower-superlink", "--insecure", "--port", "39091"), 39091, 1),
+        (("flower-superlink", "--port", "39091"), 39091, True),
+        (("/v/bin/python3", "/v/bin/flower-superlink", "--port", "39091"), 39092, False),
+        (("/v/bin/python3", "/v/bin/flower-superexec", "--port", "39091"), 39091, False),
+        (("vim", "notes", "flower-superlink", "--port", "39091"), 39091, False),
+        ((), 39091, False),
+    ],
+)
+def test_only_a_flower_superlink_on_the_port_counts(command, port, expected):
+    assert is_superlink(command, port) == expected
+
+
+def test_it_is_found_judged_and_stopped_with_its_children(start, tmp_path):
+    port = free_port()
+    assert find_superlink(port) is None
+    found = start(port)
+    assert found.installs_dependencies is True
+    assert runs_in_progress(found) == 1
+    family = [found.pid, *(c.pid for c in psutil.Process(found.pid).children(recursive=True))]
+    assert len(family) == 2
+    assert stop_superlink(found, grace=0.3) == family
+    assert not any(psutil.pid_exists(p) and _runs(p) for p in family)
+    assert find_superlink(port) is None
+
+
+def test_a_superlink_told_not_to_install_is_seen(start):
+    assert start(free_port(), {NO_INSTALL: "1"}).installs_dependencies is False
+
+
+def test_a_pid_that_went_to_another_program_is_left_alone():
+    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        gone = SuperLink(other.pid, 1, ("python", "flower-superlink", "--port", "1"), {})
+        assert stop_superlink(gone) == []
+        assert other.poll() is None
+    finally:
+        other.kill()
+        other.wait()
+
+
+def test_every_difference_is_named():
+    command = ("/v/bin/python", "/v/bin/flower-superlink", "--port", "1")
+    fine = SuperLink(1, 1, command, {NO_INSTALL: "1", "FLWR_HOME": "/h"})
+    assert differences(fine, {"FLWR_HOME": "/h"}, Path("/v/bin")) == []
+    found = differences(fine, {"FLWR_HOME": "/other"}, Path("/w/bin"))
+    assert len(found) == 2
+    assert "/h" in found[0] and "/other" in found[0]
+    assert "/v" in found[1] and "/w" in found[1]
+    installs = SuperLink(1, 1, command, {"FLWR_HOME": "/h"})
+    assert "anew at every run" in differences(installs, {"FLWR_HOME": "/h"}, Path("/v/bin"))[0]
+    hidden = SuperLink(1, 1, command, None)
+    assert "cannot be read" in differences(hidden, {"FLWR_HOME": "/h"}, Path("/v/bin"))[0]
+
+
+def _runs(pid):
+    return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
