@@ -116,7 +116,8 @@ def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch):
 def test_a_read_only_folder_is_one_sentence(tmp_path):
     # root may write anywhere, so another user has to try
     code = (
-        "import os, sys; sys.path[:0] = sys.argv[2:]\nfrom flowertune.run.folders import run_folder\n"
+        "import os, sys; sys.path[:0] = sys.argv[2:]\n"
+        "from flowertune.run.folders import run_folder\n"
         "from flowertune.errors import UserError\nfrom pathlib import Path\n"
         "os.setgid(65534); os.setuid(65534)\n"
         "try: run_folder(Path(sys.argv[1]), 1)\nexcept UserError as error: print(error)"
@@ -125,6 +126,6 @@ def test_a_read_only_folder_is_one_sentence(tmp_path):
         if folder.stat().st_uid == 0 and folder not in (Path("/"), Path("/tmp")):
             folder.chmod(0o755)
     done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path), *sys.path[1:]], capture_output=True, text=True
+        [sys.executable, "-c", code, str(tmp_path), *sys.path], capture_output=True, text=True
     )
     assert "Permission denied" in done.stdout, done.stderr
