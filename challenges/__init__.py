@@ -33,7 +33,9 @@ def load(name: str) -> dict[str, Any]:
     Raises ValueError, with the names there are, if there is no such challenge.
     """
     if name not in names():
-        raise ValueError(f"There is no challenge {name!r}; the challenges are {', '.join(names())}.")
+        raise ValueError(
+            f"There is no challenge {name!r}; the challenges are {', '.join(names())}."
+        )
     return _read(f"{name}.yml")
 
 
@@ -50,7 +52,9 @@ def static_table(name: str, rules: str) -> dict[str, str | int]:
     facts = load(name)
     sets = rule_sets()
     if rules not in sets:
-        raise ValueError(f"There are no rules {rules!r}; the rule sets are {', '.join(sorted(sets))}.")
+        raise ValueError(
+            f"There are no rules {rules!r}; the rule sets are {', '.join(sorted(sets))}."
+        )
     dataset = facts["dataset"]
     return {
         "challenge": name,

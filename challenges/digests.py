@@ -1,7 +1,7 @@
 """Print the digests of the locked values, or write them into `challenges/rules.yml`.
 
-    python -m challenges.digests            print rules.yml as it should be; exit 1 if it is not
-    python -m challenges.digests --write    write it
+python -m challenges.digests            print rules.yml as it should be; exit 1 if it is not
+python -m challenges.digests --write    write it
 """
 
 import argparse
@@ -37,8 +37,12 @@ def expected_text() -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m challenges.digests", description=__doc__.splitlines()[0])
-    parser.add_argument("--write", action="store_true", help="write challenges/rules.yml instead of printing it")
+    parser = argparse.ArgumentParser(
+        prog="python -m challenges.digests", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument(
+        "--write", action="store_true", help="write challenges/rules.yml instead of printing it"
+    )
     text = expected_text()
     if parser.parse_args(argv).write:
         RULES_FILE.write_text(text, "utf-8")

@@ -1,0 +1,77 @@
+"""Render the template in tests, from this checkout or from a repository made of it."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+import copier
+
+ROOT = Path(__file__).parent.parent
+
+GIT_ENVIRONMENT = {
+    "GIT_CONFIG_GLOBAL": os.devnull,
+    "GIT_CONFIG_SYSTEM": os.devnull,
+    "GIT_AUTHOR_NAME": "Test",
+    "GIT_AUTHOR_EMAIL": "test@example.org",
+    "GIT_COMMITTER_NAME": "Test",
+    "GIT_COMMITTER_EMAIL": "test@example.org",
+}
+
+
+def git(folder: Path, *arguments: str) -> str:
+    """Run git in a folder, whatever the user's own git configuration is; returns what it prints."""
+    done = subprocess.run(
+        ["git", *arguments],
+        cwd=folder,
+        env=os.environ | GIT_ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def render(
+    destination: Path, template: Path = ROOT, ref: str | None = "HEAD", **answers: str
+) -> Path:
+    """Render the template as `copier copy --defaults` does; `ref=None` takes the latest tag."""
+    copier.run_copy(
+        str(template), destination, data=answers, vcs_ref=ref, defaults=True, quiet=True
+    )
+    return destination
+
+
+def working_tree() -> list[Path]:
+    """Files of this checkout that git tracks or would track, relative to its root; deleted ones left out."""
+    listed = git(ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")
+    return [Path(name) for name in listed if name and (ROOT / name).exists()]
+
+
+def clone(destination: Path, tag: str = "v1.0.0") -> Path:
+    """A git repository of its own with this checkout's files, changed ones included, in one tagged commit."""
+    for path in working_tree():
+        (destination / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / path, destination / path, follow_symlinks=False)
+    git(destination, "init", "--quiet")
+    commit(destination, tag)
+    return destination
+
+
+def commit(folder: Path, tag: str | None = None) -> None:
+    """Commit everything in a repository, and tag the commit if asked to."""
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "--message", "test")
+    if tag:
+        git(folder, "tag", tag)
+
+
+def contents(folder: Path) -> Mapping[str, bytes]:
+    """Relative path -> bytes, of every file below a folder except what is in `.git`."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and ".git" not in path.relative_to(folder).parts
+    }

@@ -1,0 +1,281 @@
+"""What `copier copy` makes of the template: the right files, the right values, one sentence for bad answers."""
+
+import json
+import subprocess
+import sys
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import challenges
+from tests.apps import rendered
+from tests.templates import ROOT, clone, commit, contents, render
+
+TEMPLATE = ROOT / "template"
+QUESTIONS = yaml.safe_load((ROOT / "copier.yml").read_text("utf-8"))
+RULES = list(challenges.rule_sets())
+
+
+@pytest.fixture(scope="module")
+def apps() -> Mapping[str, Path]:
+    """Challenge -> its app, rendered with the default answers. Read-only: the tests share them."""
+    return {name: rendered(name) for name in challenges.names()}
+
+
+def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """TOML table -> dotted key -> value, as flwr flattens it."""
+    result: dict[str, Any] = {}
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            result |= flat(value, f"{prefix}{key}.")
+        else:
+            result[prefix + key] = value
+    return result
+
+
+def pyproject(app: Path) -> dict[str, Any]:
+    return tomllib.loads((app / "pyproject.toml").read_text("utf-8"))
+
+
+def copier(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """The command as a user types it."""
+    return subprocess.run(
+        [sys.executable, "-m", "copier", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+def test_the_challenges_offered_are_the_challenges_there_are() -> None:
+    assert sorted(QUESTIONS["challenge"]["choices"]) == challenges.names()
+    assert QUESTIONS["rules"]["choices"] == RULES
+    assert len(challenges.names()) == 5
+
+
+def test_copier_needs_no_trust() -> None:
+    assert not {"_tasks", "_migrations", "_jinja_extensions"} & set(QUESTIONS)
+
+
+def test_template_version_is_the_version_of_the_repository() -> None:
+    repository = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    assert QUESTIONS["template_version"]["default"] == repository["project"]["version"]
+
+
+def test_renders_differ_only_in_configuration_readme_and_sample(apps: Mapping[str, Path]) -> None:
+    trees = {name: contents(app) for name, app in apps.items()}
+    first = trees["finance"]
+    for name, tree in trees.items():
+        assert set(tree) - {f"samples/{name}.jsonl"} == set(first) - {"samples/finance.jsonl"}
+        differ = {path for path in tree if path in first and tree[path] != first[path]}
+        assert differ <= {
+            "pyproject.toml",
+            "quickstart.toml",
+            "README.md",
+            ".copier-answers.yml",
+            "flowertune/rules/locked.json",
+        }
+
+
+def test_python_files_are_copied_as_they_are(apps: Mapping[str, Path]) -> None:
+    sources = {
+        path.relative_to(TEMPLATE).as_posix(): path.read_bytes() for path in TEMPLATE.rglob("*.py")
+    }
+    assert sources
+    for app in apps.values():
+        tree = contents(app)
+        assert {path: data for path, data in tree.items() if path.endswith(".py")} == sources
+    for path, data in sources.items():
+        assert b"{{" not in data, path
+        assert b"{%" not in data, path
+
+
+def test_an_app_has_the_files_a_flower_app_needs(apps: Mapping[str, Path]) -> None:
+    for name, app in apps.items():
+        for path in (
+            "README.md",
+            "LICENSE",
+            ".gitignore",
+            ".copier-answers.yml",
+            "quickstart.toml",
+        ):
+            assert (app / path).is_file(), path
+        assert not (app / "LICENSE").is_symlink()
+        assert [path.name for path in (app / "samples").iterdir()] == [f"{name}.jsonl"]
+
+
+@pytest.mark.parametrize("rules", RULES)
+@pytest.mark.parametrize("name", challenges.names())
+def test_the_static_table_is_the_locked_one(name: str, rules: str) -> None:
+    app = rendered(name, rules)
+    config = pyproject(app)
+    static = flat(config["tool"]["flwr"]["app"]["config"]["static"])
+    assert static == challenges.static_table(name, rules)
+    assert json.loads((app / "flowertune/rules/locked.json").read_text("utf-8")) == static
+    assert config["tool"]["flowertune"]["static-sha256"] == challenges.digest(static)
+    assert config["tool"]["flowertune"]["supernodes"] == (static["num-supernodes"] or 20)
+
+
+def test_defaults_are_the_official_ones(apps: Mapping[str, Path]) -> None:
+    finance = flat(pyproject(apps["finance"])["tool"]["flwr"]["app"]["config"])
+    official = {
+        "num-server-rounds": 200,
+        "model.name": "mistralai/Mistral-7B-v0.3",
+        "model.quantization": 4,
+        "model.gradient-checkpointing": True,
+        "model.trust-remote-code": False,
+        "model.lora.peft-lora-r": 32,
+        "model.lora.peft-lora-alpha": 64,
+        "model.lora.peft-lora-dropout": 0.075,
+        "train.save-every-round": 5,
+        "train.learning-rate-max": 5e-5,
+        "train.learning-rate-min": 1e-6,
+        "train.seq-length": 512,
+        "train.training-arguments.per-device-train-batch-size": 16,
+        "train.training-arguments.gradient-accumulation-steps": 1,
+        "train.training-arguments.max-steps": 10,
+        "strategy.fraction-train": 0.1,
+    }
+    assert {key: finance[key] for key in official} == official
+    assert flat(pyproject(apps["code"])["tool"])["flwr.app.config.strategy.fraction-train"] == 0.2
+    base = flat(pyproject(apps["flowertune-llm"])["tool"]["flwr"]["app"]["config"])
+    assert (base["num-server-rounds"], base["model.name"]) == (
+        100,
+        "openlm-research/open_llama_3b_v2",
+    )
+
+
+def test_every_setting_has_a_comment(apps: Mapping[str, Path]) -> None:
+    """Each line of the table stands under a comment of its paragraph, or carries one."""
+    text = (apps["finance"] / "pyproject.toml").read_text("utf-8")
+    table = text[
+        text.index("\n[tool.flwr.app.config]") : text.index("\n[tool.flwr.app.config.static]")
+    ]
+    settings = 0
+    for paragraph in table.split("\n\n"):
+        commented = False
+        for line in paragraph.splitlines():
+            commented = commented or line.startswith("#")
+            if " = " in line and not line.startswith("#"):
+                settings += 1
+                assert commented or "  # " in line, line
+    assert settings > 20
+
+
+def test_quickstart_sets_only_settings_there_are(apps: Mapping[str, Path]) -> None:
+    for name, app in apps.items():
+        config = flat(pyproject(app)["tool"]["flwr"]["app"]["config"])
+        quickstart = flat(tomllib.loads((app / "quickstart.toml").read_text("utf-8")))
+        assert set(quickstart) <= set(config)
+        assert all(type(quickstart[key]) is type(config[key]) for key in quickstart)
+        assert quickstart["static.dataset.name"] == f"./samples/{name}.jsonl"
+        prompt = quickstart.get("prompt.template")
+        assert prompt == challenges.load(name)["scorer-prompt"]
+
+
+def test_answers_reach_the_app(tmp_path: Path) -> None:
+    app = render(tmp_path / "app", project_name="My-App-2", publisher="an_organiser")
+    config = pyproject(app)
+    assert config["project"]["name"] == "My-App-2"
+    assert config["tool"]["flwr"]["app"]["publisher"] == "an_organiser"
+    answers = yaml.safe_load((app / ".copier-answers.yml").read_text("utf-8"))
+    assert {key for key in answers if not key.startswith("_")} == {
+        "challenge",
+        "project_name",
+        "publisher",
+        "rules",
+    }
+
+
+def test_default_names_fit_the_challenge(apps: Mapping[str, Path]) -> None:
+    names = {name: pyproject(app)["project"]["name"] for name, app in apps.items()}
+    assert names.pop("flowertune-llm") == "flowertune-llm"
+    assert names == {name: f"flowertune-{name}" for name in names}
+
+
+@pytest.mark.parametrize(
+    ("answer", "parts"),
+    [
+        ("challenge=law", ("'challenge'", "'law'", "'finance'", "'flowertune-llm'")),
+        ("rules=20-supernodes", ("'rules'", "'20-supernodes'", "'flower.ai'")),
+        ("project_name=my_app", ('"my_app"', "letters, digits and hyphens", "32 characters")),
+        ("project_name=9lives", ('"9lives"', "start with a letter")),
+        ("project_name=app-", ('"app-"', "end with a letter or digit")),
+        ("project_name=" + "a" * 33, ('"' + "a" * 33 + '"', "32 characters")),
+        ("project_name=", ('""', "start with a letter")),
+        ("publisher=a.b", ('"a.b"', "letters, digits, hyphens and underscores")),
+    ],
+)
+def test_a_bad_answer_ends_in_one_sentence(
+    answer: str, parts: tuple[str, ...], tmp_path: Path
+) -> None:
+    done = copier(
+        "copy", "--defaults", "--vcs-ref", "HEAD", "--data", answer, ROOT, tmp_path / "app"
+    )
+    last_line = done.stderr.strip().splitlines()[-1]
+    assert done.returncode != 0
+    for part in parts:
+        assert part in last_line
+    assert not (tmp_path / "app").exists()
+
+
+@pytest.mark.parametrize("name", ["a", "a" * 32, "My-App-2"])
+def test_names_that_flwr_takes_are_taken(name: str, tmp_path: Path) -> None:
+    from flwr.supercore.utils import is_valid_name
+
+    assert is_valid_name(name)[0]
+    assert pyproject(render(tmp_path / "app", project_name=name))["project"]["name"] == name
+
+
+def test_an_app_folder_that_exists_is_left_alone(tmp_path: Path) -> None:
+    app = render(tmp_path / "app")
+    (app / "pyproject.toml").write_text("mine")
+    before = contents(app)
+    done = copier("copy", "--defaults", "--vcs-ref", "HEAD", ROOT, app)
+    last_line = done.stderr.strip().splitlines()[-1]
+    assert done.returncode != 0
+    for part in (str(app), "already", "copier update", "--overwrite"):
+        assert part in last_line
+    assert contents(app) == before
+
+    done = copier("copy", "--defaults", "--overwrite", "--vcs-ref", "HEAD", ROOT, app)
+    assert done.returncode == 0, done.stderr
+    assert pyproject(app)["project"]["name"] == "flowertune-finance"
+
+
+def test_sample_rows_never_pass_through_jinja(tmp_path: Path) -> None:
+    rows = (
+        b'{"instruction": "{{ 1 + 1 }}", "input": "{% if %}{# note #}", "output": "{{ nothing"}\r\n'
+    )
+    repository = clone(tmp_path / "repository")
+    (repository / "challenges/samples/finance.jsonl").write_bytes(rows)
+    commit(repository)
+    app = render(tmp_path / "app", repository)
+    assert (app / "samples/finance.jsonl").read_bytes() == rows
+
+
+def test_caches_of_a_tested_template_do_not_reach_the_app(tmp_path: Path) -> None:
+    repository = clone(tmp_path / "repository")
+    (repository / ".gitignore").unlink()
+    for path in ("__pycache__/dataset.cpython-311.pyc", ".ruff_cache/x", "rules/__pycache__/y.pyc"):
+        file = repository / "template/flowertune" / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"x")
+    commit(repository)
+    app = render(tmp_path / "app", repository)
+    assert not [path for path in contents(app) if "cache" in path and not path.endswith(".py")]
+
+
+def test_a_misspelt_name_in_a_template_file_fails_the_render(tmp_path: Path) -> None:
+    repository = clone(tmp_path / "repository")
+    with (repository / "template/quickstart.toml.jinja").open("a") as file:
+        file.write("{{ chalenge }}\n")
+    commit(repository)
+    done = copier("copy", "--defaults", "--vcs-ref", "HEAD", repository, tmp_path / "app")
+    assert done.returncode != 0
+    assert "'chalenge' is undefined" in done.stderr

@@ -1,0 +1,116 @@
+"""`copier update`: fixes of the template arrive, what the participant changed stays."""
+
+from pathlib import Path
+
+import copier
+import pytest
+
+from tests.templates import GIT_ENVIRONMENT, clone, commit, contents, git, render
+
+
+@pytest.fixture(autouse=True)
+def git_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copier runs git too; it must not depend on who runs the tests."""
+    for name, value in GIT_ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+
+
+def put_under_git(app: Path) -> None:
+    git(app, "init", "--quiet")
+    commit(app)
+
+
+def fix_template(repository: Path) -> None:
+    """What a release may bring: a new file, a fix in a participant's file, in the README and in a setting's comment."""
+    flowertune = repository / "template/flowertune"
+    (flowertune / "new_helper.py").write_text('"""New in this release."""\n')
+    dataset = flowertune / "dataset.py"
+    dataset.write_text('"""Fixed first line."""\n' + dataset.read_text("utf-8").split("\n", 1)[1])
+    settings = repository / "template/pyproject.toml.jinja"
+    before = settings.read_text("utf-8")
+    after = before.replace("  # optimizer steps of one client", "  # how many steps of one client")
+    assert after != before
+    settings.write_text(after)
+
+
+def test_update_keeps_what_the_participant_changed(tmp_path: Path) -> None:
+    repository = clone(tmp_path / "repository", "v1.0.0")
+    app = render(tmp_path / "app", repository, ref=None)
+    put_under_git(app)
+    dataset = app / "flowertune/dataset.py"
+    dataset.write_text(dataset.read_text("utf-8") + "\n\nMINE = True\n")
+    settings = app / "pyproject.toml"
+    text = settings.read_text("utf-8")
+    assert "num-server-rounds = 200" in text
+    settings.write_text(text.replace("num-server-rounds = 200", "num-server-rounds = 7"))
+    (app / "flowertune/mine.py").write_text("MINE = True\n")
+    (app / "LICENSE").unlink()
+    commit(app)
+
+    fix_template(repository)
+    commit(repository, "v1.1.0")
+    copier.run_update(app, defaults=True, overwrite=True, quiet=True)
+
+    assert dataset.read_text("utf-8").startswith('"""Fixed first line."""\n')
+    assert dataset.read_text("utf-8").endswith("\n\nMINE = True\n")
+    assert "num-server-rounds = 7" in settings.read_text("utf-8")
+    assert "  # how many steps of one client" in settings.read_text("utf-8")
+    assert (app / "flowertune/mine.py").read_text("utf-8") == "MINE = True\n"
+    assert (app / "flowertune/new_helper.py").is_file()
+    assert not (app / "LICENSE").exists()
+    assert not [path for path, data in contents(app).items() if b"<<<<<<<" in data]
+    assert "_commit: v1.1.0" in (app / ".copier-answers.yml").read_text("utf-8")
+
+
+def test_update_of_an_unchanged_app_equals_a_fresh_render(tmp_path: Path) -> None:
+    repository = clone(tmp_path / "repository", "v1.0.0")
+    answers = {"challenge": "medical", "project_name": "mine", "rules": "flower.ai"}
+    app = render(tmp_path / "app", repository, ref=None, **answers)
+    put_under_git(app)
+    before = contents(app)
+
+    fix_template(repository)
+    (repository / "template/flowertune/models.py").rename(
+        repository / "template/flowertune/nets.py"
+    )
+    commit(repository, "v1.1.0")
+    copier.run_update(app, defaults=True, overwrite=True, quiet=True)
+
+    fresh = render(tmp_path / "fresh", repository, ref=None, **answers)
+    assert contents(app) == contents(fresh)
+    assert contents(app) != before
+
+
+def test_a_line_that_both_changed_is_marked_and_left_to_the_participant(tmp_path: Path) -> None:
+    repository = clone(tmp_path / "repository", "v1.0.0")
+    app = render(tmp_path / "app", repository, ref=None)
+    put_under_git(app)
+    settings = app / "pyproject.toml"
+    text = settings.read_text("utf-8")
+    settings.write_text(text.replace("arguments.max-steps = 10", "arguments.max-steps = 33"))
+    commit(app)
+
+    fix_template(repository)
+    commit(repository, "v1.1.0")
+    copier.run_update(app, defaults=True, overwrite=True, quiet=True)
+
+    after = settings.read_text("utf-8")
+    assert "<<<<<<<" in after and "max-steps = 33" in after and "how many steps" in after
+    assert git(app, "diff", "--name-only", "--diff-filter=U").split() == ["pyproject.toml"]
+
+
+def test_a_copy_is_made_from_the_latest_tag(tmp_path: Path) -> None:
+    repository = clone(tmp_path / "repository", "v1.0.0")
+    fix_template(repository)
+    commit(repository)
+    tagged = render(tmp_path / "tagged", repository, ref=None)
+    head = render(tmp_path / "head", repository, ref="HEAD")
+    assert not (tagged / "flowertune/new_helper.py").exists()
+    assert (head / "flowertune/new_helper.py").exists()
+
+
+def test_an_app_that_is_not_under_git_is_told_so(tmp_path: Path) -> None:
+    repository = clone(tmp_path / "repository", "v1.0.0")
+    app = render(tmp_path / "app", repository, ref=None)
+    with pytest.raises(copier.errors.UserMessageError, match="git-tracked"):
+        copier.run_update(app, defaults=True, overwrite=True, quiet=True)
