@@ -1,7 +1,7 @@
 """The facts of each challenge: one YAML file each, and the few functions that read them.
 
-The template gets the same files through Copier; `evaluation` gets them from here. Nothing in this package imports
-the app.
+The template gets the same files through Copier; `evaluation` gets them from here. Nothing in this
+package imports the app.
 """
 
 import hashlib
@@ -40,12 +40,12 @@ def load(name: str) -> dict[str, Any]:
 
 
 def rule_sets() -> dict[str, Any]:
-    """The rule sets of `challenges/rules.yml`: name -> {version, partitioner, budget-mib, digests}."""
+    """Rule sets of `challenges/rules.yml`: name -> {version, partitioner, budget-mib, digests}."""
     return _read("rules.yml")
 
 
 def static_table(name: str, rules: str) -> dict[str, str | int]:
-    """Locked values of a challenge under a rule set: what `[tool.flwr.app.config.static]` holds, flat.
+    """Locked values of a challenge under a rule set: `[tool.flwr.app.config.static]`, flat.
 
     Raises ValueError, with what there is, for an unknown challenge or rule set.
     """
@@ -73,19 +73,19 @@ def static_table(name: str, rules: str) -> dict[str, str | int]:
 def digest(static: Mapping[str, object]) -> str:
     """SHA-256, in hex, of a flat static table; the order of its keys does not matter.
 
-    The app has these lines too (it cannot import this package on a SuperNode); a test compares the two.
+    The app has these lines too, as it cannot import this package; a test compares the two.
     """
     text = json.dumps(dict(static), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def expected_digest(name: str, rules: str) -> str:
-    """The digest on record in `challenges/rules.yml`; KeyError if `python -m challenges.digests` was not run."""
+    """The digest on record in `challenges/rules.yml`; KeyError if there is none."""
     return rule_sets()[rules]["digests"][name]
 
 
 def sample(name: str) -> Traversable:
-    """The quickstart's training rows of a challenge (JSONL with columns instruction, input, output)."""
+    """The quickstart's training rows: JSONL with columns instruction, input, output."""
     return _DATA / "samples" / f"{name}.jsonl"
 
 

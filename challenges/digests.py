@@ -16,7 +16,7 @@ RULES_FILE = Path(__file__).with_name("rules.yml")
 
 
 def expected_text() -> str:
-    """`rules.yml` with the digests that the challenge files have now; every other line stays as it is."""
+    """`rules.yml` with the digests of the challenge files as they are; other lines stay."""
     lines: list[str] = []
     rules = ""
     for line in RULES_FILE.read_text("utf-8").splitlines():
@@ -38,11 +38,10 @@ def expected_text() -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m challenges.digests", description=__doc__.splitlines()[0]
+        prog="python -m challenges.digests",
+        description="Print challenges/rules.yml as it should be; exit with 1 if it is not.",
     )
-    parser.add_argument(
-        "--write", action="store_true", help="write challenges/rules.yml instead of printing it"
-    )
+    parser.add_argument("--write", action="store_true", help="write the file instead")
     text = expected_text()
     if parser.parse_args(argv).write:
         RULES_FILE.write_text(text, "utf-8")
@@ -50,8 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(text, end="")
     if RULES_FILE.read_text("utf-8") != text:
         print(
-            "challenges/rules.yml is out of date; if the locked values were meant to change, raise the version of the "
-            "rules and run `python -m challenges.digests --write`.",
+            "challenges/rules.yml is out of date; if the locked values were meant to change, raise "
+            "the version of the rules and run `python -m challenges.digests --write`.",
             file=sys.stderr,
         )
         return 1

@@ -45,13 +45,13 @@ def render(
 
 
 def working_tree() -> list[Path]:
-    """Files of this checkout that git tracks or would track, relative to its root; deleted ones left out."""
+    """Files of this checkout that git tracks or would track, relative to its root."""
     listed = git(ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")
     return [Path(name) for name in listed if name and (ROOT / name).exists()]
 
 
 def clone(destination: Path, tag: str = "v1.0.0") -> Path:
-    """A git repository of its own with this checkout's files, changed ones included, in one tagged commit."""
+    """A repository with this checkout's files, changed ones included, in one tagged commit."""
     for path in working_tree():
         (destination / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / path, destination / path, follow_symlinks=False)

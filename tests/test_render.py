@@ -1,4 +1,4 @@
-"""What `copier copy` makes of the template: the right files, the right values, one sentence for bad answers."""
+"""What `copier copy` makes of the template: files, values, one sentence for a bad answer."""
 
 import json
 import subprocess

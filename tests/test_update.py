@@ -21,7 +21,7 @@ def put_under_git(app: Path) -> None:
 
 
 def fix_template(repository: Path) -> None:
-    """What a release may bring: a new file, a fix in a participant's file, in the README and in a setting's comment."""
+    """What a release may bring: a new file, a fix in a participant's file and in a comment."""
     flowertune = repository / "template/flowertune"
     (flowertune / "new_helper.py").write_text('"""New in this release."""\n')
     dataset = flowertune / "dataset.py"
