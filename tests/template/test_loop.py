@@ -1,0 +1,130 @@
+"""The short loop takes the steps that transformers' Trainer takes."""
+
+import pytest
+import torch
+from flowertune.training import loop
+from flowertune.training.loop import answer_loss, fit
+from flowertune.training.tokens import Example, collate
+from peft import LoraConfig, get_peft_model
+from peft.utils import get_peft_model_state_dict
+from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
+
+from tests.tiny import save_tiny_llama
+
+EXAMPLES = [
+    Example(tuple(range(10, 10 + length)), answer_start)
+    for length, answer_start in [(9, 6), (14, 10), (6, 1), (20, 19), (12, 8), (9, 3), (7, 2), (5, 4)]
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return save_tiny_llama(tmp_path_factory.mktemp("tiny"))
+
+
+def lora_model(folder):
+    torch.manual_seed(3)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    config = LoraConfig(r=4, lora_alpha=8, init_lora_weights=False, task_type="CAUSAL_LM")
+    return get_peft_model(model, config)
+
+
+def right_padded(examples: list[Example]) -> dict[str, torch.Tensor]:
+    """The batch as everybody else builds it, for the reference."""
+    width = max(len(e.ids) for e in examples)
+    ids, mask, labels = [], [], []
+    for e in examples:
+        pad = width - len(e.ids)
+        ids.append(list(e.ids) + [1] * pad)
+        mask.append([1] * len(e.ids) + [0] * pad)
+        labels.append(
+            [-100] * e.answer_start + list(e.ids[e.answer_start :]) + [-100] * pad
+        )
+    return {
+        "input_ids": torch.tensor(ids),
+        "attention_mask": torch.tensor(mask),
+        "labels": torch.tensor(labels),
+    }
+
+
+class InOrder(Trainer):
+    """Trainer without its shuffling: the reference is about steps, not order."""
+
+    def _get_train_sampler(self, *args, **kwargs):
+        return torch.utils.data.SequentialSampler(self.train_dataset)
+
+
+@pytest.mark.parametrize(("batch", "accumulate"), [(4, 1), (2, 2)])
+def test_two_steps_equal_the_trainers(folder, tmp_path, batch, accumulate):
+    ours, theirs = lora_model(folder), lora_model(folder)
+    batches = [EXAMPLES[i : i + batch] for i in range(0, len(EXAMPLES), batch)]
+    steps = [batches[i : i + accumulate] for i in range(0, len(batches), accumulate)]
+    assert len(steps) == 2
+    loss = fit(ours, steps, pad_id=1, learning_rate=1e-2, weight_decay=0.1, max_grad_norm=0.5)
+
+    arguments = TrainingArguments(
+        output_dir=str(tmp_path),
+        per_device_train_batch_size=batch,
+        gradient_accumulation_steps=accumulate,
+        max_steps=2,
+        learning_rate=1e-2,
+        weight_decay=0.1,
+        max_grad_norm=0.5,
+        lr_scheduler_type="constant",
+        report_to=[],
+        save_strategy="no",
+        disable_tqdm=True,
+        use_cpu=True,
+        remove_unused_columns=False,
+    )
+    InOrder(theirs, arguments, right_padded, EXAMPLES).train()
+
+    before = get_peft_model_state_dict(lora_model(folder))
+    after = get_peft_model_state_dict(theirs)
+    for name, tensor in get_peft_model_state_dict(ours).items():
+        assert not torch.equal(before[name], after[name])
+        torch.testing.assert_close(tensor, after[name], rtol=1e-4, atol=2e-5)
+    assert 0 < loss < 20
+
+
+def test_logits_are_computed_for_the_answers_columns_only_and_the_loss_is_the_same(
+    folder, monkeypatch
+):
+    model = lora_model(folder).eval()
+    asked = []
+    forward = model.get_base_model().forward
+
+    def spy(*args, **kwargs):
+        asked.append(kwargs.get("logits_to_keep"))
+        return forward(*args, **kwargs)
+
+    batch = collate([EXAMPLES[1], EXAMPLES[3]], pad_id=1)
+    with torch.no_grad():
+        monkeypatch.setattr(model.get_base_model(), "forward", spy)
+        monkeypatch.setattr(loop, "keeps_logits", lambda model: True)
+        short = answer_loss(model, batch)
+        monkeypatch.setattr(loop, "keeps_logits", lambda model: False)
+        whole = answer_loss(model, batch)
+    assert asked == [5, None]
+    torch.testing.assert_close(short, whole)
+
+
+def test_a_rows_loss_does_not_depend_on_its_neighbours(folder):
+    model = lora_model(folder).eval()
+    with torch.no_grad():
+        alone = sum(answer_loss(model, collate([e], 1)) for e in EXAMPLES)
+        together = answer_loss(model, collate(EXAMPLES, 1))
+    torch.testing.assert_close(alone, together)
+
+
+def test_no_steps_change_nothing(folder):
+    model = lora_model(folder)
+    assert fit(model, [], pad_id=1, learning_rate=1.0) == 0.0
+
+
+def test_a_loss_that_is_no_number_is_an_error(folder):
+    model = lora_model(folder)
+    with torch.no_grad():
+        model.get_base_model().lm_head.weight.fill_(float("nan"))
+    with pytest.raises(FloatingPointError, match="the loss of step 1 is nan"):
+        fit(model, [[EXAMPLES]], pad_id=1, learning_rate=1e-3)
