@@ -1,0 +1,1 @@
+"""Where the written sample rows come from; not part of the installed packages."""
