@@ -1,7 +1,8 @@
 """The lock names everything in which a run is not as its challenge wants it."""
 
-import challenges
 from flowertune.rules import lock
+
+import challenges
 
 LOCKED = challenges.static_table("finance", "50-supernodes")
 

@@ -13,7 +13,16 @@ from tests.tiny import save_tiny_llama
 
 EXAMPLES = [
     Example(tuple(range(10, 10 + length)), answer_start)
-    for length, answer_start in [(9, 6), (14, 10), (6, 1), (20, 19), (12, 8), (9, 3), (7, 2), (5, 4)]
+    for length, answer_start in [
+        (9, 6),
+        (14, 10),
+        (6, 1),
+        (20, 19),
+        (12, 8),
+        (9, 3),
+        (7, 2),
+        (5, 4),
+    ]
 ]
 
 
@@ -37,9 +46,7 @@ def right_padded(examples: list[Example]) -> dict[str, torch.Tensor]:
         pad = width - len(e.ids)
         ids.append(list(e.ids) + [1] * pad)
         mask.append([1] * len(e.ids) + [0] * pad)
-        labels.append(
-            [-100] * e.answer_start + list(e.ids[e.answer_start :]) + [-100] * pad
-        )
+        labels.append([-100] * e.answer_start + list(e.ids[e.answer_start :]) + [-100] * pad)
     return {
         "input_ids": torch.tensor(ids),
         "attention_mask": torch.tensor(mask),

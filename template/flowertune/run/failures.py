@@ -12,10 +12,15 @@ from flwr.supercore.exit import add_exit_handler
 from flowertune.errors import UserError
 
 
+WRAPPING = re.compile(
+    r"<class '[^']*'>:<'\s*(?:Exception \w+ occurred\. Message: )?(.*)'>", re.DOTALL
+)
+
+
 def reason_of(reply: Message) -> str:
-    """Return what a failed client said, without the class names that Flower puts around it."""
-    match = re.fullmatch(r"<class '[^']*'>:<'(.*)'>", reply.error.reason, flags=re.DOTALL)
-    return match.group(1).strip() if match else reply.error.reason
+    """Return what a failed client said, on one line and without what Flower puts around it."""
+    match = WRAPPING.fullmatch(reply.error.reason)
+    return " ".join((match.group(1) if match else reply.error.reason).split())
 
 
 def all_failed(server_round: int, failures: list[Message]) -> UserError:

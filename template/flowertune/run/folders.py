@@ -26,13 +26,19 @@ def results_root(cfg: Mapping[str, Any], app_dir: Path, env: Mapping[str, str]) 
     known it is ``$FLWR_HOME/flowertune/results/<project name>``. The working directory plays no
     part.
 
-    Args:
-        cfg: the run-config.
-        app_dir: the installed copy of the app, which holds its pyproject.toml.
-        env: the environment variables.
+    Parameters
+    ----------
+    cfg
+        The run-config.
+    app_dir
+        The installed copy of the app, which holds its pyproject.toml.
+    env
+        The environment variables.
 
-    Raises:
-        UserError: ``app_dir`` holds no app.
+    Raises
+    ------
+    UserError
+        ``app_dir`` holds no app.
     """
     given = Path(cfg["results-dir"]).expanduser()
     if given.is_absolute():
@@ -40,10 +46,19 @@ def results_root(cfg: Mapping[str, Any], app_dir: Path, env: Mapping[str, str]) 
     app = app_id(app_dir)
     if app is None:
         raise UserError(f"{app_dir} holds no pyproject.toml with a project name and a publisher.")
-    home = flower_home(env)
-    name = app.split("/")[1]
-    own = choose_folder(app, (recorded_folder(home, app), editable_folder(name)))
-    return own / given if own else (home / "flowertune" / "results" / name).absolute()
+    own = own_folder(app_dir, env)
+    if own is not None:
+        return own / given
+    return (flower_home(env) / "flowertune" / "results" / app.split("/")[1]).absolute()
+
+
+def own_folder(app_dir: Path, env: Mapping[str, str]) -> Path | None:
+    """The folder that the participant edits, found from the installed copy; None if unknown."""
+    app = app_id(app_dir)
+    if app is None:
+        return None
+    recorded = recorded_folder(flower_home(env), app)
+    return choose_folder(app, (recorded, editable_folder(app.split("/")[1])))
 
 
 def choose_folder(app: str, candidates: tuple[Path | None, ...]) -> Path | None:
@@ -77,8 +92,10 @@ def editable_source(direct_url: str | None) -> Path | None:
 def run_folder(root: Path, run_id: int | str) -> Path:
     """Make the folder of one run, and make sure that it can be written.
 
-    Raises:
-        UserError: it cannot be made or written, with the system's reason.
+    Raises
+    ------
+    UserError
+        It cannot be made or written, with the system's reason.
     """
     folder = root / str(run_id)
     try:

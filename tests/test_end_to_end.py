@@ -1,0 +1,110 @@
+"""The commands of the README, typed for real: 50 SuperNodes, a tiny model, two rounds."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.flower import ROOT, make_shell
+from tests.tiny import save_tiny_llama
+
+SMALL = (
+    "model.quantization=0 model.dtype='float32' static.dataset.name='./samples/finance.jsonl' "
+    "num-server-rounds=2 train.training-arguments.max-steps=1 train.save-every-round=1 "
+    "train.training-arguments.per-device-train-batch-size=2"
+)
+
+
+@pytest.fixture(scope="module")
+def shell(tmp_path_factory):
+    return make_shell(tmp_path_factory.mktemp("user"))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    return save_tiny_llama(tmp_path_factory.mktemp("tiny-model"))
+
+
+@pytest.fixture(scope="module")
+def app(shell, tmp_path_factory):
+    """From `pip install` to a running connection."""
+    work = tmp_path_factory.mktemp("work")
+    shell.type(f"pip install --quiet {ROOT}", work)
+    shell.type(
+        f"copier copy --quiet --defaults --vcs-ref HEAD --data challenge=finance {ROOT} my-finance",
+        work,
+    )
+    app = work / "my-finance"
+    shell.type("pip install --quiet -e .", app)
+    said = shell.type("python -m flowertune.connect", app)
+    assert "50" in said
+    yield app
+    assert "Stopped" in shell.type("python -m flowertune.connect --stop", app)
+
+
+@pytest.fixture(scope="module")
+def log(shell, app, model) -> str:
+    return shell.type(f"flwr run . --stream --run-config \"model.name='{model}' {SMALL}\"", app)
+
+
+@pytest.fixture(scope="module")
+def run(log, app) -> Path:
+    (folder,) = (app / "results").iterdir()
+    return folder
+
+
+def last_line(text: str) -> str:
+    return text.strip().splitlines()[-1]
+
+
+def test_training_says_each_round_in_one_line_and_where_the_results_are(log, run):
+    lines = [line for line in log.splitlines() if "MiB |" in line]
+    assert len(lines) == 2
+    assert "round 1/2 | 5 clients | loss" in lines[0] and lines[1].endswith("done")
+    assert log.count(f"results: {run}") == 2
+    assert "UNOFFICIAL run (finance, rules 50-supernodes" in log
+    assert "static.dataset.name is './samples/finance.jsonl' (locked: 'flwrlabs/" in log
+
+
+def test_the_checkpoints_manifest_says_how_it_was_made(run, model):
+    assert {p.name for p in run.iterdir()} == {"peft_1", "peft_2", "loss.png", "rounds.jsonl"}
+    manifest = json.loads((run / "peft_2" / "manifest.json").read_text())
+    assert manifest["supernodes"] == manifest["partitions"] == 50
+    assert manifest["official"] is False
+    assert [d["key"] for d in manifest["differences"]] == ["static.dataset.name"]
+    assert manifest["base-model"]["path"] == str(model)
+    sent, received = (manifest["communication"][k] for k in ("sent-bytes", "received-bytes"))
+    assert sent == received > 0
+    assert manifest["protected-changed"] == []
+
+
+def test_evaluation_scores_it_and_refuses_to_call_it_official(shell, run):
+    refused = shell.type(f"python -m evaluation.finance {run}/peft_2 --sample", run, fails=True)
+    assert "static.dataset.name" in refused and "--unofficial" in refused
+    table = shell.type(
+        f"python -m evaluation.finance {run}/peft_2 --sample --unofficial --quantization 0 "
+        "--limit 4",
+        run,
+    )
+    assert "FPB" in table and "average" in table.lower()
+
+
+def test_wrong_settings_end_as_a_failed_run_with_one_last_sentence(shell, app):
+    log = shell.type(
+        'flwr run . --stream --run-config "model.quantization=3 num-server-rounds=0"', app
+    )
+    assert "model.quantization is 3; use 4, 8 or 0" in last_line(log)
+    assert "num-server-rounds is 0" in last_line(log)
+    runs = json.loads(shell.type("flwr list --format json", app))["runs"]
+    assert runs[0]["status"] == "finished:failed"
+
+
+def test_when_every_client_fails_the_run_fails_with_the_first_clients_sentence(
+    shell, app, model, tmp_path
+):
+    rows = tmp_path / "few.jsonl"
+    rows.write_text('{"instruction": "a", "input": "b", "output": "c"}\n' * 7)
+    config = f"model.name='{model}' {SMALL} ".replace("./samples/finance.jsonl", str(rows))
+    log = shell.type(f'flwr run . --stream --run-config "{config}"', app)
+    assert "all 5 clients of round 1 failed" in last_line(log)
+    assert "7" in last_line(log) and "50" in last_line(log)
