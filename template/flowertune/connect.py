@@ -75,8 +75,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def read_app(folder: Path) -> App:
     """Read from the app's pyproject.toml how many SuperNodes it runs on.
 
-    Raises:
-        UserError: the folder holds no app of this template.
+    Raises
+    ------
+    UserError
+        The folder holds no app of this template.
     """
     project = read_project(folder)
     supernodes = project.get("tool", {}).get("flowertune", {}).get("supernodes")

@@ -31,8 +31,10 @@ def connection_values(supernodes: int, num_cpus: float, num_gpus: float) -> dict
 def client_resources(text: str) -> tuple[float | None, float | None]:
     """The num-cpus and num-gpus that ``[superlink.flowertune]`` has now; None where it has none.
 
-    Raises:
-        UserError: the text is no TOML.
+    Raises
+    ------
+    UserError
+        The text is no TOML.
     """
     here: Any = _parse(text)
     for key in ("superlink", CONNECTION, "options", "backend", "client-resources"):
@@ -48,8 +50,10 @@ def edit(text: str, values: Mapping[str, Value], make_default: bool) -> str:
     Comments, order, line ends and everything else in the text stay. Values that are right already
     keep their spelling, so a second edit changes nothing.
 
-    Raises:
-        UserError: the text is no TOML, or is written in a form that cannot be edited safely.
+    Raises
+    ------
+    UserError
+        The text is no TOML, or is written in a form that cannot be edited safely.
     """
     wanted = {f"superlink.{CONNECTION}.{key}": value for key, value in values.items()}
     if make_default:

@@ -17,8 +17,10 @@ def write_atomically(path: Path, text: str) -> None:
 
     A symlink stays one (the file it points to is replaced) and the file keeps its mode.
 
-    Raises:
-        OSError: the folder cannot be written or the disk is full; the old file is untouched.
+    Raises
+    ------
+    OSError
+        The folder cannot be written or the disk is full; the old file is untouched.
     """
     target = path.resolve()
     target.parent.mkdir(parents=True, exist_ok=True)

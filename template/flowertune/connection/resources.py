@@ -42,13 +42,19 @@ def choose(
 ) -> Choice:
     """Decide what one client gets.
 
-    Args:
-        machine: what there is.
-        asked: num-cpus and num-gpus as given on the command line; they win, up to what there is.
-        current: num-cpus and num-gpus that the connection has already; kept if they fit.
+    Parameters
+    ----------
+    machine
+        What there is.
+    asked
+        Num-cpus and num-gpus as given on the command line; they win, up to what there is.
+    current
+        Num-cpus and num-gpus that the connection has already; kept if they fit.
 
-    Raises:
-        UserError: an asked value that no machine could give.
+    Raises
+    ------
+    UserError
+        An asked value that no machine could give.
     """
     problems = [
         *_problems("--num-cpus", asked[0], above_zero=True),

@@ -79,12 +79,16 @@ def answers(port: int) -> bool:
 def start_superlink(connection: str) -> None:
     """Start the managed SuperLink as ``flwr run`` would, but without installs at every run.
 
-    Args:
-        connection: the name of a connection of the Flower configuration whose address is
-            ``:local:``.
+    Parameters
+    ----------
+    connection
+        The name of a connection of the Flower configuration whose address is
+        ``:local:``.
 
-    Raises:
-        UserError: it did not start; says where its log is.
+    Raises
+    ------
+    UserError
+        It did not start; says where its log is.
     """
     try:
         from flwr.cli.flower_config import read_superlink_connection
@@ -108,8 +112,10 @@ def stop_superlink(superlink: SuperLink, grace: float = 5.0) -> list[int]:
 
     Each gets ``grace`` seconds to end by itself, and again after a first signal of its own.
 
-    Raises:
-        UserError: a process is still there although it was killed, or belongs to another user.
+    Raises
+    ------
+    UserError
+        A process is still there although it was killed, or belongs to another user.
     """
     try:
         process = psutil.Process(superlink.pid)
