@@ -1,0 +1,3 @@
+"""Scores a FlowerTune checkpoint: `python -m evaluation.finance CKPT`, and the same for every
+challenge.
+"""

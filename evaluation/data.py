@@ -1,0 +1,152 @@
+"""Rows of an evaluation set: from the hub, from a folder of JSONL files, or from the small sample
+in this package.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evaluation.errors import EvaluationError
+from evaluation.sets import EvalSet, Hub, Rows
+
+SAMPLES = Path(__file__).parent / "samples"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where rows come from: kind "hub", "folder" or "sample", and the folder of the last two."""
+
+    kind: str
+    folder: Path | None = None
+
+
+@dataclass(frozen=True)
+class Documents:
+    """The documents of one set that are scored, in order.
+
+    Attributes:
+        documents: {"context", "target", ...} each.
+        origin: what to write into the result about where they came from.
+        full: whether this is the whole official set, as far as its row counts can tell.
+        sha256: over the documents.
+    """
+
+    documents: list[dict[str, Any]]
+    origin: dict[str, Any]
+    full: bool
+    sha256: str
+
+
+def load(item: EvalSet, source: Source, rows: int) -> Documents:
+    """Read a set and prepare its documents.
+
+    A source with the official number of rows goes through the official selection. Any other number
+    is scored as it is and is not the full set; from the hub it is an error, because there it means
+    that the data have changed.
+
+    Args:
+        item: the set.
+        source: where to read it.
+        rows: the official number of scored rows.
+
+    Raises:
+        EvaluationError: the rows cannot be read, lack a column, or are not as many as the hub's
+            should be.
+    """
+    if source.kind == "hub":
+        raw, origin = _from_hub(item.hub)
+    else:
+        assert source.folder is not None
+        path = source.folder / f"{item.name}.jsonl"
+        raw, origin = (
+            read_jsonl(path),
+            {"source": source.kind, "file": path.name, "sha256": _file_sha256(path)},
+        )
+    _check_columns(item, raw, origin)
+    whole = len(raw) == item.whole and source.kind != "sample"
+    picked = item.pick(raw) if whole else raw
+    full = whole and len(picked) == rows
+    if source.kind == "hub" and not full:
+        raise EvaluationError(
+            f"{item.hub.path} has {len(raw)} rows of which {len(picked)} would be scored, but "
+            f"{item.name} needs "
+            f"{item.whole} and {rows}: its data have changed; give the right ones with --data-dir"
+        )
+    documents = [item.document(row) for row in picked]
+    digest = hashlib.sha256(
+        json.dumps(documents, sort_keys=True, ensure_ascii=True).encode()
+    ).hexdigest()
+    return Documents(documents, {**origin, "source-rows": len(raw)}, full, digest)
+
+
+def read_jsonl(path: Path) -> Rows:
+    """Read one JSON object a line.
+
+    Raises:
+        EvaluationError: no such file, no rows, or a line that is no JSON object.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise EvaluationError(
+            f"{path} cannot be read ({error.strerror}): --data-dir needs one file <set>.jsonl for "
+            "each set"
+        ) from None
+    rows = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if not isinstance(row, dict):
+            raise EvaluationError(
+                f"line {number} of {path} is no JSON object: write one row of the set on each line"
+            )
+        rows.append(row)
+    if not rows:
+        raise EvaluationError(f"{path} has no rows: write one row of the set on each line")
+    return rows
+
+
+def _check_columns(item: EvalSet, rows: Rows, origin: dict[str, Any]) -> None:
+    for number, row in enumerate(rows, 1):
+        missing = [name for name in item.columns if name not in row]
+        if missing:
+            raise EvaluationError(
+                f"row {number} of {origin.get('file', item.hub.path)} has no {', '.join(missing)}: "
+                f"{item.name} needs the columns {', '.join(item.columns)}"
+            )
+
+
+def _from_hub(hub: Hub) -> tuple[Rows, dict[str, Any]]:
+    import datasets
+    from huggingface_hub import HfApi
+
+    try:
+        revision = HfApi().dataset_info(hub.path, revision=hub.revision).sha
+        options = {"name": hub.config, "data_dir": hub.data_dir, "revision": revision}
+        given: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
+        parts = [datasets.load_dataset(hub.path, split=split, **given) for split in hub.splits]
+    except Exception as error:
+        # The hub's clients raise many kinds, all of which mean the same here.
+        raise EvaluationError(
+            f"the data set {hub.path} cannot be read from the Hugging Face hub "
+            f"({type(error).__name__}): "
+            "check the network and `hf auth login`, or give the rows with --data-dir, or try "
+            "--sample"
+        ) from None
+    rows = [dict(row) for part in parts for row in part]
+    return rows, {
+        "source": "hub",
+        "path": hub.path,
+        "revision": revision,
+        "splits": list(hub.splits),
+    }
+
+
+def _file_sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,120 @@
+"""Batched generation decides every row as transformers does for the row alone."""
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
+from evaluation import generation
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(3)
+    config = LlamaConfig(
+        vocab_size=40,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        initializer_range=0.5,
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=1,
+    )
+    return LlamaForCausalLM(config).eval()
+
+
+def prompts(count=12):
+    generator = torch.Generator().manual_seed(5)
+    lengths = torch.randint(3, 25, (count,), generator=generator).tolist()
+    return [torch.randint(2, 40, (n,), generator=generator).tolist() for n in lengths]
+
+
+def alone(model, prompt, limit):
+    """What transformers' generate gives for one prompt, without its end token's padding."""
+    ids = torch.tensor([prompt])
+    out = model.generate(
+        ids, attention_mask=torch.ones_like(ids), max_new_tokens=limit, do_sample=False
+    )
+    return out[0, len(prompt) :].tolist()
+
+
+def rows_of(limits):
+    return [
+        generation.Row(i, prompt, limit)
+        for i, (prompt, limit) in enumerate(zip(prompts(len(limits)), limits, strict=True))
+    ]
+
+
+def run(model, rows, batch_size, **options):
+    finished = []
+    generation.generate(
+        model,
+        rows,
+        batch_size=batch_size,
+        end_ids=[1],
+        pad_id=1,
+        on_done=lambda row: finished.append(row.index),
+        **options,
+    )
+    assert sorted(finished) == [row.index for row in rows]
+    return [row.new for row in rows]
+
+
+@pytest.mark.parametrize("penalty", [1.0, 1.3])
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+def test_every_row_is_decided_as_if_alone(model, batch_size, penalty, monkeypatch):
+    monkeypatch.setattr(model.generation_config, "repetition_penalty", penalty)
+    limits = [1, 2, 5, 17, 40, 90, 7, 33, 4, 16, 64, 65]
+    expected = [
+        alone(model, prompt, limit) for prompt, limit in zip(prompts(12), limits, strict=True)
+    ]
+    assert run(model, rows_of(limits), batch_size) == expected
+    assert len({len(row) for row in expected}) > 4
+
+
+def test_an_unusual_setting_falls_back_to_single_rows(model, monkeypatch):
+    monkeypatch.setattr(model.generation_config, "no_repeat_ngram_size", 2)
+    assert generation.unusual_settings(model.generation_config) == ["no_repeat_ngram_size"]
+    expected = [alone(model, prompt, 30) for prompt in prompts(4)]
+    assert run(model, rows_of([30] * 4), 4) == expected
+
+
+def test_a_settled_row_stops_and_the_others_go_on(model):
+    rows = rows_of([30, 30, 30])
+    rows[1].settled = lambda new: len(new) == 2
+    free = run(model, rows_of([30, 30, 30]), 3)
+    assert run(model, rows, 3) == [free[0], free[1][:2], free[2]]
+
+
+def test_a_near_tie_is_generated_again_alone(model, monkeypatch):
+    monkeypatch.setattr(generation, "TIE", 1e9)
+    calls = []
+    extend = generation._extend
+
+    def counted(model, rows, *rest):
+        calls.append(len(rows))
+        extend(model, rows, *rest)
+
+    monkeypatch.setattr(generation, "_extend", counted)
+    expected = [alone(model, prompt, 9) for prompt in prompts(3)]
+    assert run(model, rows_of([9] * 3), 3) == expected
+    assert calls == [3, 1, 1, 1]
+
+
+def test_no_rows_are_no_work(model):
+    assert run(model, [], 4) == []
+
+
+def test_padding_noise_is_far_below_the_tie_limit(tiny):
+    """The reason TIE is what it is: the most that padding moved a logit, ten times over."""
+    model = AutoModelForCausalLM.from_pretrained(tiny).eval()
+    with torch.inference_mode():
+        prompt = torch.arange(2, 40)[None]
+        single = model(prompt).logits[0, -1]
+        padded = torch.cat([torch.ones(1, 50, dtype=torch.long), prompt], dim=1)
+        mask = (torch.arange(88)[None] >= 50).long()
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)
+        moved = model(padded, attention_mask=mask, position_ids=positions).logits[0, -1]
+    assert (single - moved).abs().max() * 10 < generation.TIE
