@@ -1,5 +1,7 @@
 """`copier update`: fixes of the template arrive, what the participant changed stays."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import copier
@@ -107,6 +109,19 @@ def test_a_copy_is_made_from_the_latest_tag(tmp_path: Path) -> None:
     head = render(tmp_path / "head", repository, ref="HEAD")
     assert not (tagged / "flowertune/new_helper.py").exists()
     assert (head / "flowertune/new_helper.py").exists()
+
+
+def test_an_app_copied_from_a_relative_path_can_be_updated(tmp_path: Path) -> None:
+    clone(tmp_path / "repository", "v1.0.0")
+    command = [sys.executable, "-m", "copier"]
+    copy = [*command, "copy", "--quiet", "--defaults", "repository", "apps/mine"]
+    subprocess.run(copy, cwd=tmp_path, check=True)
+    put_under_git(tmp_path / "apps/mine")
+    fix_template(tmp_path / "repository")
+    commit(tmp_path / "repository", "v1.1.0")
+    update = [*command, "update", "--quiet", "--defaults"]
+    subprocess.run(update, cwd=tmp_path / "apps/mine", check=True)
+    assert (tmp_path / "apps/mine/flowertune/new_helper.py").is_file()
 
 
 def test_an_app_that_is_not_under_git_is_told_so(tmp_path: Path) -> None:
