@@ -8,7 +8,7 @@ from pathlib import Path
 
 _ROOT = Path(__file__).parents[1]
 _TRAINING = _ROOT / "challenges" / "samples"
-NAMES = ("finance",)
+NAMES = ("finance", "general-nlp", "medical", "code", "flowertune-llm")
 
 
 def training_file(name: str) -> tuple[Path, bytes]:

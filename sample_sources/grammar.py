@@ -30,17 +30,15 @@ def banks(lines: list[str]) -> dict[str, list[str]]:
 
 
 def fill(pattern: str, words: dict[str, list[str]], rng: random.Random) -> str:
-    """One sentence from a pattern; a slot used twice in it gets two different words."""
-    used: set[str] = set()
+    """One sentence from a pattern; a slot that it names twice gets the same word both times."""
+    chosen: dict[str, str] = {}
 
     def slot(match: re.Match[str]) -> str:
         name = match[1]
         if name[0].isdigit():
             low, high = name.split("-")
             return str(rng.randint(int(low), int(high)))
-        word = rng.choice([word for word in words[name] if word not in used])
-        used.add(word)
-        return word
+        return chosen.setdefault(name, rng.choice(words[name]))
 
     text = _CHOICE.sub(lambda match: rng.choice(match[1].split("|")), pattern)
     while _SLOT.search(text):

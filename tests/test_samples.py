@@ -17,12 +17,21 @@ TRAINING = ROOT / "challenges" / "samples"
 EVALUATION = ROOT / "evaluation" / "samples"
 SAMPLE_FILES = sorted([*TRAINING.glob("*.jsonl"), *EVALUATION.glob("*/*.jsonl")])
 
+# Fields of an evaluation row that are not part of what a model is told or asked.
+UNSEEN = {"subject", "test", "tests", "test_list", "stop_tokens", "name", "language", "target"}
+# Lines that every row of a kind begins or ends with.
+SHELL = ("Answer the following", "As an expert doctor", "What is the sentiment", "The answer is")
+LETTERS = "ABCD"
 SENTIMENTS = ("negative", "neutral", "positive")
 INSTRUCTIONS = {
     f"What is the sentiment of this {kind}? "
     "Please choose an answer from {negative/neutral/positive}."
     for kind in ("news", "tweet")
 }
+
+
+def training_path(challenge: str) -> Path:
+    return TRAINING / f"{challenge}.jsonl"
 
 
 def read_rows(path: Path) -> list[dict]:
@@ -37,6 +46,24 @@ def word_five_grams(text: str) -> set[tuple[str, ...]]:
 def shared_five_grams(left: list[str], right: list[str]) -> set[tuple[str, ...]]:
     grams = [set().union(*map(word_five_grams, texts)) for texts in (left, right)]
     return grams[0] & grams[1]
+
+
+def strings(value: object) -> list[str]:
+    """All texts inside a row, however deep."""
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, dict):
+        return strings([inner for key, inner in value.items() if key not in UNSEEN])
+    return list(itertools.chain(*map(strings, value))) if isinstance(value, list) else []
+
+
+def evaluation_rows(challenge: str) -> list[dict]:
+    files = sorted((EVALUATION / challenge).glob("*.jsonl"))
+    return list(itertools.chain(*map(read_rows, files)))
+
+
+def shares(answers: list) -> list[float]:
+    return [count / len(answers) for count in Counter(answers).values()]
 
 
 def fiqa_label(row: dict) -> str:
@@ -105,12 +132,6 @@ def test_finance_classes_are_balanced():
         assert all(0.25 <= count / len(labels) <= 0.45 for count in Counter(labels).values()), name
 
 
-def test_finance_shares_no_five_gram():
-    training = [row["input"] for row in read_rows(TRAINING / "finance.jsonl")]
-    evaluation = [text for rows in finance_evaluation().values() for text, _ in rows]
-    assert not shared_five_grams(training, evaluation)
-
-
 def test_finance_is_not_solved_by_word_counts():
     training = read_rows(TRAINING / "finance.jsonl")
     evaluation = list(itertools.chain(*finance_evaluation().values()))
@@ -123,3 +144,95 @@ def test_finance_is_not_solved_by_word_counts():
     right = sum(guess == label for guess, (_, label) in zip(guesses, evaluation, strict=True))
     # Below chance would mean that the classes are mixed up, not that the task is hard.
     assert 0.34 < right / len(evaluation) <= 0.90
+
+
+@pytest.mark.parametrize("challenge", [name for name in NAMES if name != "flowertune-llm"])
+def test_training_and_evaluation_share_no_five_gram(challenge):
+    lines = itertools.chain(
+        *(text.splitlines() for row in read_rows(training_path(challenge)) for text in strings(row))
+    )
+    training = [line.removeprefix("Question: ") for line in lines if not line.startswith(SHELL)]
+    evaluation = list(itertools.chain(*map(strings, evaluation_rows(challenge))))
+    assert len(training) >= 500 and len(evaluation) >= 40
+    assert not shared_five_grams(training, evaluation)
+
+
+@pytest.mark.parametrize("challenge", NAMES)
+def test_training_rows_have_the_three_columns(challenge):
+    rows = read_rows(training_path(challenge))
+    assert len(rows) >= 500
+    assert all(list(row) == ["instruction", "input", "output"] for row in rows)
+    assert all(isinstance(text, str) for row in rows for text in row.values())
+    assert all(row["instruction"].strip() and row["output"].strip() for row in rows)
+    assert len({(row["instruction"], row["input"]) for row in rows}) == len(rows)
+
+
+# The column that the challenge makes the question.
+LETTERED = {"general-nlp": "instruction", "medical": "input"}
+
+
+@pytest.mark.parametrize("challenge", LETTERED)
+def test_lettered_training_rows_are_balanced_and_complete(challenge):
+    rows = [row for row in read_rows(training_path(challenge)) if row["output"] in LETTERS]
+    assert len(rows) >= 400
+    assert all(0.20 <= share <= 0.30 for share in shares([row["output"] for row in rows]))
+    for row in rows:
+        question, _, options = row[LETTERED[challenge]].partition("\n\nOptions:\n")
+        assert "Question: " in question and question.endswith(("?", "."))
+        lettered = re.findall(r"^([A-D])\. (.+)$", options, flags=re.MULTILINE)
+        assert [letter for letter, _ in lettered] == list(LETTERS)
+        assert len({text for _, text in lettered}) == 4
+        assert options.endswith("\nThe answer is:")
+
+
+def test_general_nlp_asks_only_lettered_questions():
+    rows = read_rows(training_path("general-nlp"))
+    assert {row["output"] for row in rows} == set(LETTERS)
+    assert {row["input"] for row in rows} == {""}
+
+
+def test_medical_reports_are_balanced():
+    rows = [row for row in read_rows(training_path("medical")) if row["output"] not in LETTERS]
+    for answers in (
+        [row["output"] for row in rows],
+        [row["final_decision"] for row in read_rows(EVALUATION / "medical" / "pubmedqa.jsonl")],
+    ):
+        assert set(answers) == {"yes", "no", "maybe"}
+        assert all(0.25 <= share <= 0.45 for share in shares(answers))
+
+
+def options_of(row: dict) -> tuple[list[str], int]:
+    """Options and the index of the right one, in any of the hub's four forms."""
+    if "choices" in row:
+        return row["choices"], row["answer"]
+    if "opa" in row:
+        return [row[f"op{letter}"] for letter in "abcd"], row["cop"]
+    if "op1" in row:
+        return [row[f"op{number}"] for number in "1234"], row["cop"] - 1
+    assert row["options"][row["answer_idx"]] == row["answer"]
+    assert list(row["options"]) == list(LETTERS)
+    return list(row["options"].values()), LETTERS.index(row["answer_idx"])
+
+
+LETTERED_SETS = [
+    *(f"general-nlp/{name}" for name in ("stem", "social_sciences", "humanities")),
+    *(f"medical/{name}" for name in ("medmcqa", "medqa", "careqa")),
+]
+
+
+@pytest.mark.parametrize("name", LETTERED_SETS)
+def test_lettered_evaluation_rows_are_balanced_and_complete(name):
+    rows = read_rows(EVALUATION / f"{name}.jsonl")
+    assert len(rows) >= 30
+    read = [options_of(row) for row in rows]
+    assert all(len(set(options)) == len(options) == 4 for options, _ in read)
+    places = [place for _, place in read]
+    assert set(places) == set(range(4))
+    assert all(0.20 <= share <= 0.30 for share in shares(places))
+    assert len({row["question"] for row in rows}) == len(rows)
+
+
+def test_base_example_asks_in_the_instruction_alone():
+    rows = read_rows(training_path("flowertune-llm"))
+    assert {row["input"] for row in rows} == {""}
+    assert all(len(row["output"].split()) <= 60 for row in rows)
