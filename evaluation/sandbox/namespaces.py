@@ -1,0 +1,165 @@
+"""Build the box with Linux namespaces alone, where there is no bubblewrap.
+
+Started as ``python -I -S -c <this text> SPEC``, so it uses the standard library only. It enters
+new user (unless it is root), mount, process, network, IPC and host name namespaces, builds a file
+system out of the paths it is given, read-only, and turns into the supervisor as process 1.
+
+SPEC is JSON: binds (paths to show, read-only), links ({path: target}), folder, size (bytes of
+the one writable file system), argv and env of the supervisor.
+"""
+
+import ctypes
+import json
+import os
+import signal
+import sys
+from contextlib import suppress
+
+NEWNS, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET = (
+    0x00020000,
+    0x04000000,
+    0x08000000,
+    0x10000000,
+    0x20000000,
+    0x40000000,
+)
+RDONLY, NOSUID, NODEV, NOEXEC, REMOUNT, BIND, REC, PRIVATE = (
+    1,
+    2,
+    4,
+    8,
+    32,
+    4096,
+    16384,
+    1 << 18,
+)
+DETACH = 2
+MOUNT_SETATTR, AT_FDCWD, AT_RECURSIVE = 442, -100, 0x8000
+PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41, "ppc64le": 203, "s390x": 217}
+DEVICES = ("null", "zero", "full", "random", "urandom")
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def main():
+    spec = json.loads(sys.argv[1])
+    end_with_parent()
+    uid, gid = os.getuid(), os.getgid()
+    kinds = NEWNS | NEWUTS | NEWIPC | NEWPID | NEWNET
+    call("unshare", libc.unshare(kinds if uid == 0 else kinds | NEWUSER))
+    if uid != 0:
+        put("/proc/self/setgroups", "deny")
+        put("/proc/self/uid_map", f"{uid} {uid} 1")
+        put("/proc/self/gid_map", f"{gid} {gid} 1")
+    first = os.fork()
+    if first:
+        for inherited in (0, 1):
+            os.close(inherited)
+        _, status = os.waitpid(first, 0)
+        os._exit(os.waitstatus_to_exitcode(status) & 127)
+    end_with_parent()
+    build(spec)
+    os.chdir(spec["folder"])
+    libc.prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS
+    os.execve(spec["argv"][0], spec["argv"], spec["env"])
+
+
+def end_with_parent():
+    call("prctl", libc.prctl(1, signal.SIGKILL, 0, 0, 0))  # PR_SET_PDEATHSIG
+
+
+def build(spec):
+    mount("none", "/", None, REC | PRIVATE)
+    mount("tmpfs", "/tmp", "tmpfs", NOSUID | NODEV, "mode=0755,size=1m")
+    os.mkdir("/tmp/new")
+    os.mkdir("/tmp/old")
+    # the old root moves aside first, so that paths below /tmp can be shown as well
+    pivot_root("/tmp", "/tmp/old")
+    os.chdir("/")
+    mount("tmpfs", "/new", "tmpfs", NOSUID | NODEV, "mode=0755,size=1m")
+    for path in spec["binds"]:
+        show(path)
+    for path, target in spec["links"].items():
+        os.makedirs(os.path.dirname("/new" + path), exist_ok=True)
+        os.symlink(target, "/new" + path)
+    os.makedirs("/new/dev")
+    for name in DEVICES:
+        place("/dev/" + name, NOSUID | NOEXEC)
+    os.mkdir("/new/proc")
+    # denied in some containers; the supervisor then has the limits of single processes only
+    with suppress(OSError):
+        mount("proc", "/new/proc", "proc", NOSUID | NODEV | NOEXEC)
+    os.mkdir("/new/tmp")
+    mount("tmpfs", "/new/tmp", "tmpfs", NOSUID | NODEV, f"mode=1777,size={spec['size']}")
+    os.mkdir("/new" + spec["folder"])
+    os.chdir("/new")
+    pivot_root(".", ".")
+    call("umount", libc.umount2(b".", DETACH))
+    os.chdir("/")
+    mount("none", "/", None, REMOUNT | BIND | RDONLY | NOSUID | NODEV)
+    libc.sethostname(b"box", 3)
+
+
+def show(path):
+    if os.path.exists("/old" + path):
+        place(path, 0)
+        read_only("/new" + path)
+
+
+def place(path, flags):
+    source, target = "/old" + path, "/new" + path
+    if os.path.isdir(source):
+        os.makedirs(target, exist_ok=True)
+    else:
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        with open(target, "w"):
+            pass
+    mount(source, target, None, BIND | REC | flags)
+
+
+def read_only(path):
+    class Attributes(ctypes.Structure):
+        _fields_ = [(name, ctypes.c_uint64) for name in ("set", "clear", "propagation", "userns")]
+
+    wanted = Attributes(RDONLY | NOSUID | NODEV, 0, 0, 0)
+    done = libc.syscall(
+        MOUNT_SETATTR,
+        AT_FDCWD,
+        os.fsencode(path),
+        AT_RECURSIVE,
+        ctypes.byref(wanted),
+        ctypes.c_size_t(ctypes.sizeof(wanted)),
+    )
+    if done != 0:
+        # before Linux 5.12
+        mount("none", path, None, REMOUNT | BIND | RDONLY | NOSUID | NODEV)
+
+
+def pivot_root(new, old):
+    number = PIVOT_ROOT[os.uname().machine]
+    call("pivot_root", libc.syscall(number, os.fsencode(new), os.fsencode(old)))
+
+
+def mount(source, target, kind, flags, options=None):
+    done = libc.mount(
+        os.fsencode(source),
+        os.fsencode(target),
+        os.fsencode(kind) if kind else None,
+        ctypes.c_ulong(flags),
+        os.fsencode(options) if options else None,
+    )
+    call("mount " + target, done)
+
+
+def put(path, text):
+    with open(path, "w") as file:
+        file.write(text)
+
+
+def call(what, result):
+    if result != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")
+
+
+main()
