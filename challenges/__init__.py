@@ -40,34 +40,49 @@ def load(name: str) -> dict[str, Any]:
 
 
 def rule_sets() -> dict[str, Any]:
-    """Rule sets of `challenges/rules.yml`: name -> {version, partitioner, budget-mib, digests}."""
+    """Rule sets of `challenges/rules.yml`: name -> its version, changes, values and digests."""
     return _read("rules.yml")
 
 
-def static_table(name: str, rules: str) -> dict[str, str | int]:
+def static_table(name: str, rules: str, version: str | None = None) -> dict[str, str | int]:
     """Locked values of a challenge under a rule set: `[tool.flwr.app.config.static]`, flat.
 
-    Raises ValueError, with what there is, for an unknown challenge or rule set.
+    The current version of the rules is computed from the facts; an older one comes from the record
+    in `challenges/published/`, since results that were made under it are scored under it.
+
+    Raises ValueError, with what there is, for an unknown challenge, rule set or version.
     """
+    rule_set = _rule_set(rules)
+    if version is not None and version != rule_set["version"]:
+        return _published_table(name, rules, version)
     facts = load(name)
-    sets = rule_sets()
-    if rules not in sets:
-        raise ValueError(
-            f"There are no rules {rules!r}; the rule sets are {', '.join(sorted(sets))}."
-        )
     dataset = facts["dataset"]
     return {
         "challenge": name,
         "rules": rules,
-        "rules-version": sets[rules]["version"],
+        "rules-version": rule_set["version"],
         "num-supernodes": facts["supernodes"][rules],
         "dataset.name": dataset["name"],
         "dataset.revision": dataset["revision"],
         "dataset.question": dataset["question"],
         "dataset.answer": dataset["answer"],
-        "partitioner.name": sets[rules]["partitioner"],
-        "budget-mib": sets[rules]["budget-mib"],
+        "partitioner.name": rule_set["partitioner"],
+        "budget-mib": rule_set["budget-mib"],
     }
+
+
+def versions(rules: str) -> list[str]:
+    """All published versions of a rule set, the current one first."""
+    return [change["version"] for change in _rule_set(rules)["changes"]]
+
+
+def published(rules: str, version: str) -> dict[str, dict[str, str | int]]:
+    """The record of one version of a rule set: challenge -> locked values; empty if there is none.
+
+    A record never changes, but for challenges that are added to it.
+    """
+    record = _DATA / "published" / f"{rules}-{version}.json"
+    return json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
 
 
 def digest(static: Mapping[str, object]) -> str:
@@ -87,6 +102,29 @@ def expected_digest(name: str, rules: str) -> str:
 def sample(name: str) -> Traversable:
     """The quickstart's training rows: JSONL with columns instruction, input, output."""
     return _DATA / "samples" / f"{name}.jsonl"
+
+
+def _rule_set(rules: str) -> dict[str, Any]:
+    sets = rule_sets()
+    if rules not in sets:
+        known = ", ".join(sorted(sets))
+        raise ValueError(f"There are no rules {rules!r}; the rule sets are {known}.")
+    return sets[rules]
+
+
+def _published_table(name: str, rules: str, version: str) -> dict[str, str | int]:
+    known = versions(rules)
+    if version not in known:
+        raise ValueError(
+            f"There is no version {version!r} of the rules {rules}; there are {', '.join(known)}."
+        )
+    record = published(rules, version)
+    if name not in record:
+        raise ValueError(
+            f"There was no challenge {name!r} under the rules {rules} {version}; "
+            f"there were {', '.join(sorted(record))}."
+        )
+    return record[name]
 
 
 @cache

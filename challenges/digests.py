@@ -1,10 +1,11 @@
-"""Print the digests of the locked values, or write them into `challenges/rules.yml`.
+"""Print the digests of the locked values, or write them and the record of published values.
 
 python -m challenges.digests            print rules.yml as it should be; exit 1 if it is not
-python -m challenges.digests --write    write it
+python -m challenges.digests --write    write it, and the record in challenges/published/
 """
 
 import argparse
+import json
 import re
 import sys
 from collections.abc import Sequence
@@ -13,18 +14,20 @@ from pathlib import Path
 import challenges
 
 RULES_FILE = Path(__file__).with_name("rules.yml")
+PUBLISHED = Path(__file__).with_name("published")
 
 
 def expected_text() -> str:
     """`rules.yml` with the digests of the challenge files as they are; other lines stay."""
     lines: list[str] = []
-    rules = ""
+    rules, in_digests = "", False
     for line in RULES_FILE.read_text("utf-8").splitlines():
         if re.match(r"\S+:$", line):
             rules = line[:-1]
-        if line.startswith("    "):  # only a digest is indented this far
+        if in_digests and line.startswith("    "):
             continue
-        if line.startswith("  digests:"):
+        in_digests = line.startswith("  digests:")
+        if in_digests:
             lines.append("  digests:")
             lines += [
                 f"    {name}: {challenges.digest(challenges.static_table(name, rules))}"
@@ -35,22 +38,76 @@ def expected_text() -> str:
     return "\n".join(lines) + "\n"
 
 
+def expected_record(rules: str) -> tuple[Path, str]:
+    """The record of the current version of a rule set: where it lies, and its text."""
+    version = challenges.rule_sets()[rules]["version"]
+    tables = {name: challenges.static_table(name, rules) for name in challenges.names()}
+    text = json.dumps(tables, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    return PUBLISHED / f"{rules}-{version}.json", text
+
+
+def problems() -> list[str]:
+    """What is wrong with the versions of the rules, one sentence each; empty if nothing is."""
+    found = []
+    for rules, rule_set in challenges.rule_sets().items():
+        version = rule_set["version"]
+        if version != challenges.versions(rules)[0]:
+            found.append(
+                f"The rules {rules} have version {version}, but the first of their changes is for "
+                f"{challenges.versions(rules)[0]}: say in `changes` of challenges/rules.yml what "
+                f"{version} brings."
+            )
+        for name, recorded in challenges.published(rules, version).items():
+            now = challenges.static_table(name, rules) if name in challenges.names() else {}
+            keys = [key for key in sorted(recorded | now) if recorded.get(key) != now.get(key)]
+            if keys:
+                found.append(
+                    f"The locked values of {name} under {rules} {version} are published and never "
+                    f"change, but {', '.join(keys)} did: raise `version` of {rules} in "
+                    "challenges/rules.yml, say there in `changes` and in CHANGELOG.md under "
+                    '"Locked values" what changed, and run `python -m challenges.digests --write`. '
+                    f"(Was {version} never released? Then delete "
+                    f"challenges/published/{rules}-{version}.json and run that command.)"
+                )
+        found += [
+            f"challenges/published/{rules}-{older}.json is not there, but {older} is among the "
+            f"`changes` of {rules}: put it back from the release it came with."
+            for older in challenges.versions(rules)[1:]
+            if not challenges.published(rules, older)
+        ]
+    return found
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m challenges.digests",
-        description="Print challenges/rules.yml as it should be; exit with 1 if it is not.",
+        description="Print challenges/rules.yml as it should be; exit with 1 if it is not, or if "
+        "a published locked value changed.",
     )
-    parser.add_argument("--write", action="store_true", help="write the file instead")
+    parser.add_argument(
+        "--write", action="store_true", help="write it, and the record in challenges/published/"
+    )
+    write = parser.parse_args(argv).write
+    if found := problems():
+        print("\n".join(found), file=sys.stderr)
+        return 1
     text = expected_text()
-    if parser.parse_args(argv).write:
-        RULES_FILE.write_text(text, "utf-8")
+    files = dict([(RULES_FILE, text), *map(expected_record, challenges.rule_sets())])
+    if write:
+        PUBLISHED.mkdir(exist_ok=True)
+        for path, wanted in files.items():
+            path.write_text(wanted, "utf-8")
         return 0
     print(text, end="")
-    if RULES_FILE.read_text("utf-8") != text:
+    stale = [
+        path.relative_to(RULES_FILE.parent.parent).as_posix()
+        for path, wanted in files.items()
+        if not path.is_file() or path.read_text("utf-8") != wanted
+    ]
+    if stale:
         print(
-            "challenges/rules.yml is out of date; if the locked values were meant to change, raise "
-            "the version of the rules and run `python -m challenges.digests --write`.",
+            f"Out of date: {', '.join(stale)}; run `python -m challenges.digests --write`.",
             file=sys.stderr,
         )
         return 1

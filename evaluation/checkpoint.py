@@ -38,6 +38,21 @@ class Checkpoint:
     def official(self) -> bool:
         return not self.reasons
 
+    @property
+    def older_rules(self) -> str | None:
+        """The sentence for a checkpoint made under rules that have a newer version, else None."""
+        static = (self.manifest or {}).get("static")
+        if not isinstance(static, dict) or static.get("rules") not in challenges.rule_sets():
+            return None
+        rules, version = str(static["rules"]), static.get("rules-version")
+        current, *older = challenges.versions(rules)
+        if version not in older:
+            return None
+        return (
+            f"Rules: scored under {rules} {version}, which it was trained under; the current "
+            f"version is {current}, and results of the two are not compared."
+        )
+
 
 def read(path: Path, challenge: str) -> Checkpoint:
     """Read a checkpoint folder and check its manifest against the locked values of `challenge`.
@@ -96,7 +111,7 @@ def unofficial_reasons(manifest: dict[str, Any], challenge: str, adapter_sha256:
             *reasons,
             f"its rules are {static.get('rules')!r}, known are {', '.join(challenges.rule_sets())}",
         ]
-    locked = challenges.static_table(challenge, static["rules"])
+    locked = _locked(challenge, static)
     for key in sorted(locked.keys() | static.keys()):
         if static.get(key) != locked.get(key):
             reasons.append(f"static.{key} is {static.get(key)!r}, locked is {locked.get(key)!r}")
@@ -116,6 +131,15 @@ def unofficial_reasons(manifest: dict[str, Any], challenge: str, adapter_sha256:
     if manifest.get("official") is not True and not reasons:
         reasons.append("its own manifest says unofficial")
     return reasons
+
+
+def _locked(challenge: str, static: dict[str, Any]) -> dict[str, Any]:
+    """The locked values of the version of the rules a checkpoint names, if there was such a one."""
+    rules, version = static["rules"], static.get("rules-version")
+    known = version in challenges.versions(rules)
+    if known and challenge in challenges.published(rules, str(version)):
+        return challenges.static_table(challenge, rules, version)
+    return challenges.static_table(challenge, rules)
 
 
 def _json_object(path: Path) -> dict[str, Any] | None:

@@ -231,6 +231,8 @@ def evaluate(challenge: str, arguments: argparse.Namespace) -> dict[str, Any]:
     results["recipe"] = _recipe(arguments, checkpoint, choice, passes, started)
     print(report.aligned(report.table(results)))
     print("\n".join(report.notes(results)))
+    if checkpoint and "checkpoint" in models and checkpoint.older_rules:
+        print(checkpoint.older_rules)
     folder = _output_folder(challenge, arguments)
     _write(folder / "results.json", results)
     print(f"Results: {folder / 'results.json'}")

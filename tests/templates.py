@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -42,6 +43,29 @@ def render(
         str(template), destination, data=answers, vcs_ref=ref, defaults=True, quiet=True
     )
     return destination
+
+
+def run_in(repository: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in a clone, with this Python as `python` and the clone's own packages."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | GIT_ENVIRONMENT | {"PATH": path, "PYTHONPATH": str(repository)}
+    return subprocess.run(
+        command, cwd=repository, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def raise_budget(repository: Path, version: str, text: str) -> None:
+    """Publish a new version of the rules 50-supernodes in a clone, as CONTRIBUTING.md says."""
+    rules = repository / "challenges/rules.yml"
+    head, _, rest = rules.read_text("utf-8").partition("  changes:\n")
+    lines = head.splitlines()
+    assert lines[-2:] == ["50-supernodes:", '  version: "1.0.0"']
+    lines[-1] = f'  version: "{version}"'
+    entry = f'  changes:\n    - {{version: "{version}", text: "{text}"}}\n'
+    rest = rest.replace("budget-mib: 200000", "budget-mib: 250000", 1)
+    rules.write_text("\n".join(lines) + "\n" + entry + rest, "utf-8")
+    done = run_in(repository, sys.executable, "-m", "challenges.digests", "--write")
+    assert done.returncode == 0, done.stderr
 
 
 def working_tree() -> list[Path]:

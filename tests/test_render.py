@@ -79,6 +79,7 @@ def test_renders_differ_only_in_configuration_readme_and_sample(apps: Mapping[st
             "README.md",
             ".copier-answers.yml",
             "flowertune/rules/locked.json",
+            "RULES-50-supernodes-1.0.0.md",
         }
 
 

@@ -1,0 +1,166 @@
+"""Rules are versions: what was published stays, and apps and checkpoints know theirs."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import challenges
+from challenges import digests
+from evaluation import checkpoint
+from tests.templates import (
+    GIT_ENVIRONMENT,
+    ROOT,
+    clone,
+    commit,
+    git,
+    raise_budget,
+    render,
+    run_in,
+)
+
+DIGESTS = (sys.executable, "-m", "challenges.digests")
+
+
+def test_rules_and_record_are_in_order() -> None:
+    assert digests.problems() == []
+
+
+@pytest.mark.parametrize("rules", challenges.rule_sets())
+def test_the_published_values_are_the_current_ones(rules: str) -> None:
+    version = challenges.versions(rules)[0]
+    record = challenges.published(rules, version)
+    assert sorted(record) == challenges.names()
+    for name, static in record.items():
+        assert (
+            static
+            == challenges.static_table(name, rules)
+            == challenges.static_table(name, rules, version)
+        )
+        assert challenges.digest(static) == challenges.expected_digest(name, rules)
+
+
+def test_no_release_ever_published_other_values() -> None:
+    """Every record in a tag of this repository is still there, and unchanged."""
+    for tag in git(ROOT, "tag", "--list", "v*").split():
+        listed = git(ROOT, "ls-tree", "-r", "--name-only", tag, "--", "challenges/published")
+        for path in listed.split():
+            was = json.loads(git(ROOT, "show", f"{tag}:{path}"))
+            now = json.loads((ROOT / path).read_text("utf-8"))
+            assert {name: now.get(name) for name in was} == was, f"{path} is not as in {tag}"
+
+
+@pytest.mark.parametrize("command", [(), ("--write",)])
+def test_who_changes_a_locked_value_is_told_what_to_do(
+    command: tuple[str, ...], tmp_path: Path
+) -> None:
+    repository = clone(tmp_path / "repository")
+    facts = repository / "challenges/code.yml"
+    facts.write_text(facts.read_text("utf-8").replace("code-alpaca-20k", "code-alpaca-30k"))
+    done = run_in(repository, *DIGESTS, *command)
+    assert done.returncode == 1
+    for rules in ("50-supernodes 1.0.0", "flower.ai 1.0.0"):
+        assert f"code under {rules} are published" in done.stderr
+    for part in ("dataset.name", "raise `version`", "`changes`", "CHANGELOG.md", "--write"):
+        assert part in done.stderr
+    assert "challenges/published" not in git(repository, "status", "--short")
+
+
+def test_a_lost_record_is_missed(tmp_path: Path) -> None:
+    repository = clone(tmp_path / "repository")
+    raise_budget(repository, "1.1.0", "A larger budget.")
+    (repository / "challenges/published/50-supernodes-1.0.0.json").unlink()
+    done = run_in(repository, *DIGESTS)
+    assert done.returncode == 1
+    assert "50-supernodes-1.0.0.json is not there" in done.stderr
+
+
+def test_a_version_without_a_word_on_it_is_an_error(tmp_path: Path) -> None:
+    repository = clone(tmp_path / "repository")
+    rules = repository / "challenges/rules.yml"
+    text = rules.read_text("utf-8")
+    rules.write_text(text.replace('  version: "1.0.0"', '  version: "2.0.0"', 1))
+    done = run_in(repository, *DIGESTS)
+    assert done.returncode == 1
+    assert "say in `changes` of challenges/rules.yml what 2.0.0 brings" in done.stderr
+
+
+def test_an_update_tells_what_changed_in_the_rules(tmp_path: Path) -> None:
+    repository = clone(tmp_path / "repository", "v1.0.0")
+    app = render(tmp_path / "app", repository, ref=None)
+    git(app, "init", "--quiet")
+    commit(app)
+    update = [sys.executable, "-m", "copier", "update", "--defaults"]
+    environment = os.environ | GIT_ENVIRONMENT
+
+    raise_budget(repository, "1.1.0", "The budget is 250,000 MiB.")
+    commit(repository, "v1.1.0")
+    done = subprocess.run(update, cwd=app, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "The rules 50-supernodes change from 1.0.0 to 1.1.0:" in done.stderr
+    assert "1.1.0: The budget is 250,000 MiB." in done.stderr
+    assert "IID" not in done.stderr  # what 1.0.0 brought is no news
+    assert [path.name for path in app.glob("RULES-*")] == ["RULES-50-supernodes-1.1.0.md"]
+    locked = json.loads((app / "flowertune/rules/locked.json").read_text("utf-8"))
+    assert (locked["rules-version"], locked["budget-mib"]) == ("1.1.0", 250000)
+
+    commit(app)
+    (repository / "template/NEW.md").write_text("new\n")
+    commit(repository, "v1.2.0")
+    done = subprocess.run(update, cwd=app, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "The rules" not in done.stderr
+
+
+@pytest.fixture
+def newer_rules(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if 50-supernodes had gone on to 1.1.0 with another budget."""
+    sets = challenges.rule_sets()
+    current = sets["50-supernodes"]
+    current["version"] = "1.1.0"
+    current["budget-mib"] = 5
+    current["changes"].insert(0, {"version": "1.1.0", "text": "A smaller budget."})
+    monkeypatch.setattr(challenges, "rule_sets", lambda: sets)
+
+
+def manifest(static: dict[str, str | int], mib: float) -> dict[str, object]:
+    content: dict[str, object] = {
+        "official": True,
+        "static": static,
+        "supernodes": 50,
+        "partitions": 50,
+        "communication": {"total-mib": mib},
+        "protected-changed": [],
+        "adapter-sha256": "a" * 64,
+    }
+    return {**content, "manifest-sha256": challenges.digest(content)}
+
+
+@pytest.mark.usefixtures("newer_rules")
+def test_a_checkpoint_of_older_rules_is_judged_by_those() -> None:
+    old = challenges.static_table("finance", "50-supernodes", "1.0.0")
+    assert old["budget-mib"] == 200000
+    read = manifest(old, mib=100)
+    assert checkpoint.unofficial_reasons(read, "finance", "a" * 64) == []
+    found = checkpoint.Checkpoint(Path(), "base", None, read, "a" * 64)
+    assert found.older_rules is not None
+    assert "scored under 50-supernodes 1.0.0" in found.older_rules
+    assert "current version is 1.1.0" in found.older_rules
+
+
+@pytest.mark.usefixtures("newer_rules")
+def test_a_checkpoint_of_the_current_rules_is_judged_by_these() -> None:
+    new = challenges.static_table("finance", "50-supernodes")
+    read = manifest(new, mib=100)
+    (reason,) = checkpoint.unofficial_reasons(read, "finance", "a" * 64)
+    assert "the budget is 5 MiB" in reason
+    assert checkpoint.Checkpoint(Path(), "base", None, read, "a" * 64).older_rules is None
+
+
+@pytest.mark.usefixtures("newer_rules")
+def test_versions_there_never_were_are_named() -> None:
+    with pytest.raises(ValueError, match=r"no version '0.9.0' of the rules 50-supernodes; there a"):
+        challenges.static_table("finance", "50-supernodes", "0.9.0")
