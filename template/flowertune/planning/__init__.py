@@ -1,0 +1,1 @@
+"""What a run will take, worked out before it starts: bytes, rounds, memory, time."""

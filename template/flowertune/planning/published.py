@@ -1,0 +1,59 @@
+"""The memory that FlowerTune's documents publish, held beside this estimate."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from flowertune.planning.architecture import architecture
+from flowertune.planning.memory import estimate
+
+# The settings that the published values were taken with.
+SETTINGS = {
+    "model.revision": "main",
+    "model.dtype": "auto",
+    "model.trust-remote-code": False,
+    "model.gradient-checkpointing": True,
+    "model.lora.peft-lora-r": 32,
+    "model.lora.peft-lora-alpha": 64,
+    "model.lora.peft-lora-dropout": 0.075,
+    "model.lora.target-modules": "auto",
+    "train.seq-length": 512,
+    "train.training-arguments.per-device-train-batch-size": 16,
+}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One published value and the estimate for the same settings, in GB."""
+
+    setting: str
+    published: float
+    estimated: float
+
+    @property
+    def error(self) -> float:
+        """How far the estimate is off, as a share of the published value."""
+        return self.estimated / self.published - 1
+
+
+def published() -> dict[str, dict[str, Any]]:
+    """Return the published values, by setting."""
+    text = resources.files(__package__).joinpath("published.json").read_text("utf-8")
+    return json.loads(text)
+
+
+def comparisons() -> list[Comparison]:
+    """Return the estimate's error against each published value."""
+    return [
+        Comparison(name, row["gb"], _estimated(row["model"], row["bits"]))
+        for name, row in published().items()
+    ]
+
+
+@cache
+def _estimated(model: str, bits: int) -> float:
+    cfg: Mapping[str, Any] = {**SETTINGS, "model.name": model, "model.quantization": bits}
+    return estimate(architecture(cfg), cfg).total
