@@ -1,7 +1,7 @@
 """What a client does: train the adapter it is sent on its own partition, and send it back."""
 
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 
@@ -9,10 +9,14 @@ from flowertune.dataset import load_examples
 from flowertune.models import load_model, load_tokenizer
 from flowertune.rules.settings import check_settings
 from flowertune.run.nodes import answer_roll_call
+from flowertune.run.quiet import hush
+from flowertune.run.values import real, whole
 from flowertune.training.cache import reuse
 from flowertune.training.loop import fit
 from flowertune.training.order import key_of
-from flowertune.training.steps import steps_of_round
+from flowertune.training.steps import steps_of_round, tokens_in
+from flowertune.transport.client import answer
+from flowertune.transport.codec import unpack
 
 app = ClientApp()
 
@@ -26,11 +30,15 @@ def roll_call(message: Message, context: Context) -> Message:
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """Train for ``max-steps`` steps from the adapter in the message; reply with the result."""
+    hush()
     cfg = check_settings(context.run_config)
     partition = int(context.node_config["partition-id"])
     partitions = int(context.node_config["num-partitions"])
-    arrays, config = message.content["arrays"], message.content["config"]
-    metrics = {"num-examples": 1, "train-loss": 0.0}
+    config = message.content.config_records["config"]
+    server_round = whole(config, "server-round")
+    adapter = unpack(message.content.array_records["arrays"])
+    trained = adapter
+    metrics = {"num-examples": 1, "train-loss": 0.0, "tokens": 0}
 
     # Without steps there is nothing to read, tokenise or load: every client counts the same.
     if cfg["train.training-arguments.max-steps"] > 0:
@@ -45,19 +53,24 @@ def train(message: Message, context: Context) -> Message:
             keep=partitions,
         )
         model = reuse(load_model, cfg, ("model.",))
-        set_peft_model_state_dict(model, arrays.to_torch_state_dict())
-        torch.manual_seed(key_of("dropout", cfg["seed"], config["server-round"], partition))
+        set_peft_model_state_dict(model, adapter)
+        steps = steps_of_round(examples, cfg, server_round, partition)
+        torch.manual_seed(key_of("dropout", cfg["seed"], server_round, partition))
         metrics["num-examples"] = len(examples)
+        metrics["tokens"] = tokens_in(steps)
         metrics["train-loss"] = fit(
             model,
-            steps_of_round(examples, cfg, config["server-round"], partition),
+            steps,
             tokenizer.pad_token_id,
-            config["learning-rate"],
+            real(config, "learning-rate"),
             cfg["train.training-arguments.weight-decay"],
             cfg["train.training-arguments.max-grad-norm"],
         )
-        arrays = ArrayRecord(get_peft_model_state_dict(model))
+        trained = get_peft_model_state_dict(model)
 
-    client = ConfigRecord({"partition-id": partition})
-    content = {"arrays": arrays, "metrics": MetricRecord(metrics), "client": client}
+    content = {
+        "arrays": answer(adapter, trained, cfg, config, partition),
+        "metrics": MetricRecord(metrics),
+        "client": ConfigRecord({"partition-id": partition}),
+    }
     return Message(RecordDict(content), reply_to=message)

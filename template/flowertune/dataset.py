@@ -1,5 +1,6 @@
 """From a partition's rows to tokens: the prompt, the answer, the mask."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from flowertune.errors import UserError
@@ -8,7 +9,7 @@ from flowertune.sources.rows import check_columns, load_partition
 from flowertune.training.tokens import Example, encode
 
 
-def prompt_and_answer(row: dict[str, Any], cfg: dict[str, Any]) -> tuple[str, str]:
+def prompt_and_answer(row: Mapping[str, Any], cfg: dict[str, Any]) -> tuple[str, str]:
     """Return what the model is shown and what it is to answer, for one row of the dataset.
 
     ``prompt.template`` may use {question}, which the challenge defines, and any column.
@@ -42,7 +43,7 @@ def load_examples(
         cfg["prompt.template"],
     )
     length = cfg["train.seq-length"]
-    pairs = (prompt_and_answer(row, cfg) for row in rows)
+    pairs = (prompt_and_answer(row, cfg) for row in rows.to_list())
     examples = [encode(tokenizer, prompt, answer, length) for prompt, answer in pairs]
     kept = [example for example in examples if example is not None]
     if not kept:

@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
 from peft.utils import get_peft_model_state_dict
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
@@ -83,7 +83,7 @@ def load_model(cfg: dict[str, Any]) -> PeftModel:
     return get_peft_model(model, lora_config(cfg))
 
 
-def initial_adapter(cfg: dict[str, Any]) -> tuple[dict[str, torch.Tensor], LoraConfig]:
+def initial_adapter(cfg: dict[str, Any]) -> tuple[dict[str, torch.Tensor], PeftConfig]:
     """Return the adapter that round 1 starts from, and its config, without base weights.
 
     Names and shapes come from the architecture on the meta device. A is drawn as LoRA draws

@@ -1,11 +1,11 @@
 """What the server does: rounds of sending the adapter out, and averaging what comes back."""
 
-from flwr.app import ArrayRecord, ConfigRecord, Context
+from flwr.app import ConfigRecord, Context
 from flwr.serverapp import Grid, ServerApp
 
 from flowertune.models import initial_adapter, learning_rate
 from flowertune.run.failures import told_last
-from flowertune.run.session import open_session
+from flowertune.run.opening import open_session
 from flowertune.strategy import LoraFedAvg
 
 app = ServerApp()
@@ -14,18 +14,16 @@ app = ServerApp()
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """Run all rounds. Checkpoints, the ledger and the log are the session's business."""
-    with told_last():
-        session = open_session(grid, context)
+    with told_last(), open_session(grid, context) as session:
         cfg = session.cfg
-        tensors, session.peft_config = initial_adapter(cfg)
-        adapter = ArrayRecord(tensors)
         strategy = LoraFedAvg(session.roll.nodes, session.clients_per_round, cfg["seed"])
+        adapter = session.begin(*initial_adapter(cfg), strategy)
 
-        for server_round in range(1, cfg["num-server-rounds"] + 1):
+        for server_round in session.rounds(adapter):
             config = ConfigRecord({"learning-rate": learning_rate(cfg, server_round)})
             messages = strategy.configure_train(server_round, adapter, config, grid)
-            replies = session.exchange(grid, server_round, messages)
+            replies = session.exchange(server_round, messages)
             adapter, metrics = strategy.aggregate_train(server_round, replies)
             session.end_round(server_round, adapter, metrics)
 
-        session.finish()
+        session.finish(adapter)

@@ -8,6 +8,7 @@ from flwr.common import Array
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
+from flowertune.run.values import whole
 from flowertune.training.order import choose
 
 
@@ -56,11 +57,11 @@ class LoraFedAvg(FedAvg):
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
-    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+    ) -> tuple[ArrayRecord, MetricRecord]:
         """Return the mean adapter and the mean metrics, both weighted by examples."""
         contents = [reply.content for reply in replies]
-        weights = [int(content["metrics"]["num-examples"]) for content in contents]
-        adapters = [content["arrays"] for content in contents]
+        weights = [whole(content.metric_records["metrics"], "num-examples") for content in contents]
+        adapters = [content.array_records["arrays"] for content in contents]
         arrays = ArrayRecord()
         for name in adapters[0]:
             tensors = [adapter[name].numpy() for adapter in adapters]

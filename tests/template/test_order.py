@@ -32,6 +32,7 @@ def test_steps_have_the_configured_shape():
     key = "train.training-arguments."
     cfg = {
         "seed": 1,
+        "train.dynamic-data-seed": True,
         key + "per-device-train-batch-size": 4,
         key + "gradient-accumulation-steps": 2,
         key + "max-steps": 3,
@@ -39,3 +40,19 @@ def test_steps_have_the_configured_shape():
     steps = steps_of_round(list("abcdefghij"), cfg, 1, 0)
     assert [[len(batch) for batch in step] for step in steps] == [[4, 4]] * 3
     assert steps_of_round(list("abc"), {**cfg, key + "max-steps": 0}, 1, 0) == []
+
+
+def test_without_a_dynamic_seed_a_client_sees_the_same_rows_in_every_round():
+    key = "train.training-arguments."
+    cfg = {
+        "seed": 1,
+        "train.dynamic-data-seed": False,
+        key + "per-device-train-batch-size": 2,
+        key + "gradient-accumulation-steps": 1,
+        key + "max-steps": 2,
+    }
+    first, second = (steps_of_round(list("abcdefghij"), cfg, n, 0) for n in (1, 2))
+    assert first == second
+    cfg["train.dynamic-data-seed"] = True
+    assert first == steps_of_round(list("abcdefghij"), cfg, 1, 0)
+    assert first != steps_of_round(list("abcdefghij"), cfg, 2, 0)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from flowertune.errors import UserError
-from flowertune.run.failures import all_failed, reason_of
+from flowertune.run.failures import reason_of, too_few
 from flowertune.run.ledger import Ledger, tensor_bytes
 from flowertune.run.nodes import Roll, add_answers, answer_roll_call, call_roll
 from flowertune.run.progress import duration, round_line
@@ -95,7 +95,15 @@ def test_a_reason_comes_without_class_names():
     reply = Message(Error(1, wrapped), reply_to=question(1))
     assert reason_of(reply) == "no such column 'x' really"
     assert reason_of(Message(Error(1, "timed\nout"), reply_to=question(1))) == "timed out"
-    assert str(all_failed(4, [reply, reply])).startswith("all 2 clients of round 4 failed: no such")
+
+
+def test_too_few_replies_are_counted_and_the_first_reason_is_told():
+    cfg = {"strategy.min-clients": 2}
+    assert str(too_few(4, 0, 2, cfg, ["no such"])) == "all 2 clients of round 4 failed: no such"
+    assert str(too_few(4, 1, 3, cfg, ["lost"])) == (
+        "round 4 failed: 1 of 3 replies count, and strategy.min-clients is 2; "
+        "the first that does not: lost"
+    )
 
 
 def test_a_round_is_one_line():

@@ -35,7 +35,7 @@ def digest(static: Mapping[str, Any]) -> str:
 
 def locked_values() -> dict[str, Any]:
     """Return the locked values this app was rendered with (rules/locked.json)."""
-    text = resources.files(__package__).joinpath("locked.json").read_text("utf-8")
+    text = resources.files("flowertune.rules").joinpath("locked.json").read_text("utf-8")
     return json.loads(text)
 
 

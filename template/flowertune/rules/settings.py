@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from flowertune.errors import SettingsError
+from flowertune.transport import KINDS
 
 Value = bool | int | float | str
+ANEW = "none"  # the value of resume-from that starts a new run
 WHERE = "in [tool.flwr.app.config] of pyproject.toml or with --run-config"
 
 
@@ -32,6 +34,7 @@ RULES: dict[str, Rule] = {
     "num-server-rounds": Rule(int, "a whole number of at least 1", lambda v: v >= 1),
     "seed": Rule(int, "a whole number of at least 0", _whole),
     "results-dir": Rule(str, "a folder name, or an absolute path", lambda v: v.strip() != ""),
+    "resume-from": Rule(str, "none, or the folder of a run", lambda v: v.strip() != ""),
     "model.name": Rule(
         str, "a hub id, a path or a built-in name", lambda v: v.strip() == v and v != ""
     ),
@@ -59,6 +62,8 @@ RULES: dict[str, Rule] = {
     "train.learning-rate-max": Rule(float, "a number above 0", _positive),
     "train.learning-rate-min": Rule(float, "a number of at least 0", _whole),
     "train.seq-length": Rule(int, "a whole number of at least 8", lambda v: v >= 8),
+    "train.transport": Rule(str, ", ".join(KINDS), lambda v: v in KINDS),
+    "train.dynamic-data-seed": Rule(bool, "true or false"),
     "train.training-arguments.per-device-train-batch-size": Rule(
         int, "a whole number of at least 1", lambda v: v >= 1
     ),
@@ -73,6 +78,8 @@ RULES: dict[str, Rule] = {
         float, "a number of at least 0 (0: no clipping)", _whole
     ),
     "strategy.fraction-train": Rule(float, "a number above 0 and at most 1", lambda v: 0 < v <= 1),
+    "strategy.min-clients": Rule(int, "a whole number of at least 1", lambda v: v >= 1),
+    "strategy.timeout": Rule(int, "a number of seconds above 0", _positive),
     "static.challenge": Rule(str, "the name of the challenge"),
     "static.rules": Rule(str, "the name of a rule set"),
     "static.rules-version": Rule(str, "the version of the rule set"),
@@ -118,7 +125,14 @@ def _together(cfg: Mapping[str, Any]) -> list[str]:
             f"to min over the rounds, so min must not be larger ({WHERE})."
         )
     nodes = cfg["static.num-supernodes"]
-    if nodes and clients_per_round(cfg["strategy.fraction-train"], nodes) < 1:
+    clients = clients_per_round(cfg["strategy.fraction-train"], nodes)
+    if clients and cfg["strategy.min-clients"] > clients:
+        problems.append(
+            f"strategy.min-clients is {cfg['strategy.min-clients']}, but "
+            f"strategy.fraction-train {cfg['strategy.fraction-train']} of {nodes} SuperNodes "
+            f"is {clients} a round; use at most that ({WHERE})."
+        )
+    if nodes and clients < 1:
         problems.append(no_client(cfg["strategy.fraction-train"], nodes))
     return problems
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig
+from peft import PeftConfig
 from safetensors.torch import save_file
 
 from flowertune.run import manifest as manifests
@@ -28,7 +28,7 @@ def sync(path: Path) -> None:
 def save_checkpoint(
     folder: Path,
     adapter: Mapping[str, torch.Tensor],
-    peft_config: LoraConfig,
+    peft_config: PeftConfig,
     manifest: Mapping[str, Any],
 ) -> Path:
     """Write a PEFT adapter and its manifest to ``folder`` and return it.

@@ -4,13 +4,13 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from logging import ERROR
+from typing import Any
 
 from flwr.app import Message
 from flwr.common import log
 from flwr.supercore.exit import add_exit_handler
 
 from flowertune.errors import UserError
-
 
 WRAPPING = re.compile(
     r"<class '[^']*'>:<'\s*(?:Exception \w+ occurred\. Message: )?(.*)'>", re.DOTALL
@@ -19,14 +19,23 @@ WRAPPING = re.compile(
 
 def reason_of(reply: Message) -> str:
     """Return what a failed client said, on one line and without what Flower puts around it."""
-    match = WRAPPING.fullmatch(reply.error.reason)
-    return " ".join((match.group(1) if match else reply.error.reason).split())
+    reason = reply.error.reason or "no reason given"
+    match = WRAPPING.fullmatch(reason)
+    return " ".join((match.group(1) if match else reason).split())
 
 
-def all_failed(server_round: int, failures: list[Message]) -> UserError:
-    """Return the error for a round in which no client succeeded."""
-    clients = "the one client" if len(failures) == 1 else f"all {len(failures)} clients"
-    return UserError(f"{clients} of round {server_round} failed: {reason_of(failures[0])}")
+def too_few(
+    server_round: int, counted: int, asked: int, cfg: dict[str, Any], reasons: list[str]
+) -> UserError:
+    """Return the error for a round in which too few replies count."""
+    clients = "the one client" if asked == 1 else f"all {asked} clients"
+    if counted == 0:
+        return UserError(f"{clients} of round {server_round} failed: {reasons[0]}")
+    return UserError(
+        f"round {server_round} failed: {counted} of {asked} replies count, and "
+        f"strategy.min-clients is {cfg['strategy.min-clients']}; the first that does not: "
+        f"{reasons[0]}"
+    )
 
 
 @contextmanager
@@ -41,5 +50,7 @@ def told_last() -> Iterator[None]:
         yield
     except Exception as error:
         text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        if isinstance(error, OSError):
+            text = f"cannot write {error.filename or 'the results'}: {error.strerror or error}."
         add_exit_handler(lambda: log(ERROR, text))
         raise

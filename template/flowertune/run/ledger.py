@@ -42,6 +42,10 @@ class Ledger:
         """Whether more was communicated than the budget allows."""
         return self.mib > self.budget_mib
 
+    def has_room_for(self, more: int) -> bool:
+        """Whether ``more`` bytes can be communicated without passing the budget."""
+        return self.sent + self.received + more <= self.budget_mib * MIB
+
     def summary(self) -> dict[str, int | float]:
         """Return the ledger as it stands in a manifest."""
         return {

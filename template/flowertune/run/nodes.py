@@ -9,6 +9,7 @@ from flwr.serverapp import Grid
 
 from flowertune.errors import UserError
 from flowertune.rules.lock import digest, static_values
+from flowertune.run.values import whole
 
 
 @dataclass
@@ -47,16 +48,16 @@ def add_answers(roll: Roll, replies: Iterable[Message]) -> None:
         node = reply.metadata.src_node_id
         if reply.has_error():
             raise UserError(f"SuperNode {node} could not answer: {reply.error.reason}")
-        answer = reply.content["answer"]
-        partition = answer["partition-id"]
+        answer = reply.content.config_records["answer"]
+        partition = whole(answer, "partition-id")
         if roll.nodes.get(partition, node) != node:
             raise UserError(
                 f"two SuperNodes hold partition {partition}; give each its own partition-id "
                 "(flower-supernode --node-config)."
             )
         roll.nodes[partition] = node
-        roll.partitions.add(answer["num-partitions"])
-        roll.digests.add(answer["static-sha256"])
+        roll.partitions.add(whole(answer, "num-partitions"))
+        roll.digests.add(str(answer["static-sha256"]))
 
 
 def call_roll(grid: Grid, wait: float = 60.0) -> Roll:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 INK, LOSS, TRAFFIC = "#333333", "#1f6fb4", "#c8641e"
 
@@ -18,7 +19,7 @@ def plot_run(path: Path, losses: list[float], mib: list[float], title: str) -> N
     axes.set_xlabel("round", color=INK)
     axes.set_ylabel("loss per answer token", color=LOSS)
     axes.set_ylim(bottom=0)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.25)
     traffic = axes.twinx()
     traffic.plot(rounds, mib, color=TRAFFIC, linestyle="--")

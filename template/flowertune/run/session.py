@@ -1,123 +1,237 @@
 """One run, from its checks to its last checkpoint."""
 
-import json
-import os
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from logging import INFO, WARNING
 from pathlib import Path
 from typing import Any
 
-from flwr.app import ArrayRecord, Context, Message, MetricRecord
+import torch
+from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.common import log
 from flwr.serverapp import Grid
-from peft import LoraConfig
+from flwr.serverapp.strategy import Strategy
+from peft import PeftConfig
 
-from flowertune.errors import UserError
 from flowertune.rules import lock, protected
-from flowertune.rules.settings import check_settings, clients_per_round, no_client
-from flowertune.run.app import APP_DIR, App, read_app
+from flowertune.rules.settings import ANEW, clients_per_round
+from flowertune.run import record
+from flowertune.run.app import App
 from flowertune.run.checkpoint import save_checkpoint
-from flowertune.run.failures import all_failed, reason_of
-from flowertune.run.folders import results_root, run_folder
+from flowertune.run.failures import too_few
 from flowertune.run.ledger import Ledger
 from flowertune.run.manifest import package_versions
-from flowertune.run.nodes import Roll, call_roll
+from flowertune.run.nodes import Roll
 from flowertune.run.plot import plot_run
 from flowertune.run.progress import round_line
+from flowertune.run.replies import dtypes_of, judge
+from flowertune.run.state import check_same, load_state, save_state
+from flowertune.run.values import real, whole
+from flowertune.transport.codec import pack
 
-# A reply may take as long as a slow GPU needs for its share of the clients.
-REPLY_TIMEOUT = 12 * 3600.0
+
+def partition_of(reply: Message) -> int:
+    """Return the partition that a good reply comes from."""
+    return whole(reply.content.config_records["client"], "partition-id")
 
 
-@dataclass
+def tokens_of(reply: Message) -> int:
+    """Return the tokens that a client says it trained on; 0 if it says nothing."""
+    metrics = reply.content.metric_records["metrics"]
+    return whole(metrics, "tokens") if "tokens" in metrics else 0
+
+
 class Session:
-    """What the server knows of a run while it goes on."""
+    """What the server knows of a run, and everything it writes."""
 
-    cfg: dict[str, Any]
-    app: App
-    roll: Roll
-    differences: list[lock.Difference]
-    run_id: str
-    folder: Path
-    peft_config: LoraConfig | None = None
-    losses: list[float] = field(default_factory=list)
-    mib: list[float] = field(default_factory=list)
-    answered: int = 0
-    failed: int = 0
-    started: float = field(default_factory=time.monotonic)
-
-    def __post_init__(self) -> None:
-        self.ledger = Ledger(self.cfg["static.budget-mib"])
+    def __init__(
+        self,
+        cfg: dict[str, Any],
+        app: App,
+        roll: Roll,
+        grid: Grid,
+        folder: Path,
+        differences: list[lock.Difference],
+    ) -> None:
+        self.cfg, self.app, self.roll, self.grid, self.folder = cfg, app, roll, grid, folder
+        self.differences = differences
+        self.ledger = Ledger(cfg["static.budget-mib"])
+        self.rounds_done: list[dict[str, Any]] = []
+        self.run_key = folder.name
+        self.started = record.now()
+        self.round_began = time.monotonic()
+        self.reason: str | None = None
 
     @property
     def clients_per_round(self) -> int:
         """How many clients train in a round."""
         return clients_per_round(self.cfg["strategy.fraction-train"], len(self.roll.nodes))
 
-    def exchange(self, grid: Grid, server_round: int, messages: Iterable[Message]) -> list[Message]:
-        """Send a round's messages and return the replies of the clients that succeeded.
+    def begin(
+        self, adapter: dict[str, torch.Tensor], peft_config: PeftConfig, strategy: Strategy
+    ) -> ArrayRecord:
+        """Return the adapter to start from: the one given, or that of the run to go on with.
 
         Raises
         ------
         UserError
-            If no client succeeded.
+            If that run had other settings, or left no state.
         """
+        self.peft_config, self.strategy = peft_config, strategy
+        self.like = {name: tensor.clone() for name, tensor in adapter.items()}
+        if self.cfg["resume-from"] != ANEW:
+            done, adapter, kept, body = load_state(self.folder)
+            check_same(body["settings"], self.cfg)
+            self.ledger.sent, self.ledger.received = body["sent-bytes"], body["received-bytes"]
+            self.rounds_done, self.started = body["rounds"], body["started"]
+            if load := getattr(strategy, "load_state_dict", None):
+                load(kept)
+            record.write_rounds(self.folder, self.rounds_done)
+            log(INFO, "going on after round %d of %s", done, self.folder)
+        self._write_run("running")
+        return ArrayRecord(adapter)
+
+    def rounds(self, adapter: ArrayRecord) -> Iterator[int]:
+        """Yield the rounds to do; stop before one that would pass the budget."""
+        packed = pack(adapter.to_torch_state_dict(), self.cfg["train.transport"])
+        size = sum(len(array.data) for array in packed.values())
+        per_round = 2 * self.clients_per_round * size
+        for server_round in range(len(self.rounds_done) + 1, self.cfg["num-server-rounds"] + 1):
+            if not self.ledger.has_room_for(per_round):
+                self.reason = (
+                    f"stopped after round {server_round - 1}: the next would pass the budget of "
+                    f"{self.ledger.budget_mib:,} MiB ({self.ledger.mib:,.1f} MiB used)"
+                )
+                log(WARNING, self.reason)
+                return
+            yield server_round
+
+    def exchange(self, server_round: int, messages: Iterable[Message]) -> list[Message]:
+        """Send a round's messages; return the replies that count, in the order of partitions.
+
+        A round in which fewer than ``strategy.min-clients`` replies count is done once more.
+
+        Raises
+        ------
+        UserError
+            If too few replies count in the second try as well.
+        """
+        self.round_began = time.monotonic()
         messages = list(messages)
-        self.ledger.count_sent(messages)
-        replies = list(grid.send_and_receive(messages, timeout=REPLY_TIMEOUT))
+        self.learning_rate = messages[0].content.config_records["config"].get("learning-rate")
+        for attempt in (1, 2):
+            good, reasons = self._exchange_once(messages)
+            self.answered, self.failed = len(good), len(messages) - len(good)
+            self.partitions = [partition_of(reply) for reply in good]
+            self.tokens = sum(tokens_of(reply) for reply in good)
+            for partition, reason in reasons.items():
+                log(WARNING, "round %d, %s does not count: %s", server_round, partition, reason)
+            if len(good) >= self.cfg["strategy.min-clients"]:
+                return good
+            if attempt == 1 and good:
+                log(WARNING, "round %d is done once more: %d replies count, and "
+                    "strategy.min-clients is %d", server_round, len(good),
+                    self.cfg["strategy.min-clients"])  # fmt: skip
+            elif attempt == 1:
+                log(WARNING, "round %d is done once more: no reply counts", server_round)
+        raise too_few(server_round, len(good), len(messages), self.cfg, list(reasons.values()))
+
+    def _exchange_once(self, messages: list[Message]) -> tuple[list[Message], dict[str, str]]:
+        base = messages[0].content.array_records["arrays"].to_torch_state_dict()
+        packed = pack(base, self.cfg["train.transport"])
+        partitions = {node: partition for partition, node in self.roll.nodes.items()}
+        outgoing = []
+        for message in messages:
+            content = RecordDict({**message.content, "arrays": packed})
+            content.config_records["config"]["state-key"] = self.run_key
+            target = message.metadata
+            outgoing.append(Message(content, target.dst_node_id, target.message_type))
+        self.ledger.count_sent(outgoing)
+        wait = self.cfg["strategy.timeout"]
+        replies = list(self.grid.send_and_receive(outgoing, timeout=wait))
         self.ledger.count_received(replies)
-        failures = [reply for reply in replies if reply.has_error()]
-        good = [reply for reply in replies if not reply.has_error()]
-        if not good:
-            if failures:
-                raise all_failed(server_round, failures)
-            raise UserError(f"no client of round {server_round} answered in time.")
-        for failure in failures:
-            log(WARNING, "a client of round %d failed: %s", server_round, reason_of(failure))
-        self.answered, self.failed = len(good), len(messages) - len(good)
-        # The order of arrival must not decide how numbers are rounded.
-        return sorted(good, key=lambda reply: reply.content["client"]["partition-id"])
+
+        wanted = dtypes_of(outgoing[0])
+        silent = {m.metadata.dst_node_id for m in messages}
+        good, reasons = [], {}
+        for reply in replies:
+            node = reply.metadata.src_node_id
+            silent.discard(node)
+            tensors, reason = judge(reply, self.like, wanted)
+            if reason is not None:
+                reasons[f"partition {partitions.get(node, '?')}"] = reason
+                continue
+            if self.cfg["train.transport"] == "int8":
+                # int8 replies are updates; the server keeps the unrounded adapter.
+                tensors = {name: base[name] + tensors[name] for name in base}
+            reply.content["arrays"] = ArrayRecord(tensors)
+            good.append(reply)
+        for node in silent:
+            reasons[f"partition {partitions.get(node, '?')}"] = f"no answer within {wait} s"
+        # The order of arrival must not decide how sums are rounded.
+        good.sort(key=partition_of)
+        return good, dict(sorted(reasons.items()))
 
     def end_round(self, server_round: int, adapter: ArrayRecord, metrics: MetricRecord) -> None:
-        """Note a round's result, say it in one line, and save a checkpoint if one is due."""
+        """Note a round's result, say it in one line, and save what is due."""
         rounds = self.cfg["num-server-rounds"]
-        self.losses.append(float(metrics["train-loss"]))  # type: ignore[arg-type]
-        self.mib.append(self.ledger.mib)
-        pace = (time.monotonic() - self.started) / server_round
+        seconds = time.monotonic() - self.round_began
+        self.rounds_done.append(
+            {
+                "round": server_round,
+                "clients": self.answered,
+                "failed": self.failed,
+                "train-loss": real(metrics, "train-loss"),
+                "partitions": self.partitions,
+                "learning-rate": self.learning_rate,
+                "tokens": self.tokens,
+                "seconds": round(seconds, 3),
+                "sent-bytes": self.ledger.sent,
+                "received-bytes": self.ledger.received,
+                "total-mib": round(self.ledger.mib, 3),
+                "time": record.now(),
+            }
+        )
+        pace = sum(line["seconds"] for line in self.rounds_done) / len(self.rounds_done)
         log(
             INFO,
             round_line(
-                server_round, rounds, self.answered, self.failed, self.losses[-1],
-                self.ledger.mib, self.ledger.budget_mib, pace,
+                server_round, rounds, self.answered, self.failed,
+                self.rounds_done[-1]["train-loss"], self.ledger.mib, self.ledger.budget_mib, pace,
             ),
         )  # fmt: skip
-        line = {
-            "round": server_round, "clients": self.answered, "failed": self.failed,
-            "train-loss": self.losses[-1], "sent-bytes": self.ledger.sent,
-            "received-bytes": self.ledger.received,
-        }  # fmt: skip
-        with (self.folder / "rounds.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-        if server_round % self.cfg["train.save-every-round"] == 0 or server_round == rounds:
-            self._save(server_round, adapter)
+        self._save(server_round, adapter, server_round == rounds)
 
-    def _save(self, server_round: int, adapter: ArrayRecord) -> None:
-        if self.peft_config is None:
-            raise ValueError("set session.peft_config before the first round ends")
-        path = self.folder / f"peft_{server_round}"
+    def _save(self, server_round: int, adapter: ArrayRecord, last: bool) -> None:
         tensors = adapter.to_torch_state_dict()
+        if last or server_round % self.cfg["train.save-every-round"] == 0:
+            self._checkpoint(server_round, tensors)
+        state_of = getattr(self.strategy, "state_dict", dict)
+        body = {
+            "settings": self.cfg,
+            "started": self.started,
+            "sent-bytes": self.ledger.sent,
+            "received-bytes": self.ledger.received,
+            "rounds": self.rounds_done,
+        }
+        save_state(self.folder, server_round, tensors, state_of(), body)
+        record.write_rounds(self.folder, self.rounds_done)
+
+    def _checkpoint(self, server_round: int, tensors: dict[str, torch.Tensor]) -> None:
+        path = self.folder / f"peft_{server_round}"
         save_checkpoint(path, tensors, self.peft_config, self._manifest(server_round))
         log(INFO, "saved %s", path)
 
+    def _found(self) -> list[lock.Difference]:
+        """Return the differences known so far; the budget is one of them once it is passed."""
+        if not self.ledger.over_budget:
+            return self.differences
+        used, budget = round(self.ledger.mib, 1), self.ledger.budget_mib
+        return [*self.differences, lock.Difference("MiB communicated", used, budget)]
+
     def _manifest(self, server_round: int) -> dict[str, Any]:
-        static = lock.static_values(self.cfg)
-        found = list(self.differences)
-        if self.ledger.over_budget:
-            found.append(
-                lock.Difference("MiB communicated", self.ledger.mib, self.ledger.budget_mib)
-            )
+        static, found = lock.static_values(self.cfg), self._found()
         return {
             "format": 1,
             "official": not found,
@@ -136,63 +250,61 @@ class Session:
             "base-model": {
                 "name": self.cfg["model.name"],
                 "revision": self.cfg["model.revision"],
-                "path": self.peft_config.base_model_name_or_path if self.peft_config else None,
+                "path": self.peft_config.base_model_name_or_path,
             },
             "prompt-template": self.cfg["prompt.template"],
             "settings": self.cfg,
             "seed": self.cfg["seed"],
-            "run-id": self.run_id,
+            "run-id": self.run_key,
+            "replies-that-did-not-count": sum(line["failed"] for line in self.rounds_done),
             "communication": self.ledger.summary(),
             "versions": package_versions(),
             "protected-changed": protected.changed(),
         }
 
-    def finish(self) -> None:
-        """Draw the run and say where everything is."""
-        title = f"{self.app.name}: {len(self.losses)} rounds, {self.cfg['model.name']}"
-        plot_run(self.folder / "loss.png", self.losses, self.mib, title)
-        log(INFO, lock.verdict(lock.static_values(self.cfg), self.differences))
+    def _write_run(self, status: str) -> None:
+        static, found = lock.static_values(self.cfg), self._found()
+        body = {
+            "run-id": self.run_key,
+            "name": self.app.name,
+            "challenge": static["challenge"],
+            "rules": static["rules"],
+            "official": not found,
+            "differences": [vars(difference) for difference in found],
+            "rounds": self.cfg["num-server-rounds"],
+            "clients-per-round": self.clients_per_round,
+            "supernodes": len(self.roll.nodes),
+            "budget-mib": self.ledger.budget_mib,
+            "model": self.cfg["model.name"],
+            "started": self.started,
+            "ended": None if status == "running" else record.now(),
+            "status": status,
+            "reason": self.reason,
+            "settings": self.cfg,
+        }
+        record.write_run(self.folder, body)
+
+    def finish(self, adapter: ArrayRecord) -> None:
+        """Save the last checkpoint if it is not there, draw the run, say where everything is."""
+        done = len(self.rounds_done)
+        if done and not (self.folder / f"peft_{done}").is_dir():
+            self._checkpoint(done, adapter.to_torch_state_dict())
+        plot_run(
+            self.folder / "loss.png",
+            [line["train-loss"] for line in self.rounds_done],
+            [line["total-mib"] for line in self.rounds_done],
+            f"{self.app.name}: {done} rounds, {self.cfg['model.name']}",
+        )
+        log(INFO, lock.verdict(lock.static_values(self.cfg), self._found()))
         log(INFO, "results: %s", self.folder)
 
-
-def held_against_the_lock(cfg: dict[str, Any], app: App, roll: Roll) -> list[lock.Difference]:
-    """Return every difference between this run and what is locked for its challenge."""
-    static, locked = lock.static_values(cfg), lock.locked_values()
-    found = lock.differences(static, locked, len(roll.nodes), roll.partitions)
-    if lock.digest(locked) != app.expected_sha256:
-        found.append(
-            lock.Difference("the digest of locked.json", lock.digest(locked), app.expected_sha256)
-        )
-    if roll.digests != {lock.digest(static)}:
-        found.append(
-            lock.Difference(
-                "the digest that clients see", sorted(roll.digests), [lock.digest(static)]
-            )
-        )
-    return found + [
-        lock.Difference(f"the protected file {name}", "changed", "as rendered")
-        for name in protected.changed()
-    ]
-
-
-def open_session(grid: Grid, context: Context) -> Session:
-    """Check everything that can be checked before a model is loaded, and start a run.
-
-    Raises
-    ------
-    UserError
-        With the sentence to show, if a setting is wrong, no SuperNode answers, the fraction
-        selects no client, or the results folder cannot be written.
-    """
-    cfg = check_settings(context.run_config)
-    app = read_app()
-    folder = run_folder(results_root(cfg, APP_DIR, os.environ), context.run_id)
-    log(INFO, "results: %s", folder)
-    roll = call_roll(grid)
-    session = Session(
-        cfg, app, roll, held_against_the_lock(cfg, app, roll), str(context.run_id), folder
-    )
-    log(INFO, lock.verdict(lock.static_values(cfg), session.differences))
-    if session.clients_per_round < 1:
-        raise UserError(no_client(cfg["strategy.fraction-train"], len(roll.nodes)))
-    return session
+    @contextmanager
+    def recorded(self) -> Iterator[None]:
+        """Write into run.json how the run ended."""
+        try:
+            yield
+        except BaseException as error:
+            self.reason = str(error) or type(error).__name__
+            self._write_run("failed")
+            raise
+        self._write_run("finished")

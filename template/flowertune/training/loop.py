@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Sequence
 
 import torch
+from peft import PeftModel
 from torch.nn.functional import cross_entropy
 
 from flowertune.training.tokens import IGNORED, Example, collate
@@ -11,7 +12,7 @@ from flowertune.training.tokens import IGNORED, Example, collate
 
 def keeps_logits(model: torch.nn.Module) -> bool:
     """Return whether the model can be asked for the logits of its last columns only."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
     return "logits_to_keep" in inspect.signature(base.forward).parameters
 
 

@@ -1,0 +1,104 @@
+"""Start a run: every check that needs no model, and a folder of its own."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from logging import INFO
+from pathlib import Path
+from typing import IO, Any
+
+from flwr.app import Context
+from flwr.common import log
+from flwr.serverapp import Grid
+
+from flowertune.errors import UserError
+from flowertune.rules import lock, protected
+from flowertune.rules.settings import ANEW, check_settings, no_client
+from flowertune.run.app import APP_DIR, App, read_app
+from flowertune.run.folders import results_root, run_folder
+from flowertune.run.nodes import Roll, call_roll
+from flowertune.run.session import Session
+from flowertune.sources.models import local_path
+
+
+def held_against_the_lock(cfg: dict[str, Any], app: App, roll: Roll) -> list[lock.Difference]:
+    """Return every difference between this run and what is locked for its challenge."""
+    static, locked = lock.static_values(cfg), lock.locked_values()
+    found = lock.differences(static, locked, len(roll.nodes), roll.partitions)
+    if lock.digest(locked) != app.expected_sha256:
+        found.append(
+            lock.Difference("the digest of locked.json", lock.digest(locked), app.expected_sha256)
+        )
+    if roll.digests != {lock.digest(static)}:
+        found.append(
+            lock.Difference(
+                "the digest that clients see", sorted(roll.digests), [lock.digest(static)]
+            )
+        )
+    return found + [
+        lock.Difference(f"the protected file {name}", "changed", "as rendered")
+        for name in protected.changed()
+    ]
+
+
+def folder_of(cfg: dict[str, Any], run_id: int) -> Path:
+    """Return the folder to write to: a new one, or that of the run to go on with.
+
+    Raises
+    ------
+    UserError
+        If it cannot be written, or the run to go on with is not there.
+    """
+    if cfg["resume-from"] == ANEW:
+        return run_folder(results_root(cfg, APP_DIR, os.environ), run_id)
+    folder = local_path(cfg["resume-from"])
+    if not folder.is_dir():
+        raise UserError(
+            f"resume-from is {cfg['resume-from']!r}, and there is no folder {folder}; give a "
+            f"run's folder (results/<run id>), or {ANEW!r} to start anew."
+        )
+    return run_folder(folder.parent, folder.name)
+
+
+def sole_writer(folder: Path) -> IO[str]:
+    """Return an open lock on a run's folder; the lock ends with the process.
+
+    Raises
+    ------
+    UserError
+        If a live run writes there.
+    """
+    file = (folder / ".lock").open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise UserError(
+            f"another run is still writing to {folder}; stop it first (flwr stop <run id>)."
+        ) from None
+    return file
+
+
+@contextmanager
+def open_session(grid: Grid, context: Context) -> Iterator[Session]:
+    """Check everything that can be checked before a model is loaded, and start a run.
+
+    Raises
+    ------
+    UserError
+        With the sentence to show, if a setting is wrong, no SuperNode answers, the fraction
+        selects no client, or the results folder cannot be written.
+    """
+    cfg = check_settings(context.run_config)
+    app = read_app()
+    folder = folder_of(cfg, context.run_id)
+    with sole_writer(folder):
+        log(INFO, "results: %s", folder)
+        roll = call_roll(grid)
+        found = held_against_the_lock(cfg, app, roll)
+        session = Session(cfg, app, roll, grid, folder, found)
+        log(INFO, lock.verdict(lock.static_values(cfg), session.differences))
+        if session.clients_per_round < 1:
+            raise UserError(no_client(cfg["strategy.fraction-train"], len(session.roll.nodes)))
+        with session.recorded():
+            yield session

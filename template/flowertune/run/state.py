@@ -1,0 +1,107 @@
+"""The state of a run after its last finished round, from which it can go on."""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from flowertune.errors import UserError
+from flowertune.run.checkpoint import sync
+
+FOLDER = "state"
+NAME = re.compile(r"round_(\d+)")
+# These may differ between a run and its continuation: they say where, not what.
+MAY_DIFFER = ("resume-from", "results-dir")
+
+
+def save_state(
+    run_folder: Path,
+    server_round: int,
+    adapter: Mapping[str, torch.Tensor],
+    strategy: Mapping[str, torch.Tensor],
+    body: Mapping[str, Any],
+) -> None:
+    """Write the state after ``server_round``, whole or not at all, and drop older ones.
+
+    Parameters
+    ----------
+    adapter, strategy : Mapping[str, torch.Tensor]
+        The global adapter, and what the strategy keeps between rounds (may be empty).
+    body : Mapping[str, Any]
+        Everything else, as JSON.
+    """
+    root = run_folder / FOLDER
+    half = root / f".round_{server_round}.part"
+    shutil.rmtree(half, ignore_errors=True)
+    half.mkdir(parents=True)
+    try:
+        save_file({n: t.contiguous() for n, t in adapter.items()}, half / "adapter.safetensors")
+        save_file({n: t.contiguous() for n, t in strategy.items()}, half / "strategy.safetensors")
+        (half / "state.json").write_text(json.dumps(body, sort_keys=True), "utf-8")
+        for path in half.iterdir():
+            sync(path)
+        os.replace(half, root / f"round_{server_round}")
+        sync(root)
+    except BaseException:
+        shutil.rmtree(half, ignore_errors=True)
+        raise
+    for n, path in states(run_folder).items():
+        if n != server_round:
+            shutil.rmtree(path)
+
+
+def states(run_folder: Path) -> dict[int, Path]:
+    """Return the whole states in a run's folder, by round."""
+    root = run_folder / FOLDER
+    found = ((NAME.fullmatch(p.name), p) for p in root.iterdir()) if root.is_dir() else ()
+    return {int(match.group(1)): path for match, path in found if match}
+
+
+def load_state(
+    run_folder: Path,
+) -> tuple[int, dict[str, torch.Tensor], dict[str, torch.Tensor], dict[str, Any]]:
+    """Return (round, adapter, strategy's tensors, the rest) of the newest whole state.
+
+    Raises
+    ------
+    UserError
+        If the folder holds no state.
+    """
+    found = states(run_folder)
+    if not found:
+        raise UserError(
+            f"resume-from is {str(run_folder)!r}, which holds no {FOLDER}/round_<n>; give the "
+            "folder of a run that finished at least one round (results/<run id>)."
+        )
+    path = found[max(found)]
+    body = json.loads((path / "state.json").read_text("utf-8"))
+    adapter = load_file(path / "adapter.safetensors")
+    return max(found), adapter, load_file(path / "strategy.safetensors"), body
+
+
+def check_same(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuse to go on under other settings.
+
+    Raises
+    ------
+    UserError
+        With every setting that differs.
+    """
+    keys = sorted((before.keys() | now.keys()) - set(MAY_DIFFER))
+    found = [
+        f"{key} was {before.get(key)!r} and is {now.get(key)!r}"
+        for key in keys
+        if before.get(key) != now.get(key)
+    ]
+    if found:
+        raise UserError(
+            "a run goes on only with the settings it was started with: "
+            + "; ".join(found)
+            + " (resume-from)."
+        )

@@ -1,0 +1,317 @@
+"""A run in one process: repeatable, resumable, fair to failures, within its budget."""
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from flowertune.errors import UserError
+from flowertune.rules import lock
+from flowertune.run import opening
+from flwr.app import ArrayRecord, Error, Message
+
+from tests.apps import ROOT, default_settings, rendered
+from tests.local_grid import run_app
+from tests.tiny import save_tiny_llama
+
+NODES = 6
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    return save_tiny_llama(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def cfg(model, tmp_path):
+    rows = tmp_path / "rows.jsonl"
+    line = '{{"instruction": "Add one.", "input": "{0}", "output": "{1}"}}\n'
+    rows.write_text("".join(line.format(i, i + 1) for i in range(60)))
+    return {
+        **default_settings("finance"),
+        "results-dir": str(tmp_path / "results"),
+        "model.name": str(model),
+        "model.quantization": 0,
+        "model.gradient-checkpointing": False,
+        "static.dataset.name": str(rows),
+        "static.num-supernodes": 0,
+        "strategy.fraction-train": 0.5,
+        "num-server-rounds": 4,
+        "train.save-every-round": 2,
+        "train.learning-rate-max": 1e-2,
+        "train.training-arguments.max-steps": 2,
+        "train.training-arguments.per-device-train-batch-size": 2,
+    }
+
+
+@pytest.fixture(autouse=True)
+def the_app(monkeypatch, tmp_path):
+    """Stand in for what only a rendered app has, and keep client files out of the user's home."""
+    app = rendered("finance")
+    monkeypatch.setattr(opening, "APP_DIR", app)
+    monkeypatch.setattr(opening, "read_app", lambda: opening.App("a", "p", "1", "0", "1", 50))
+    locked = json.loads((app / "flowertune" / "rules" / "locked.json").read_text())
+    monkeypatch.setattr(lock, "locked_values", lambda: locked)
+    monkeypatch.setenv("FLWR_HOME", str(tmp_path / "flwr-home"))
+
+
+def adapter_sha(run: Path, server_round: int) -> str:
+    weights = run / f"peft_{server_round}" / "adapter_model.safetensors"
+    return hashlib.sha256(weights.read_bytes()).hexdigest()
+
+
+def folder(cfg, run_id: int = 1) -> Path:
+    return Path(cfg["results-dir"]) / str(run_id)
+
+
+def lines(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "rounds.jsonl").read_text().splitlines()]
+
+
+def test_two_runs_are_equal_to_the_bit_and_another_seed_is_another_run(cfg):
+    for run_id, seed in ((1, 5), (2, 5), (3, 6)):
+        run_app({**cfg, "seed": seed}, NODES, run_id)
+    first, second, third = (adapter_sha(folder(cfg, n), 4) for n in (1, 2, 3))
+    assert first == second != third
+    assert [line["partitions"] for line in lines(folder(cfg, 1))] == [
+        line["partitions"] for line in lines(folder(cfg, 2))
+    ]
+
+
+def test_a_client_does_not_depend_on_whom_the_worker_served_before(cfg):
+    from flowertune.training import cache
+
+    run_app(cfg, NODES, 1)
+    cache.forget()
+    run_app({**cfg, "train.learning-rate-max": 5e-2}, NODES, 2)
+    run_app(cfg, NODES, 3)
+    assert adapter_sha(folder(cfg, 1), 4) == adapter_sha(folder(cfg, 3), 4)
+    assert adapter_sha(folder(cfg, 1), 4) != adapter_sha(folder(cfg, 2), 4)
+
+
+def test_a_run_leaves_a_record_people_and_tools_can_read(cfg):
+    run_app(cfg, NODES)
+    run = folder(cfg)
+    about = json.loads((run / "run.json").read_text())
+    assert about["status"] == "finished" and about["official"] is False
+    assert about["clients-per-round"] == 3 and about["supernodes"] == NODES
+    assert [line["round"] for line in lines(run)] == [1, 2, 3, 4]
+    assert {p.name for p in run.glob("peft_*")} == {"peft_2", "peft_4"}
+    assert all(line["tokens"] > 0 and line["train-loss"] > 0 for line in lines(run))
+    assert (run / "loss.png").stat().st_size > 10_000
+    manifest = json.loads((run / "peft_4" / "manifest.json").read_text())
+    assert manifest["communication"]["sent-bytes"] == lines(run)[-1]["sent-bytes"]
+
+
+@pytest.mark.parametrize("transport", ["float32", "int8"])
+def test_a_stopped_run_goes_on_to_the_same_bits(cfg, transport):
+    cfg = {**cfg, "train.transport": transport}
+    run_app(cfg, NODES, 1)
+
+    def lost(server_round, partition, reply):
+        return None if server_round == 3 else reply
+
+    with pytest.raises(UserError, match="all 3 clients of round 3 failed"):
+        run_app(cfg, NODES, 2, lost)
+    stopped = folder(cfg, 2)
+    about = json.loads((stopped / "run.json").read_text())
+    assert about["status"] == "failed" and "round 3 failed" in about["reason"]
+    run_app({**cfg, "resume-from": str(stopped)}, NODES, 9)
+    assert adapter_sha(stopped, 4) == adapter_sha(folder(cfg, 1), 4)
+    same = ("round", "partitions", "train-loss", "sent-bytes", "received-bytes")
+    assert [{k: line[k] for k in same} for line in lines(stopped)] == [
+        {k: line[k] for k in same} for line in lines(folder(cfg, 1))
+    ]
+
+
+def test_other_settings_are_refused_by_name_when_resuming(cfg):
+    run_app(cfg, NODES)
+    changed = {**cfg, "resume-from": str(folder(cfg)), "seed": 1, "train.seq-length": 64}
+    with pytest.raises(UserError, match=r"seed was 2024 and is 1; train\.seq-length was 512"):
+        run_app(changed, NODES, 2)
+
+
+def test_a_folder_without_a_state_is_refused(cfg, tmp_path):
+    with pytest.raises(UserError, match="there is no folder"):
+        run_app({**cfg, "resume-from": str(tmp_path / "nowhere")}, NODES)
+    with pytest.raises(UserError, match="holds no state"):
+        run_app({**cfg, "resume-from": str(tmp_path)}, NODES)
+
+
+def spoil(kind: str, partition_to_spoil: int):
+    def tamper(server_round, partition, reply):
+        if server_round != 2 or partition != partition_to_spoil:
+            return reply
+        if kind == "error":
+            return Message(Error(2, "<class 'x'>:<'no GPU left'>"), reply_to=reply)
+        if kind == "silent":
+            return None
+        tensors = reply.content.array_records["arrays"].to_torch_state_dict()
+        name = next(iter(tensors))
+        if kind == "nan":
+            tensors[name][0, 0] = float("nan")
+        elif kind == "shape":
+            tensors[name] = tensors[name][:, :-1]
+        elif kind == "dtype":
+            tensors[name] = tensors[name].double()
+        elif kind == "missing":
+            del tensors[name]
+        elif kind == "extra":
+            tensors["more"] = torch.zeros(1)
+        reply.content["arrays"] = ArrayRecord(tensors)
+        return reply
+
+    return tamper
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("error", "no GPU left"),
+        ("silent", "no answer within"),
+        ("nan", "holds values that are not finite"),
+        ("shape", "has shape (32, 31), not (32, 32)"),
+        ("dtype", "has dtype float64, not float32"),
+        ("missing", "its adapter lacks"),
+        ("extra", "has an unknown 'more'"),
+    ],
+)
+def test_a_bad_reply_is_refused_by_name_and_the_round_goes_on_with_the_others(
+    cfg, kind, said, caplog
+):
+    from flowertune.training.order import choose
+
+    cfg = {**cfg, "num-server-rounds": 2}
+    bad = choose(range(NODES), 3, cfg["seed"], 2)[0]
+    run_app(cfg, NODES, tamper=spoil(kind, bad))
+    second = lines(folder(cfg))[1]
+    assert second["clients"] == 2 and second["failed"] == 1 and bad not in second["partitions"]
+    assert f"partition {bad} does not count" in caplog.text and said in caplog.text
+    manifest = json.loads((folder(cfg) / "peft_2" / "manifest.json").read_text())
+    assert manifest["replies-that-did-not-count"] == 1
+
+
+def test_a_round_with_too_few_replies_is_done_once_more_and_then_fails_with_its_state_kept(cfg):
+    tries = []
+
+    def one_is_lost(server_round, partition, reply):
+        tries.append(server_round)
+        lost_now = server_round == 2 and (tries.count(2) == 1 or always)
+        return None if lost_now else reply
+
+    strict = {**cfg, "strategy.min-clients": 3}
+    always = False
+    run_app(strict, NODES, 1, one_is_lost)
+    assert tries.count(2) == 6 and lines(folder(cfg, 1))[1]["failed"] == 0
+
+    always, tries = True, []
+    with pytest.raises(UserError, match="all 3 clients of round 2 failed"):
+        run_app(strict, NODES, 2, one_is_lost)
+    assert (folder(cfg, 2) / "state" / "round_1" / "adapter.safetensors").is_file()
+
+
+def test_the_run_stops_with_a_checkpoint_before_it_would_pass_the_budget(cfg):
+    run_app(cfg, NODES, 1)
+    per_round = lines(folder(cfg, 1))[0]["total-mib"]
+    # Whole MiB can be locked: give every round's adapters enough weight to matter.
+    big = {**cfg, "model.lora.peft-lora-r": 32 * int(1 + 1.2 / per_round)}
+    run_app({**big, "static.budget-mib": 4}, NODES, 2)
+    run = folder(cfg, 2)
+    about = json.loads((run / "run.json").read_text())
+    done = len(lines(run))
+    assert 1 <= done < 4 and lines(run)[-1]["total-mib"] <= 4
+    assert about["status"] == "finished" and f"stopped after round {done}" in about["reason"]
+    assert (run / f"peft_{done}").is_dir()
+
+
+def test_without_steps_nothing_is_loaded_and_the_adapter_comes_back_as_it_was(cfg, monkeypatch):
+    from flowertune import client_app
+    from flowertune.models import initial_adapter
+    from safetensors.torch import load_file
+
+    for name in ("load_model", "load_tokenizer", "load_examples"):
+        monkeypatch.setattr(client_app, name, None)
+    cfg = {**cfg, "train.training-arguments.max-steps": 0}
+    run_app(cfg, NODES)
+    saved = load_file(folder(cfg) / "peft_4" / "adapter_model.safetensors")
+    start, _ = initial_adapter(cfg)
+    assert all(torch.equal(saved[name], start[name]) for name in start)
+
+
+def test_two_runs_cannot_write_to_one_folder(cfg, tmp_path):
+    with opening.sole_writer(tmp_path), pytest.raises(UserError, match="still writing"):
+        opening.sole_writer(tmp_path)
+
+
+def start(app: Path, settings: Path, run_id: int, home: Path) -> subprocess.Popen:
+    return subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "tests.local_grid",
+            str(app),
+            str(settings),
+            str(NODES),
+            str(run_id),
+        ],
+        cwd=ROOT,
+        env={**os.environ, "FLWR_HOME": str(home), "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+@pytest.mark.slow
+def test_killed_twenty_times_at_random_points_it_ends_with_the_same_bits(cfg, tmp_path):
+    """SIGKILL in rounds and while saving; each start goes on from the last finished round."""
+    app, home, settings = rendered("finance"), tmp_path / "flwr-home", tmp_path / "cfg.json"
+    rounds = 30
+    cfg = {
+        **cfg,
+        "num-server-rounds": rounds,
+        "train.save-every-round": 1,
+        "train.transport": "int8",
+    }
+    settings.write_text(json.dumps(cfg))
+    whole = start(app, settings, 1, home)
+    out, _ = whole.communicate(timeout=300)
+    assert whole.returncode == 0, out
+
+    rng, kills, run = random.Random(11), 0, folder(cfg, 2)
+    while True:
+        if (run / "state").is_dir() and any((run / "state").glob("round_*")):
+            settings.write_text(json.dumps({**cfg, "resume-from": str(run)}))
+        before = len(lines(run)) if (run / "rounds.jsonl").exists() else 0
+        process = start(app, settings, 2, home)
+        if kills < 20:
+            # Wait for the next round to be on its way, so that every start gets somewhere.
+            deadline = time.monotonic() + 120
+            while process.poll() is None and time.monotonic() < deadline:
+                seen = run / "state" / f"round_{before + 1}"
+                if seen.is_dir() or (before == 0 and list(run.glob("state/*"))):
+                    break
+                time.sleep(0.002)
+            time.sleep(rng.random() * 0.12)
+            if process.poll() is None:
+                process.send_signal(signal.SIGKILL)
+                kills += 1
+            process.communicate()
+            continue
+        out, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, out
+        break
+    assert kills >= 20
+    assert adapter_sha(run, rounds) == adapter_sha(folder(cfg, 1), rounds)
+    ledgers = [(line["round"], line["sent-bytes"], line["received-bytes"]) for line in lines(run)]
+    assert ledgers == [
+        (line["round"], line["sent-bytes"], line["received-bytes"])
+        for line in lines(folder(cfg, 1))
+    ]

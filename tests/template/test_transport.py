@@ -1,0 +1,73 @@
+"""What each transport costs in bytes, and what it does to values."""
+
+import pytest
+import torch
+from flowertune.transport.codec import BLOCK, dequantize, pack, quantize, unpack
+from flowertune.transport.feedback import Feedback
+
+TENSORS = {
+    "a": torch.randn(70, 33, generator=torch.Generator().manual_seed(0)),
+    "b": torch.zeros(5),
+    "c": torch.tensor([1e-30, -3.0, 2.5e4]),
+}
+
+
+def test_float32_travels_as_it_is():
+    back = unpack(pack(TENSORS, "float32"))
+    assert all(torch.equal(back[n], TENSORS[n]) for n in TENSORS)
+
+
+@pytest.mark.parametrize("kind", ["float16", "bfloat16"])
+def test_sixteen_bits_round_once_to_the_nearest(kind):
+    back = unpack(pack(TENSORS, kind))
+    for name, tensor in TENSORS.items():
+        assert torch.equal(back[name], tensor.to(getattr(torch, kind)).float())
+
+
+def test_int8_is_off_by_half_a_step_of_its_block_at_most():
+    values, scales = quantize(TENSORS["a"])
+    assert values.dtype == torch.int8 and len(scales) == -(-70 * 33 // BLOCK)
+    error = (dequantize(values, scales) - TENSORS["a"]).abs().flatten()
+    assert error.max() > 0
+    assert all(error[i] <= scales[i // BLOCK] * 0.5001 for i in range(0, error.numel(), 7))
+    assert torch.equal(unpack(pack(TENSORS, "int8"))["b"], TENSORS["b"])
+
+
+def test_bytes_on_the_wire():
+    tensors = {"w": torch.randn(512, 512)}
+    size = {
+        kind: sum(len(a.data) for a in pack(tensors, kind).values())
+        for kind in ("float32", "float16", "bfloat16", "int8")
+    }
+    values = 512 * 512
+    assert size["float32"] - 4 * values == size["float16"] - 2 * values == 128
+    assert size["bfloat16"] == 2 * values
+    assert size["int8"] == values + 4 * values // BLOCK + 2 * 128
+
+
+def test_feedback_goes_back_with_the_round(tmp_path):
+    feedback = Feedback(tmp_path / "partition_3")
+    assert feedback.before(1) == {}
+    for n in (2, 5, 9):
+        feedback.keep(n, {"w": torch.tensor([float(n)])})
+    assert sorted(p.name for p in feedback.folder.iterdir()) == [
+        "round_5.safetensors",
+        "round_9.safetensors",
+    ]
+    assert feedback.before(9)["w"].item() == 5
+    assert feedback.before(10)["w"].item() == 9
+    feedback.keep(7, {"w": torch.tensor([7.0])})
+    assert feedback.before(9)["w"].item() == 7
+
+
+def test_error_feedback_delivers_everything_in_the_end():
+    """The sum of what is sent stays within one step of the sum of what was meant."""
+    generator = torch.Generator().manual_seed(1)
+    residual = meant = sent = torch.zeros(256)
+    for _ in range(200):
+        update = torch.randn(256, generator=generator) * 1e-3 + 1e-5
+        record = pack({"u": update + residual}, "int8")
+        delivered = unpack(record)["u"]
+        residual = update + residual - delivered
+        meant, sent = meant + update, sent + delivered
+    assert (meant - sent).abs().max() < 1e-4
