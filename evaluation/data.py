@@ -39,7 +39,7 @@ class Documents:
     sha256: str
 
 
-def load(item: EvalSet, source: Source, rows: int) -> Documents:
+def load(item: EvalSet, source: Source, rows: int, suite: str = "official") -> Documents:
     """Read a set and prepare its documents.
 
     A source with the official number of rows goes through the official selection. Any other number
@@ -50,35 +50,54 @@ def load(item: EvalSet, source: Source, rows: int) -> Documents:
         item: the set.
         source: where to read it.
         rows: the official number of scored rows.
+        suite: whose form the documents get.
 
     Raises:
         EvaluationError: the rows cannot be read, lack a column, or are not as many as the hub's
             should be.
     """
-    if source.kind == "hub":
-        raw, origin = _from_hub(item.hub)
+    if source.folder is None:
+        raw, origin = item.packaged() or _from_hub(item.hub)
     else:
-        assert source.folder is not None
-        path = source.folder / f"{item.name}.jsonl"
-        raw, origin = (
-            read_jsonl(path),
-            {"source": source.kind, "file": path.name, "sha256": _file_sha256(path)},
-        )
+        raw, origin = _from_folder(item, source)
     _check_columns(item, raw, origin)
     whole = len(raw) == item.whole and source.kind != "sample"
-    picked = item.pick(raw) if whole else raw
-    full = whole and len(picked) == rows
+    selected = whole or (item.pick_always and source.kind == "folder")
+    picked = item.pick(raw) if selected else raw
+    full = selected and len(picked) == rows
+    if not picked:
+        raise EvaluationError(
+            f"none of the {len(raw)} rows of {origin.get('file', item.hub.path)} belongs to "
+            f"{item.name}: give its own rows with --data-dir"
+        )
     if source.kind == "hub" and not full:
         raise EvaluationError(
             f"{item.hub.path} has {len(raw)} rows of which {len(picked)} would be scored, but "
-            f"{item.name} needs "
-            f"{item.whole} and {rows}: its data have changed; give the right ones with --data-dir"
+            f"{item.name} needs {item.whole} and {rows}: its data have changed; give the right "
+            "ones with --data-dir"
         )
-    documents = [item.document(row) for row in picked]
+    try:
+        documents = item.form(suite).documents(picked)
+    except (AttributeError, IndexError, KeyError, StopIteration, TypeError, ValueError) as error:
+        raise EvaluationError(
+            f"a row of {origin.get('file', item.hub.path)} does not have the values of {item.name} "
+            f"({type(error).__name__}: {error}): the rows must be as on the hub, {item.hub.path}"
+        ) from None
     digest = hashlib.sha256(
         json.dumps(documents, sort_keys=True, ensure_ascii=True).encode()
     ).hexdigest()
     return Documents(documents, {**origin, "source-rows": len(raw)}, full, digest)
+
+
+def _from_folder(item: EvalSet, source: Source) -> tuple[Rows, dict[str, Any]]:
+    assert source.folder is not None
+    path, reader = source.folder / item.file, read_jsonl
+    for name, other in item.other_files.items():
+        if not path.exists() and (source.folder / name).exists():
+            path, reader = source.folder / name, other
+    origin = {"source": source.kind, "file": path.name}
+    rows = reader(path)
+    return rows, {**origin, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
 def read_jsonl(path: Path) -> Rows:
@@ -146,7 +165,3 @@ def _from_hub(hub: Hub) -> tuple[Rows, dict[str, Any]]:
         "revision": revision,
         "splits": list(hub.splits),
     }
-
-
-def _file_sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,24 +1,16 @@
 """Finance: FPB, FiQA and TFNS. Run as `python -m evaluation.finance CKPT`."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from evaluation import prompts, score
-from evaluation.sets import EvalSet, Hub, Outcome, Rows
-
-_GENERATION = {
-    "until": [],
-    "do_sample": False,
-    "max_length": 512,  # prompt and answer together, as in the official scorer
-    "end_tokens": "tokenizer",
-    "response": "whole row",
-    "settled": "sentiment",
-}
+from evaluation import mcq, prompts, score
+from evaluation.sets import Challenge, EvalSet, Form, Hub, Outcome, Rows, each, point
 
 
-def test_quarter(rows: Rows) -> Rows:
+def official_quarter(rows: Rows) -> Rows:
     """The quarter that `datasets.Dataset.train_test_split(0.25, seed=42)` calls "test", in its
     order.
     """
@@ -48,52 +40,97 @@ def _document(kind: str, text: str, target: str) -> dict[str, Any]:
     return {"context": context, "target": target}
 
 
-def judge(document: dict[str, Any], response: str) -> Outcome:
+def judge(document: dict[str, Any], responses: list[str]) -> Outcome:
     """Apply the official answer rule to a decoded row."""
-    answer = score.sentiment_answer(response)
-    return Outcome(answer, answer == document["target"], score.sentiment_legal(response))
+    answer = score.sentiment_answer(responses[0])
+    legal = score.sentiment_legal(responses[0])
+    return Outcome(answer, point(answer == document["target"]), legal)
 
 
-SETS = (
-    EvalSet(
-        name="fpb",
-        # The default branch is a loading script, which `datasets` 4 refuses; this branch holds the
-        # same rows as files.
-        hub=Hub(
-            "takala/financial_phrasebank",
-            ("train",),
-            revision="refs/convert/parquet",
-            data_dir="sentences_50agree",
+def _standard_document(
+    document: Callable[[dict[str, Any]], dict[str, Any]],
+) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    def standard(row: dict[str, Any]) -> dict[str, Any]:
+        found = document(row)
+        # lm-eval puts the blank in front of each choice, where it belongs to the answer's token.
+        return {**found, "context": found["context"].rstrip(" ")}
+
+    return standard
+
+
+def _judge_standard(document: dict[str, Any], responses: list[mcq.Likelihood]) -> Outcome:
+    return mcq.most_likely(list(score.SENTIMENTS), document["target"], responses)
+
+
+def _forms(document: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Form]:
+    official = {
+        "output_type": "generate_until",
+        "doc_to_text": "context",
+        "doc_to_target": "target",
+        "generation_kwargs": {
+            "until": [],
+            "do_sample": False,
+            "max_length": 512,  # prompt and answer together
+            "end_tokens": "tokenizer",
+            "response": "whole row",
+            "settled": "sentiment",
+        },
+    }
+    standard = {
+        "output_type": "multiple_choice",
+        "doc_to_text": "context",
+        "doc_to_target": "target",
+        "doc_to_choice": list(score.SENTIMENTS),
+        "target_delimiter": " ",
+    }
+    return {
+        "official": Form(each(document), lambda: official, judge),
+        "standard": Form(
+            each(_standard_document(document)),
+            lambda: standard,
+            _judge_standard,
+            macro_f1=True,
         ),
-        columns=("sentence", "label"),
-        whole=4846,
-        pick=test_quarter,
-        document=fpb_document,
-        generation=_GENERATION,
-        judge=judge,
-        chance=1 / 3,
-    ),
-    EvalSet(
-        name="fiqa",
-        hub=Hub("pauri32/fiqa-2018", ("train", "validation", "test")),
-        columns=("sentence", "sentiment_score", "format"),
-        whole=1213,
-        pick=test_quarter,
-        document=fiqa_document,
-        generation=_GENERATION,
-        judge=judge,
-        chance=1 / 3,
-    ),
-    EvalSet(
-        name="tfns",
-        hub=Hub("zeroshot/twitter-financial-news-sentiment", ("validation",)),
-        columns=("text", "label"),
-        whole=2388,
-        document=tfns_document,
-        generation=_GENERATION,
-        judge=judge,
-        chance=1 / 3,
-    ),
+    }
+
+
+CHALLENGE = Challenge(
+    [
+        EvalSet(
+            name="fpb",
+            # The default branch is a loading script, which `datasets` 4 refuses; this branch holds
+            # the same rows as files.
+            hub=Hub(
+                "takala/financial_phrasebank",
+                ("train",),
+                revision="refs/convert/parquet",
+                data_dir="sentences_50agree",
+            ),
+            columns=("sentence", "label"),
+            whole=4846,
+            chance=1 / 3,
+            pick=official_quarter,
+            forms=_forms(fpb_document),
+        ),
+        EvalSet(
+            name="fiqa",
+            hub=Hub("pauri32/fiqa-2018", ("train", "validation", "test")),
+            columns=("sentence", "sentiment_score", "format"),
+            whole=1213,
+            chance=1 / 3,
+            pick=official_quarter,
+            forms=_forms(fiqa_document),
+        ),
+        EvalSet(
+            name="tfns",
+            hub=Hub("zeroshot/twitter-financial-news-sentiment", ("validation",)),
+            columns=("text", "label"),
+            whole=2388,
+            chance=1 / 3,
+            forms=_forms(tfns_document),
+        ),
+    ],
+    replay_batch=32,
 )
 
 

@@ -1,4 +1,4 @@
-"""Greedy generation of many rows at once that decides every row as if it ran alone.
+"""Generation of many rows at once that decides every row as if it ran alone.
 
 A plain batch wastes time in two ways: it runs until its slowest row is done, and that row keeps the
 finished ones in the batch. Here a row stops by itself (end token, its own length limit, or an
@@ -8,12 +8,16 @@ few tokens is batched anew with others like it.
 Padding changes floating point numbers by a rounding error, and a rounding error decides a tie. So
 the smallest gap between the best and the second best token is kept for every row, and a row that
 came closer than `TIE` is generated again alone.
+
+Drawn answers get their random numbers from the row and the position, not from a stream that all
+rows share: they do not depend on batches either.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import (
     LogitsProcessor,
@@ -21,6 +25,8 @@ from transformers import (
     RepetitionPenaltyLogitsProcessor,
     StoppingCriteria,
     StoppingCriteriaList,
+    TemperatureLogitsWarper,
+    TopPLogitsWarper,
 )
 
 TIE = 2e-4
@@ -67,14 +73,35 @@ _HARMLESS = {
 }
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are drawn: divided by `temperature`, out of the likeliest `top_p`."""
+
+    temperature: float
+    top_p: float
+    seed: int
+
+
 @dataclass
 class Row:
-    """One prompt and what has been generated for it."""
+    """One prompt and what has been generated for it.
+
+    Attributes:
+        index: the caller's number for it.
+        prompt: its tokens.
+        limit: the most new tokens, at least 1.
+        settled: whether nothing after these new tokens can change the answer.
+        key: what its random numbers depend on, beside the seed.
+        new: tokens generated so far.
+        done: whether it is at its end.
+        gap: smallest distance so far between the best and the second best token.
+    """
 
     index: int
     prompt: list[int]
     limit: int
     settled: Callable[[list[int]], bool] | None = None
+    key: int = 0
     new: list[int] = field(default_factory=list)
     done: bool = False
     gap: float = float("inf")
@@ -112,6 +139,27 @@ class _Gap(LogitsProcessor):
         return scores
 
 
+class _Draw(LogitsProcessor):
+    """Draws a token and leaves it the only possible one, so that greedy decoding takes it."""
+
+    def __init__(self, rows: list[Row], sampling: Sampling):
+        self.rows, self.seed = rows, sampling.seed
+        self.temperature = TemperatureLogitsWarper(sampling.temperature)
+        self.top_p = TopPLogitsWarper(sampling.top_p)
+
+    def __call__(self, input_ids: Any, scores: Any) -> torch.Tensor:
+        warped = self.top_p(input_ids, self.temperature(input_ids, scores))
+        sums = warped.double().softmax(dim=-1).cumsum(dim=-1)
+        keys = [(self.seed, row.key, len(row.new)) for row in self.rows]
+        numbers = [np.random.default_rng(key).random() for key in keys]
+        drawn = torch.tensor(numbers, dtype=torch.float64, device=scores.device)[:, None]
+        # A number in [0, 1) times the last sum stays below it, so the token found is a possible
+        # one.
+        chosen = torch.searchsorted(sums, drawn * sums[:, -1:], right=True)
+        chosen = chosen.clamp(max=sums.shape[1] - 1)
+        return torch.full_like(scores, float("-inf")).scatter(1, chosen, 0.0)
+
+
 class _UnpaddedRepetitionPenalty(LogitsProcessor):
     """transformers' repetition penalty without its side effect on the padding token."""
 
@@ -145,7 +193,14 @@ def _batches(rows: list[Row], size: int) -> Iterator[list[Row]]:
 
 
 @torch.inference_mode()
-def _extend(model: Any, rows: list[Row], tokens: int, end_ids: Sequence[int], pad_id: int) -> None:
+def _extend(
+    model: Any,
+    rows: list[Row],
+    tokens: int,
+    end_ids: Sequence[int],
+    pad_id: int,
+    sampling: Sampling | None = None,
+) -> None:
     texts = [row.prompt + row.new for row in rows]
     width = max(map(len, texts))
     padding = torch.tensor([width - len(text) for text in texts])
@@ -156,7 +211,7 @@ def _extend(model: Any, rows: list[Row], tokens: int, end_ids: Sequence[int], pa
     processors = LogitsProcessorList()
     if (config.repetition_penalty or 1.0) != 1.0:
         processors.append(_UnpaddedRepetitionPenalty(config.repetition_penalty, padding.to(device)))
-    processors.append(_Gap(rows))
+    processors.append(_Gap(rows) if sampling is None else _Draw(rows, sampling))
     model.generate(
         input_ids=ids.to(device),
         attention_mask=mask.to(device),
@@ -178,6 +233,7 @@ def generate(
     end_ids: Sequence[int],
     pad_id: int,
     recheck_ties: bool = True,
+    sampling: Sampling | None = None,
     on_done: Callable[[Row], None] = lambda row: None,
 ) -> None:
     """Generate every row to its end, in place; `on_done` gets each row once, when it is done.
@@ -189,6 +245,7 @@ def generate(
         end_ids: tokens that end a row.
         pad_id: any token id; it is masked wherever it pads.
         recheck_ties: generate rows again, alone, that came closer to a tie than rounding errors.
+        sampling: draw tokens instead of taking the best; then there are no ties to recheck.
         on_done: receives each finished row.
     """
     stages = [*STAGES, max((row.limit for row in rows), default=0)]
@@ -202,7 +259,7 @@ def generate(
             break
         for batch in _batches(pending, batch_size):
             longest = max(row.limit for row in batch)
-            _extend(model, batch, max(1, min(stage, longest) - reached), end_ids, pad_id)
+            _extend(model, batch, max(1, min(stage, longest) - reached), end_ids, pad_id, sampling)
             for row in batch:
                 if recheck_ties and len(batch) > 1 and row.gap < TIE:
                     row.done = True

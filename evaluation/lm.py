@@ -1,25 +1,25 @@
-"""The lm-eval model of this package: lm-eval's HFLM with a generation loop that decides every row
-by itself.
-"""
+"""The lm-eval model of this package: HFLM with generation that decides every row by itself."""
 
-from collections.abc import Callable
+import hashlib
+import json
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
-from evaluation import generation, score
+from evaluation import generation, replay, score
 from evaluation.errors import EvaluationError
+from evaluation.store import Store
+
+_Base: Any = HFLM  # its registration decorator hides its type
 
 
 def row_limit(prompt_tokens: int, kwargs: dict[str, Any]) -> int:
     """New tokens a row may have: `max_length` counts the prompt, `max_gen_toks` does not."""
-    return (
-        kwargs["max_length"] - prompt_tokens if "max_length" in kwargs else kwargs["max_gen_toks"]
-    )
-
-
-_Base: Any = HFLM  # its registration decorator hides its type
+    if "max_length" in kwargs:
+        return kwargs["max_length"] - prompt_tokens
+    return kwargs["max_gen_toks"]
 
 
 class RowwiseLM(_Base):
@@ -28,8 +28,10 @@ class RowwiseLM(_Base):
     Beside lm-eval's own, the generation_kwargs of a task may hold
         end_tokens: "tokenizer" for the tokenizer's single end token; else the model's
             generation_config decides;
-        response: "whole row" to answer with the decoded prompt and answer; else the answer alone is
-            decoded;
+        length_of: the document's field whose number of tokens is the limit of the answer;
+        response: "whole row" to answer with the decoded prompt and answer, "completion" for code
+            (what follows the prompt's characters, up to the first of `until`); else the answer
+            alone is decoded;
         settled: a key of `score.SETTLED`, for rows that may stop before their end.
     """
 
@@ -39,6 +41,7 @@ class RowwiseLM(_Base):
         tokenizer: Any,
         batch_size: int,
         *,
+        seed: int = 0,
         recheck_ties: bool = True,
         answer_tokens: int | None = None,
     ):
@@ -48,59 +51,146 @@ class RowwiseLM(_Base):
             model: causal language model, in eval mode.
             tokenizer: its tokenizer, with a padding token.
             batch_size: the most rows in one forward pass.
+            seed: of drawn answers.
             recheck_ties: see `generation.generate`.
             answer_tokens: cut every answer after so many tokens; None leaves it to the task.
         """
         super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
+        self.seed = seed
         self.recheck_ties = recheck_ties
         self.answer_tokens = answer_tokens
+        self.store = Store(None)
+        self.replay_batch: int | None = None  # set it to replay the official scorer's batches
         self.on_row: Callable[[], None] = lambda: None  # called after each answered row
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Answer each request; the order of the answers is that of the requests."""
         answers: dict[int, str] = {}
-        groups: dict[str, list[tuple[int, str, dict[str, Any]]]] = {}
-        for index, request in enumerate(requests):
-            context, kwargs = request.args
-            groups.setdefault(repr(sorted(kwargs.items())), []).append((index, context, kwargs))
-        for group in groups.values():
-            self._answer_group(group, answers)
+        groups: dict[str, list[tuple[int, Instance, str]]] = {}
+        for index, (request, key) in enumerate(keyed(requests)):
+            found = self.store.get(key)
+            if found is not None:
+                answers[index] = found
+                self.on_row()
+                continue
+            kwargs = json.dumps(_kwargs(request), sort_keys=True)
+            groups.setdefault(kwargs, []).append((index, request, key))
+        for kwargs, group in groups.items():
+            if self.replay_batch is None:
+                self._answer_group(group, json.loads(kwargs), answers)
+            else:
+                self._replay_group(group, json.loads(kwargs), answers)
         return [answers[index] for index in range(len(requests))]
 
+    def loglikelihood(
+        self, requests: list[Instance], disable_tqdm: bool = False
+    ) -> list[tuple[float, bool]]:
+        """lm-eval's log-likelihoods, some rows at a time so that they can be counted and kept."""
+        keys = [key for _, key in keyed(requests)]
+        found = {index: self.store.get(key) for index, key in enumerate(keys)}
+        missing = [index for index, answer in found.items() if answer is None]
+        # All choices of a document stay together: lm-eval answers them with one forward pass.
+        documents: dict[tuple[Any, Any], list[int]] = {}
+        for index in missing:
+            request = requests[index]
+            documents.setdefault((request.task_name, request.doc_id), []).append(index)
+        done = {(request.task_name, request.doc_id) for request in requests} - set(documents)
+        for _ in done:
+            self.on_row()
+        waiting = sorted(documents.values(), key=lambda indices: -_length(requests[indices[0]]))
+        size = 4 * int(self.batch_size)
+        for start in range(0, len(waiting), size):
+            chunk = waiting[start : start + size]
+            indices = [index for document in chunk for index in document]
+            answers = super().loglikelihood([requests[i] for i in indices], disable_tqdm=True)
+            for index, answer in zip(indices, answers, strict=True):
+                found[index] = list(answer)
+                self.store.put(keys[index], list(answer))
+            for _ in chunk:
+                self.on_row()
+        return [(float(found[i][0]), bool(found[i][1])) for i in range(len(requests))]
+
     def _answer_group(
-        self, group: list[tuple[int, str, dict[str, Any]]], answers: dict[int, str]
+        self, group: list[tuple[int, Instance, str]], kwargs: dict[str, Any], answers: dict
     ) -> None:
-        kwargs = group[0][2]
         rows = []
-        for index, context, _ in group:
+        places: dict[int, tuple[str, str]] = {}
+        for index, request, key in group:
+            context = str(request.args[0])
             prompt = self.tokenizer(context)["input_ids"]
-            limit = row_limit(len(prompt), kwargs)
-            if self.answer_tokens is not None:
-                limit = min(limit, self.answer_tokens)
-            rows.append(generation.Row(index, prompt, limit, self._settled(prompt, kwargs)))
-        whole = kwargs.get("response") == "whole row"
+            limit = self._limit(prompt, kwargs, request.doc)
+            settled = self._settled(prompt, len(context), kwargs)
+            rows.append(generation.Row(index, prompt, limit, settled, key=int(key[:15], 16)))
+            places[index] = (key, context)
 
         def done(row: generation.Row) -> None:
-            answers[row.index] = self._decode(row.prompt + row.new if whole else row.new)
+            key, context = places[row.index]
+            answers[row.index] = self._response(row, context, kwargs)
+            self.store.put(key, answers[row.index])
             self.on_row()
 
+        sampling = None
+        if kwargs.get("do_sample"):
+            sampling = generation.Sampling(kwargs["temperature"], kwargs["top_p"], self.seed)
         generation.generate(
             self.model,
             rows,
             batch_size=int(self.batch_size),
             end_ids=self._end_ids(kwargs),
             pad_id=self.tokenizer.pad_token_id,
-            recheck_ties=self.recheck_ties,
+            recheck_ties=self.recheck_ties and sampling is None,
+            sampling=sampling,
             on_done=done,
         )
 
+    def _replay_group(
+        self, group: list[tuple[int, Instance, str]], kwargs: dict[str, Any], answers: dict
+    ) -> None:
+        # The official scorer works through one set after the other; a batch never holds two.
+        tasks = dict.fromkeys(request.task_name for _, request, _ in group)
+        for task in tasks:
+            members = [(index, request) for index, request, _ in group if request.task_name == task]
+            contexts = [str(request.args[0]) for _, request in members]
+            rows = replay.batches(
+                self.model, self.tokenizer, contexts, kwargs["max_length"], self.replay_batch or 1
+            )
+            for (index, _), row in zip(members, rows, strict=True):
+                answers[index] = row
+                self.on_row()
+
+    def _limit(self, prompt: list[int], kwargs: dict[str, Any], document: Any) -> int:
+        if "length_of" in kwargs:
+            text = document[kwargs["length_of"]]
+            limit = len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        else:
+            limit = row_limit(len(prompt), kwargs)
+        return limit if self.answer_tokens is None else min(limit, self.answer_tokens)
+
     def _settled(
-        self, prompt: list[int], kwargs: dict[str, Any]
+        self, prompt: list[int], characters: int, kwargs: dict[str, Any]
     ) -> Callable[[list[int]], bool] | None:
-        if "settled" not in kwargs:
-            return None
-        rule = score.SETTLED[kwargs["settled"]]
-        return generation.settled_by_text(prompt, self._decode, rule.words, rule.decides)
+        if "settled" in kwargs:
+            rule = score.SETTLED[kwargs["settled"]]
+            return generation.settled_by_text(prompt, self._decode, rule.words, rule.decides)
+        if kwargs.get("response") == "completion":
+            words = kwargs["until"]
+            return generation.settled_by_text(
+                prompt,
+                self._decode_code,
+                words,
+                lambda row: any(word in row[characters:] for word in words),
+            )
+        return None
+
+    def _response(self, row: generation.Row, context: str, kwargs: dict[str, Any]) -> str:
+        kind = kwargs.get("response")
+        if kind == "whole row":
+            return self._decode(row.prompt + row.new)
+        if kind == "completion":
+            text = self._decode_code(row.prompt + row.new)[len(context) :]
+            end = self.tokenizer.eos_token
+            return score.cut_at(text, [*kwargs["until"], *([end] if end else [])])
+        return self._decode(row.new)
 
     def _end_ids(self, kwargs: dict[str, Any]) -> list[int]:
         if kwargs.get("end_tokens") == "tokenizer":
@@ -110,6 +200,36 @@ class RowwiseLM(_Base):
 
     def _decode(self, tokens: list[int]) -> str:
         return self.tokenizer.decode(tokens, skip_special_tokens=True)
+
+    def _decode_code(self, tokens: list[int]) -> str:
+        # As the official scorer: its end token is cut off as text, other special tokens stay.
+        if tokens and tokens[0] == self.tokenizer.bos_token_id:
+            tokens = tokens[1:]
+        return self.tokenizer.decode(
+            tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
+
+
+def keyed(requests: list[Instance]) -> Iterator[tuple[Instance, str]]:
+    """Each request with a key that tells it from every other of the run, the same every time.
+
+    Several samples of one document come as the same request several times; they differ by count.
+    """
+    count: dict[str, int] = {}
+    for request in requests:
+        what = [request.task_name, request.doc_id, request.idx, list(request.args)]
+        text = json.dumps(what, sort_keys=True, ensure_ascii=True)
+        number = count[text] = count.get(text, -1) + 1
+        yield request, hashlib.sha256(f"{number} {text}".encode()).hexdigest()
+
+
+def _kwargs(request: Instance) -> dict[str, Any]:
+    arguments: Any = request.args
+    return dict(arguments[1])
+
+
+def _length(request: Instance) -> int:
+    return len(str(request.args[0]))
 
 
 def check_lengths(name: str, contexts: list[str], kwargs: dict[str, Any], tokenizer: Any) -> None:
@@ -125,7 +245,6 @@ def check_lengths(name: str, contexts: list[str], kwargs: dict[str, Any], tokeni
     if long:
         raise EvaluationError(
             f"{len(long)} prompts of {name} are too long, first row {long[0]} with "
-            f"{lengths[long[0] - 1]} tokens: prompt and "
-            f"answer together may have {kwargs['max_length']} tokens in the official scorer; "
-            "leave these rows out"
+            f"{lengths[long[0] - 1]} tokens: prompt and answer together may have "
+            f"{kwargs['max_length']} tokens in the official scorer; leave these rows out"
         )

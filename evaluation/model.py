@@ -22,6 +22,7 @@ class ModelChoice:
         quantization: 4 (fp4), 8 (LLM.int8) or 0 (none).
         dtype: of the weights that are not quantised and of the computation.
         device: "cuda", "cpu", or another name torch knows.
+        merge: whether the adapter is merged into the weights.
         trust_remote_code: whether the base model may bring Python of its own.
     """
 
@@ -31,6 +32,7 @@ class ModelChoice:
     quantization: int
     dtype: str
     device: str
+    merge: bool = False
     trust_remote_code: bool = False
 
 
@@ -107,13 +109,19 @@ def load(choice: ModelChoice) -> Any:
 
 
 @contextmanager
-def without_adapter(model: Any) -> Iterator[None]:
-    """Within this context a model with an adapter answers as its base model."""
-    if hasattr(model, "disable_adapter"):
+def as_model(model: Any, name: str, merge: bool = False) -> Iterator[None]:
+    """Within this context a loaded model answers as "base" or as "checkpoint".
+
+    With `merge`, "checkpoint" merges the adapter for good, so "base" has to come first.
+    """
+    if name == "base" and hasattr(model, "disable_adapter"):
         with model.disable_adapter():
             yield
-    else:
-        yield
+        return
+    if name == "checkpoint" and merge:
+        # The layers are replaced in place; the returned model shares them.
+        model.merge_and_unload()
+    yield
 
 
 def _source(choice: ModelChoice) -> dict[str, Any]:

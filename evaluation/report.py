@@ -1,38 +1,49 @@
-"""Results as a plain dictionary (what results.json holds) and as the table that is printed."""
+"""Results as a plain dictionary (what results.json holds) and as tables."""
 
-import math
 from collections import Counter
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
+from evaluation import uncertainty
 from evaluation.data import Documents
-from evaluation.rounding import average, percent
+from evaluation.rounding import average, half_up, percent
 from evaluation.run import Answer
 from evaluation.sets import EvalSet
 
-
-def standard_error(correct: int, rows: int) -> Decimal | None:
-    """Standard error of an accuracy in percentage points; None for fewer than two rows."""
-    if rows < 2:
-        return None
-    share = correct / rows
-    return Decimal(f"{100 * math.sqrt(share * (1 - share) / (rows - 1)):.2f}")
+NAMES = {"base": "base model", "checkpoint": "fine-tuned", "model": "model"}
 
 
-def score_of(answers: list[Answer]) -> dict[str, Any]:
-    """Accuracy and what belongs to it, for the answers of one model to one set."""
-    correct, rows = sum(answer.correct for answer in answers), len(answers)
-    illegal = sum(not answer.legal for answer in answers)
-    return {
-        "correct": correct,
-        "accuracy": str(percent(correct, rows)),
-        "standard-error": str(standard_error(correct, rows)),
-        "illegal-answers": str(percent(illegal, rows)),
+def _decimals(value: float | None) -> str | None:
+    return None if value is None else f"{value:.2f}"
+
+
+def _points(answers: list[Answer]) -> list[Fraction]:
+    return [answer.outcome.points for answer in answers]
+
+
+def score_of(answers: list[Answer], macro_f1: bool = False) -> dict[str, Any]:
+    """The score and what belongs to it, for the answers of one model to one set."""
+    points, rows = _points(answers), len(answers)
+    verdicts = [answer.outcome.legal for answer in answers]
+    found: dict[str, Any] = {
+        "score": str(percent(sum(points, Fraction(0)), rows)),
+        "standard-error": _decimals(uncertainty.standard_error(points)),
+        "points": str(sum(points, Fraction(0))),
+        "illegal-answers": None
+        if None in verdicts
+        else str(percent(sum(verdict is False for verdict in verdicts), rows)),
     }
+    if macro_f1:
+        targets = [answer.document["target"] for answer in answers]
+        f1 = uncertainty.macro_f1(targets, [answer.outcome.answer for answer in answers])
+        found["macro-f1"] = str(half_up(100 * f1))
+    return found
 
 
 def set_result(
     item: EvalSet,
+    suite: str,
     facts: dict[str, Any],
     documents: Documents,
     answers: dict[str, list[Answer]],
@@ -42,115 +53,170 @@ def set_result(
 
     Args:
         item: the set.
+        suite: whose form was scored.
         facts: its entry under `evaluation.sets` of the challenge.
         documents: what was read.
-        answers: by model ("base", "checkpoint"), in the order of the rows.
+        answers: by model ("base", "checkpoint" or "model"), in the order of the rows.
         published: whether the leaderboard's baseline may stand beside the scores.
     """
+    form = item.form(suite)
     first = next(iter(answers.values()))
-    majority = Counter(answer.document["target"] for answer in first).most_common(1)[0][1]
-    return {
+    classes = Counter(answer.document["target"] for answer in first)
+    found = {
         "title": facts["title"],
+        "metric": "accuracy" if form.program is None else "pass@1",
         "rows": len(first),
+        "samples-per-row": 1 if form.program is None else len(first[0].responses),
         "full": documents.full and len(first) == facts["rows"],
         "data": {**documents.origin, "documents-sha256": documents.sha256},
-        "majority-class": str(percent(majority, len(first))),
-        "chance": str(percent(round(item.chance * 10**6), 10**6)),
+        "chance": str(half_up(Fraction(item.chance).limit_denominator(1000) * 100))
+        if item.chance
+        else None,
+        "majority-class": str(percent(classes.most_common(1)[0][1], len(first)))
+        if form.program is None
+        else None,
         "published-baseline": facts["baseline"] if published else None,
-        "scores": {model: score_of(found) for model, found in answers.items()},
+        "scores": {
+            model: score_of(rows, macro_f1=form.macro_f1) for model, rows in answers.items()
+        },
+    }
+    if len(answers) == 2:
+        before, after = (_points(rows) for rows in answers.values())
+        error = uncertainty.difference_error(before, after)
+        found["difference"] = _difference([r["score"] for r in found["scores"].values()], error)
+    return found
+
+
+def _difference(scores: list[str], error: float | None) -> dict[str, Any]:
+    change = Decimal(scores[1]) - Decimal(scores[0])
+    bounds = uncertainty.interval(float(change), error)
+    return {
+        "points": f"{change:+}",
+        "standard-error": _decimals(error),
+        "interval-95": None if bounds is None else [f"{bound:+.2f}" for bound in bounds],
     }
 
 
-def averages(sets: dict[str, dict[str, Any]], models: list[str]) -> dict[str, str]:
-    """The plain mean over sets, as the leaderboard prints it, of every model and of the majority
-    class.
+def averages(sets: dict[str, dict[str, Any]], models: list[str]) -> dict[str, Any]:
+    """The plain mean over sets, as the leaderboard prints it, of every model and of the majority.
+
+    Their standard errors, and that of the difference, take the sets for independent.
     """
-    found = {
-        model: str(
-            average(Decimal(result["scores"][model]["accuracy"]) for result in sets.values())
-        )
-        for model in models
+    results = list(sets.values())
+
+    def column(model: str, key: str) -> list[Any]:
+        return [result["scores"][model][key] for result in results]
+
+    def error(values: list[str | None]) -> float | None:
+        return uncertainty.mean_error([None if v is None else float(v) for v in values])
+
+    scores = {model: average(map(Decimal, column(model, "score"))) for model in models}
+    majority = [result["majority-class"] for result in results]
+    found: dict[str, Any] = {
+        "scores": {
+            model: {
+                "score": str(scores[model]),
+                "standard-error": _decimals(error(column(model, "standard-error"))),
+            }
+            for model in models
+        },
+        "majority-class": None if None in majority else str(average(map(Decimal, majority))),
     }
-    majority = average(Decimal(result["majority-class"]) for result in sets.values())
-    return {**found, "majority-class": str(majority)}
-
-
-NAMES = {"base": "base model", "checkpoint": "fine-tuned", "model": "model"}
+    if len(models) == 2:
+        together = error([result["difference"]["standard-error"] for result in results])
+        found["difference"] = _difference([str(scores[model]) for model in models], together)
+    return found
 
 
 def table(results: dict[str, Any]) -> list[list[str]]:
-    """The rows of the printed table, its header first, out of what results.json holds."""
-    models = results["models"]
-    published = any(result["published-baseline"] for result in results["sets"].values())
-    header = ["set", "rows", *(NAMES[model] for model in models)]
-    if len(models) == 2:
-        header.append("difference")
-    header += ["majority", "chance", "no answer"]
-    if published:
-        header.append("published")
-    body = []
-    for result in results["sets"].values():
+    """The cells of the table, its header first, out of what results.json holds."""
+    models, sets = results["models"], list(results["sets"].values())
+    two = len(models) == 2
+    optional = {
+        "macro-F1": any("macro-f1" in r["scores"][models[0]] for r in sets),
+        "majority": any(r["majority-class"] for r in sets),
+        "chance": any(r["chance"] for r in sets),
+        "no answer": any(r["scores"][models[0]]["illegal-answers"] for r in sets),
+        "published": results["published-average"] is not None
+        or any(r["published-baseline"] for r in sets),
+    }
+    header = [f"suite {results['suite']}", "rows", *(NAMES[model] for model in models)]
+    header += ["difference (95 %)"] if two else []
+    header += [name for name, shown in optional.items() if shown]
+
+    def line(title: str, rows: str, result: dict[str, Any], extra: dict[str, str]) -> list[str]:
         scores = [result["scores"][model] for model in models]
-        line = [result["title"], f"{result['rows']:,}" + ("" if result["full"] else "*")]
-        line += [f"{score['accuracy']} ±{score['standard-error']}" for score in scores]
-        if len(models) == 2:
-            line.append(_difference(scores[0]["accuracy"], scores[1]["accuracy"]))
-        line += [
-            result["majority-class"],
-            result["chance"],
-            " / ".join(s["illegal-answers"] for s in scores),
-        ]
-        body.append(line + ([result["published-baseline"] or ""] if published else []))
-    means = results["average"]
-    line = ["average", "", *(means[model] for model in models)]
-    if len(models) == 2:
-        line.append(_difference(means[models[0]], means[models[1]]))
-    line += [means["majority-class"], "", ""]
-    body.append(line + ([results["published-average"] or ""] if published else []))
-    return [header, *body]
+        cells = [title, rows]
+        cells += [_with_error(score["score"], score["standard-error"]) for score in scores]
+        cells += [_with_interval(result["difference"])] if two else []
+        return cells + [extra.get(name) or "" for name, shown in optional.items() if shown]
+
+    body = []
+    for result in sets:
+        scores = [result["scores"][model] for model in models]
+        extra = {
+            "macro-F1": " / ".join(s.get("macro-f1", "") for s in scores),
+            "majority": result["majority-class"],
+            "chance": result["chance"],
+            "no answer": " / ".join(s["illegal-answers"] or "" for s in scores),
+            "published": result["published-baseline"],
+        }
+        rows = f"{result['rows']:,}" + ("" if result["full"] else "*")
+        body.append(line(result["title"], rows, result, extra))
+    mean = results["average"]
+    extra = {"majority": mean["majority-class"], "published": results["published-average"]}
+    return [header, *body, line("average", "", mean, extra)]
 
 
-def _difference(before: str, after: str) -> str:
-    return f"{Decimal(after) - Decimal(before):+}"
+def _with_error(score: str, error: str | None) -> str:
+    return score if error is None else f"{score} ±{error}"
+
+
+def _with_interval(difference: dict[str, Any]) -> str:
+    bounds = difference["interval-95"]
+    return difference["points"] + ("" if bounds is None else f" [{bounds[0]}, {bounds[1]}]")
 
 
 def aligned(rows: list[list[str]]) -> str:
-    """Rows as text in columns: the first flush left, the others flush right, a line under the
-    header and over the last.
-    """
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "  ".join(
-            [
-                row[0].ljust(widths[0]),
-                *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)),
-            ]
-        )
-        for row in rows
-    ]
+    """Rows as text in columns, with a line under the header and one over the last row."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = [row[0].ljust(widths[0])]
+        cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        lines.append("  ".join(cells))
     rule = "-" * len(lines[0])
     return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
 
 
+def markdown(results: dict[str, Any]) -> str:
+    """The table and its notes, ready to paste."""
+    header, *body = table(results)
+    marks = ["---", *("---:" for _ in header[1:])]
+    lines = [f"| {' | '.join(row)} |" for row in (header, marks, *body)]
+    return "\n".join([*lines, "", *(f"- {note}" for note in notes(results))]) + "\n"
+
+
 def notes(results: dict[str, Any]) -> list[str]:
     """The sentences under the table: what the numbers are, and what they are not."""
-    found = [f"Suite {results['suite']}; accuracy in percent ± its standard error."]
-    if any(not result["full"] for result in results["sets"].values()):
-        found.append(
-            "* not the full official set: PARTIAL result, not comparable with the leaderboard."
-        )
+    sets = list(results["sets"].values())
+    metric = "pass@1" if sets[0]["metric"] == "pass@1" else "accuracy"
+    found = [f"Suite {results['suite']}: {metric} in percent ± standard error."]
+    if any(not result["full"] for result in sets):
+        found.append("* not the full official set: a PARTIAL result, not one for a leaderboard.")
     if results["unofficial"]:
         found.append("UNOFFICIAL checkpoint: " + "; ".join(results["unofficial"]) + ".")
     if results["departures"]:
-        found.append("Differs from the official scorer: " + "; ".join(results["departures"]) + ".")
-    for result in results["sets"].values():
+        found.append("Not as the official scorer: " + "; ".join(results["departures"]) + ".")
+    for result in sets:
         for model, score in result["scores"].items():
             if (
-                Decimal(score["accuracy"]) < Decimal(result["chance"])
-                and Decimal(score["illegal-answers"]) > 0
+                result["chance"]
+                and score["illegal-answers"] not in (None, "0.00")
+                and Decimal(score["score"]) < Decimal(result["chance"])
             ):
                 found.append(
-                    f"{result['title']}, {NAMES[model]}: below chance ({result['chance']}); "
-                    f"{score['illegal-answers']} % of its answers name no allowed option."
+                    f"{result['title']}, {NAMES[model]}: below chance ({result['chance']}), and "
+                    f"{score['illegal-answers']} % of the answers are none of the allowed ones."
                 )
     return found

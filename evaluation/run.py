@@ -13,9 +13,7 @@ from tqdm import tqdm
 
 from evaluation import tasks
 from evaluation.data import Documents
-from evaluation.sets import EvalSet
-
-SEED = 2024
+from evaluation.sets import EvalSet, Outcome
 
 
 @dataclass(frozen=True)
@@ -23,47 +21,87 @@ class Answer:
     """One row of a set as it was scored."""
 
     document: dict[str, Any]
-    response: str
-    answer: str
-    correct: bool
-    legal: bool
+    responses: list[Any]
+    outcome: Outcome
 
 
 @dataclass(frozen=True)
 class Pass:
-    """The result of one pass: lm-eval's own results, and the answers of every set in the order of
-    its rows.
-    """
+    """One pass: lm-eval's own results, and the answers of every set in the order of its rows."""
 
     lm_eval: dict[str, Any]
     answers: dict[str, list[Answer]]
     seconds: float
 
 
-def score(
-    lm: Any,
-    challenge: str,
-    sets: list[EvalSet],
-    documents: dict[str, Documents],
-    *,
-    limit: int | None = None,
-    label: str = "",
-) -> Pass:
-    """Let `lm` answer the documents of `sets` and apply their answer rules.
+@dataclass(frozen=True)
+class Plan:
+    """What is scored: the same for every model of a run.
 
-    Args:
-        lm: a `RowwiseLM`.
+    Attributes:
         challenge: names the tasks.
+        suite: "official" or "standard".
         sets: what to score.
         documents: of each set, by its name.
+        seed: of every random number generator.
         limit: score only the first so many rows of each set.
-        label: stands before the progress bar.
+        samples: answers for each document of the sets whose answers are drawn.
+        allow_unsandboxed: run programs even if there is no box for them here.
+    """
+
+    challenge: str
+    suite: str
+    sets: list[EvalSet]
+    documents: dict[str, Documents]
+    seed: int
+    limit: int | None = None
+    samples: int = 1
+    allow_unsandboxed: bool = False
+
+    def samples_of(self, item: EvalSet) -> int:
+        """Answers for each document of a set."""
+        return self.samples if item.form(self.suite).sampled else 1
+
+    def rows(self) -> int:
+        """Answers that a pass needs."""
+        sizes = {name: len(found.documents[: self.limit]) for name, found in self.documents.items()}
+        return sum(sizes[item.name] * self.samples_of(item) for item in self.sets)
+
+
+def score(lm: Any, plan: Plan, label: str = "") -> Pass:
+    """Let `lm` (a `RowwiseLM`) answer the plan's documents, and apply the answer rules.
+
+    `label` stands before the progress bar.
     """
     start = time.monotonic()
-    total = sum(len(documents[item.name].documents[:limit]) for item in sets)
-    with quiet(), tqdm(total=total, desc=label, unit="row") as bar:
+
+    def run_programs(programs: list[str], language: str) -> list[dict[str, Any]]:
+        from evaluation.programs import Program, run_all
+
+        strict = plan.suite == "standard"
+        wrapped = [Program(language, code, strict) for code in programs]  # type: ignore[arg-type]
+        with tqdm(total=len(wrapped), desc=f"{label}: running {language}", unit="program") as bar:
+
+            def count(done: int) -> None:
+                bar.update(done - bar.n)
+
+            options: dict[str, Any] = {"allow_unsandboxed": plan.allow_unsandboxed}
+            outcomes = run_all(wrapped, progress=count, **options)
+        return [
+            {"passed": one.passed, "status": one.status, "detail": one.detail} for one in outcomes
+        ]
+
+    with quiet(), tqdm(total=plan.rows(), desc=label, unit="row") as bar:
         built: list[Any] = [
-            tasks.build(challenge, item, documents[item.name].documents) for item in sets
+            tasks.build(
+                plan.challenge,
+                item,
+                plan.suite,
+                plan.documents[item.name].documents,
+                samples=plan.samples_of(item),
+                run_programs=run_programs,
+            )
+            for item in plan.sets
         ]
 
         def count_row() -> None:
@@ -75,28 +113,33 @@ def score(
             tasks=built,
             task_manager=TaskManager(include_defaults=False),
             batch_size=lm.batch_size,
-            limit=limit,
+            limit=plan.limit,
             # any positive number: the standard error of a mean has a closed form
             bootstrap_iters=1,
-            random_seed=SEED,
-            numpy_random_seed=SEED,
-            torch_random_seed=SEED,
-            fewshot_random_seed=SEED,
+            random_seed=plan.seed,
+            numpy_random_seed=plan.seed,
+            torch_random_seed=plan.seed,
+            fewshot_random_seed=plan.seed,
         )
     assert found is not None
     results: dict[str, Any] = dict(found)
     answers = {
-        item.name: _answers(item, results["samples"][tasks.name(challenge, item)]) for item in sets
+        item.name: _answers(
+            item, plan.suite, results["samples"][tasks.name(plan.challenge, item, plan.suite)]
+        )
+        for item in plan.sets
     }
     return Pass(results, answers, time.monotonic() - start)
 
 
-def _answers(item: EvalSet, samples: list[dict[str, Any]]) -> list[Answer]:
+def _answers(item: EvalSet, suite: str, samples: list[dict[str, Any]]) -> list[Answer]:
+    form = item.form(suite)
     rows = []
     for sample in sorted(samples, key=lambda sample: sample["doc_id"]):
-        response = sample["filtered_resps"][0]
-        outcome = item.judge(sample["doc"], response)
-        rows.append(Answer(sample["doc"], response, outcome.answer, outcome.correct, outcome.legal))
+        responses = sample["filtered_resps"]
+        # Raw texts for the record, what the filters made of them for the rule.
+        raw = sample["resps"][0] if form.program is not None else responses
+        rows.append(Answer(sample["doc"], raw, form.judge(sample["doc"], responses)))
     return rows
 
 

@@ -3,7 +3,8 @@
 They are kept with their oddities: a changed rule is a changed score.
 """
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 SENTIMENTS = ("negative", "neutral", "positive")
@@ -53,6 +54,47 @@ def sentiment_settled(row: str) -> bool:
     if "positive" in parts[1] or "Positive" in parts[1]:
         return True
     return len(parts) > 2 and len(_SEPARATOR.join(parts[2:])) >= _TIDY_WIDTH
+
+
+_LETTERS = ("a", "b", "c", "d", "e")
+_YES_NO = ("yes", "no")
+
+
+def exam_answer(text: str, kind: str) -> str:
+    """What the official scorer compares with the gold answer (in lower case).
+
+    Args:
+        text: the new tokens, decoded.
+        kind: "letter" or "boolean".
+
+    Returns:
+        one of a to e, yes, no, if the cleaned text is one; else `text` in lower case, uncleaned.
+        So "maybe" counts only if nothing stands around it.
+    """
+    raw = text.lower()
+    cleaned = raw
+    if "\n##" in raw:
+        cleaned = raw.split("\n##")[1].split("\n")[0].strip()
+    cleaned = " ".join(re.sub(r"[^a-zA-Z0-9]", " ", cleaned).split())
+    if kind == "boolean":
+        for doubled, single in (
+            ("yesyes", "yes"),
+            ("nono", "no"),
+            ("yesno", "yes"),
+            ("noyes", "no"),
+        ):
+            if doubled in cleaned:
+                cleaned = cleaned.replace(doubled, single)
+                break
+    else:
+        cleaned = cleaned[:1]
+    return cleaned if cleaned in (*_LETTERS, *_YES_NO) else raw
+
+
+def cut_at(text: str, stop_words: Iterable[str]) -> str:
+    """`text` up to the first of the stop words."""
+    found = [text.find(word) for word in stop_words]
+    return text[: min((index for index in found if index >= 0), default=len(text))]
 
 
 @dataclass(frozen=True)

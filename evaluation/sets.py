@@ -1,11 +1,14 @@
-"""What one evaluation set is: where its rows come from, which of them are scored, and how."""
+"""What an evaluation set is: where its rows come from, which count, and how each suite asks."""
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 Rows = list[dict[str, Any]]
+SUITES = ("official", "standard")
 
 
 @dataclass(frozen=True)
@@ -25,37 +28,111 @@ class Hub:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the answer rule made of one response."""
+    """What an answer rule made of the responses to one document.
+
+    Attributes:
+        answer: the answer as the rule read it.
+        points: share of the point, 0 or 1 unless a document has several samples.
+        legal: whether it was one of the allowed answers; None where there is no such list.
+    """
 
     answer: str
-    correct: bool
-    legal: bool
+    points: Fraction
+    legal: bool | None = None
+
+
+def point(correct: bool) -> Fraction:
+    """One point or none."""
+    return Fraction(int(correct))
+
+
+@dataclass(frozen=True)
+class Form:
+    """How one suite asks about a set.
+
+    Attributes:
+        documents: makes one document of each row; each has a "target", the gold answer.
+        config: makes the keys of the lm-eval task: output_type, doc_to_text and so on.
+        judge: the answer rule, (document, lm-eval's responses) -> Outcome.
+        macro_f1: whether this suite also reports the mean F1 of the classes.
+        sampled: whether answers are drawn, so that several per document make sense.
+        language: of the programs that `program` makes, for sets whose answers are run.
+        program: (document, response) -> the program with its tests.
+    """
+
+    documents: Callable[[Rows], Rows]
+    config: Callable[[], dict[str, Any]]
+    judge: Callable[[dict[str, Any], list[Any]], Outcome]
+    macro_f1: bool = False
+    sampled: bool = False
+    language: str | None = None
+    program: Callable[[dict[str, Any], str], str] | None = None
+
+
+def each(document: Callable[[dict[str, Any]], dict[str, Any]]) -> Callable[[Rows], Rows]:
+    """Make `Form.documents` of a function of one row."""
+    return lambda rows: [document(row) for row in rows]
 
 
 @dataclass(frozen=True)
 class EvalSet:
-    """One evaluation set in its official form.
+    """One evaluation set.
 
     Attributes:
-        name: also the file name under --data-dir, `<name>.jsonl`, in the schema of the hub.
+        name: as in the challenge's data.
+        hub: its place on the hub.
         columns: what a row must have.
         whole: number of rows of the source, before `pick`.
-        pick: the rows that are scored, in the official order, out of the whole source.
-        document: a row as {"context": prompt, "target": gold answer}.
-        generation: lm-eval generation_kwargs, with the keys `evaluation.lm` adds.
-        judge: the official answer rule, (document, response) -> Outcome.
-        chance: expected accuracy of a uniform guess among the legal answers, 0 to 1.
+        chance: expected accuracy of a uniform guess among the allowed answers, 0 to 1.
+        forms: by suite.
+        pick: the rows that are scored, in the official order.
+        pick_always: apply `pick` to sources that are not whole, too.
+        packaged: reads the rows from an installed package, if it is there.
+        other_files: further file names that --data-dir may hold, each with its reader.
     """
 
     name: str
     hub: Hub
     columns: tuple[str, ...]
     whole: int
-    document: Callable[[dict[str, Any]], dict[str, Any]]
-    generation: dict[str, Any]
-    judge: Callable[[dict[str, Any], str], Outcome]
     chance: float
+    forms: dict[str, Form]
     pick: Callable[[Rows], Rows] = field(default=lambda rows: rows)
+    pick_always: bool = False
+    packaged: Callable[[], tuple[Rows, dict[str, Any]] | None] = field(default=lambda: None)
+    other_files: dict[str, Callable[[Path], Rows]] = field(default_factory=dict)
+
+    @property
+    def file(self) -> str:
+        """The set's file under --data-dir and among the samples."""
+        return f"{self.name.replace('-', '_')}.jsonl"
+
+    def form(self, suite: str) -> Form:
+        """The set's form in a suite."""
+        return self.forms[suite]
+
+
+@dataclass(frozen=True)
+class Challenge:
+    """How the official scorer of a challenge works, as far as it is not a matter of single sets.
+
+    Attributes:
+        sets: in the leaderboard's order.
+        quantization: bits of the base model's weights.
+        merge: whether the adapter is merged into the base model.
+        seed: of torch.
+        replay_batch: batch size that `--official-batching` replays; None if batches never matter.
+    """
+
+    sets: Sequence[EvalSet]
+    quantization: int = 4
+    merge: bool = False
+    seed: int = 2024
+    replay_batch: int | None = None
+
+    def named(self) -> dict[str, EvalSet]:
+        """The sets by name."""
+        return {item.name: item for item in self.sets}
 
 
 def module_name(challenge: str) -> str:
@@ -63,6 +140,6 @@ def module_name(challenge: str) -> str:
     return f"evaluation.{challenge.replace('-', '_')}"
 
 
-def of_challenge(challenge: str) -> dict[str, EvalSet]:
-    """The sets of a challenge by name, in the leaderboard's order."""
-    return {item.name: item for item in importlib.import_module(module_name(challenge)).SETS}
+def of_challenge(challenge: str) -> Challenge:
+    """What this package knows of a challenge."""
+    return importlib.import_module(module_name(challenge)).CHALLENGE

@@ -1,5 +1,6 @@
 """lm-eval tasks, made from this package's sets."""
 
+from collections.abc import Callable
 from typing import Any
 
 import datasets
@@ -8,34 +9,61 @@ from lm_eval.api.task import ConfigurableTask
 from evaluation.sets import EvalSet
 
 VERSION = 1.0  # raise it whenever a prompt or an answer rule changes
+RunPrograms = Callable[[list[str], str], list[dict[str, Any]]]
 
 
-def name(challenge: str, item: EvalSet) -> str:
+def name(challenge: str, item: EvalSet, suite: str) -> str:
     """What lm-eval calls the task of a set."""
-    return f"flowertune_{challenge.replace('-', '_')}_{item.name}"
+    return f"flowertune_{challenge}_{item.name}_{suite}".replace("-", "_")
 
 
-def build(challenge: str, item: EvalSet, documents: list[dict[str, Any]]) -> ConfigurableTask:
-    """The task of one set over `documents` (keys "context" and "target")."""
+def build(
+    challenge: str,
+    item: EvalSet,
+    suite: str,
+    documents: list[dict[str, Any]],
+    *,
+    samples: int = 1,
+    run_programs: RunPrograms | None = None,
+) -> ConfigurableTask:
+    """The task of one set over `documents`, as the set's form in `suite` made them.
+
+    Args:
+        challenge: for the name.
+        item: the set.
+        suite: "official" or "standard".
+        documents: what is scored.
+        samples: answers for each document.
+        run_programs: runs programs in a language, for sets whose answers are programs; gives back
+            a dictionary with "passed" and "status" for each.
+    """
+    form = item.form(suite)
 
     def splits(**_: Any) -> dict[str, datasets.Dataset]:
         return {"test": datasets.Dataset.from_list(documents)}
 
-    def process_results(document: dict[str, Any], responses: list[str]) -> dict[str, float]:
-        return {"acc": float(item.judge(document, responses[0]).correct)}
+    def process_results(document: dict[str, Any], responses: list[Any]) -> dict[str, float]:
+        return {"acc": float(form.judge(document, responses).points)}
 
-    return ConfigurableTask(
-        config={
-            "task": name(challenge, item),
-            "custom_dataset": splits,
-            "test_split": "test",
-            "output_type": "generate_until",
-            "doc_to_text": "context",
-            "doc_to_target": "target",
-            "generation_kwargs": dict(item.generation),
-            "process_results": process_results,
-            "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
-            "num_fewshot": 0,
-            "metadata": {"version": VERSION},
-        }
-    )
+    def run(responses: list[list[str]], docs: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+        assert form.program is not None and form.language is not None and run_programs is not None
+        pairs = zip(docs, responses, strict=True)
+        programs = [form.program(doc, answer) for doc, answers in pairs for answer in answers]
+        outcomes = iter(run_programs(programs, form.language))
+        return [[next(outcomes) for _ in answers] for answers in responses]
+
+    config = {
+        "task": name(challenge, item, suite),
+        "custom_dataset": splits,
+        "test_split": "test",
+        "process_results": process_results,
+        "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
+        "num_fewshot": 0,
+        "repeats": samples,
+        "metadata": {"version": VERSION},
+        **form.config(),
+    }
+    if form.program is not None:
+        steps = [{"function": "custom", "filter_fn": run}]
+        config["filter_list"] = [{"name": "run", "filter": steps}]
+    return ConfigurableTask(config=config)

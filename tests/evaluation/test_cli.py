@@ -26,7 +26,7 @@ def test_base_and_checkpoint_side_by_side(finance_checkpoint, tmp_path, capsys):
     run(finance_checkpoint, *QUICK, "--compare", "base", "--output", tmp_path)
     printed = capsys.readouterr().out
     lines = printed.splitlines()
-    assert lines[0].split()[:6] == ["set", "rows", "base", "model", "fine-tuned", "difference"]
+    assert lines[0].split()[:6] == ["suite", "official", "rows", "base", "model", "fine-tuned"]
     assert [line.split()[0] for line in lines[2:5]] == ["FPB", "FiQA", "TFNS"]
     assert "Suite official" in printed
     assert "PARTIAL" in printed
@@ -95,7 +95,10 @@ def test_an_unofficial_checkpoint_is_refused_until_asked_for(edited, capsys, mon
         (["nowhere"], "nowhere is no folder"),
         (["--model", "/nowhere"], "the base model folder /nowhere is not there"),
         (["CKPT", "--limit", "0", "--batch-size", "-1"], "--limit 0, --batch-size -1: these count"),
-        (["CKPT", "--sets", "fpb,mmlu"], "--sets fpb,mmlu names no such set: choose from fpb,fiqa"),
+        (
+            ["CKPT", "--sets", "fpb,mmlu"],
+            "--sets fpb,mmlu names no such set: mmlu; choose from fpb,fiqa",
+        ),
         (["CKPT", "--base-only", "--compare", "base"], "--base-only leaves nothing to"),
         (["CKPT", "--model", "/nowhere"], "say with --model where the model is"),
         (["CKPT", "--data-dir", "/nowhere"], "--data-dir /nowhere is no folder"),

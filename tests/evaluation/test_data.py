@@ -8,7 +8,7 @@ from evaluation import data, sets
 from evaluation.errors import EvaluationError
 from evaluation.sets import Hub
 
-FPB = sets.of_challenge("finance")["fpb"]
+FPB = sets.of_challenge("finance").named()["fpb"]
 
 
 def write(folder, rows, name="fpb"):
@@ -62,7 +62,7 @@ def test_a_missing_file_is_named(tmp_path):
 
 def test_the_sample_is_never_full():
     source = data.Source("sample", data.SAMPLES / "finance")
-    for item in sets.of_challenge("finance").values():
+    for item in sets.of_challenge("finance").sets:
         found = data.load(item, source, 1)
         assert found.documents
         assert not found.full
@@ -89,7 +89,7 @@ def test_hub_rows_are_read_split_by_split_at_a_fixed_revision(monkeypatch):
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     monkeypatch.setattr(huggingface_hub, "HfApi", FakeHub)
-    fiqa = sets.of_challenge("finance")["fiqa"]
+    fiqa = sets.of_challenge("finance").named()["fiqa"]
     with pytest.raises(
         EvaluationError, match="has 3 rows of which 3 would be scored, but fiqa needs"
     ):

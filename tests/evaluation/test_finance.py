@@ -53,10 +53,10 @@ def test_fiqa_asks_about_a_tweet_or_news(kind, word):
         (1213, 304, [130, 324, 83, 173, 557, 1032, 1002, 1078]),
     ],
 )
-def test_the_test_quarter_is_the_one_datasets_picks(rows, count, first):
+def test_the_quarter_is_the_one_datasets_picks(rows, count, first):
     import datasets
 
-    picked = [row["n"] for row in finance.test_quarter([{"n": n} for n in range(rows)])]
+    picked = [row["n"] for row in finance.official_quarter([{"n": n} for n in range(rows)])]
     split = datasets.Dataset.from_dict({"n": range(rows)}).train_test_split(0.25, seed=42)
     assert picked[:8] == first
     assert picked == split["test"]["n"][:]
@@ -65,7 +65,7 @@ def test_the_test_quarter_is_the_one_datasets_picks(rows, count, first):
 
 def test_sets_are_those_of_the_challenge_and_yield_its_rows():
     entries = challenges.load("finance")["evaluation"]["sets"]
-    known = sets.of_challenge("finance")
+    known = sets.of_challenge("finance").named()
     assert list(known) == [entry["set"] for entry in entries]
     for entry in entries:
         item = known[entry["set"]]

@@ -62,6 +62,19 @@ def run(model, rows, batch_size, **options):
     return [row.new for row in rows]
 
 
+def counted(monkeypatch):
+    """The sizes of the batches that are generated from here on."""
+    sizes = []
+    extend = generation._extend
+
+    def counting(model, rows, *rest):
+        sizes.append(len(rows))
+        extend(model, rows, *rest)
+
+    monkeypatch.setattr(generation, "_extend", counting)
+    return sizes
+
+
 @pytest.mark.parametrize("penalty", [1.0, 1.3])
 @pytest.mark.parametrize("batch_size", [1, 3, 8])
 def test_every_row_is_decided_as_if_alone(model, batch_size, penalty, monkeypatch):
@@ -77,8 +90,10 @@ def test_every_row_is_decided_as_if_alone(model, batch_size, penalty, monkeypatc
 def test_an_unusual_setting_falls_back_to_single_rows(model, monkeypatch):
     monkeypatch.setattr(model.generation_config, "no_repeat_ngram_size", 2)
     assert generation.unusual_settings(model.generation_config) == ["no_repeat_ngram_size"]
+    sizes = counted(monkeypatch)
     expected = [alone(model, prompt, 30) for prompt in prompts(4)]
     assert run(model, rows_of([30] * 4), 4) == expected
+    assert sizes == [1, 1, 1, 1]
 
 
 def test_a_settled_row_stops_and_the_others_go_on(model):
@@ -90,17 +105,10 @@ def test_a_settled_row_stops_and_the_others_go_on(model):
 
 def test_a_near_tie_is_generated_again_alone(model, monkeypatch):
     monkeypatch.setattr(generation, "TIE", 1e9)
-    calls = []
-    extend = generation._extend
-
-    def counted(model, rows, *rest):
-        calls.append(len(rows))
-        extend(model, rows, *rest)
-
-    monkeypatch.setattr(generation, "_extend", counted)
+    sizes = counted(monkeypatch)
     expected = [alone(model, prompt, 9) for prompt in prompts(3)]
     assert run(model, rows_of([9] * 3), 3) == expected
-    assert calls == [3, 1, 1, 1]
+    assert sizes == [3, 1, 1, 1]
 
 
 def test_no_rows_are_no_work(model):

@@ -1,0 +1,192 @@
+"""Medical: PubMedQA, MedMCQA, MedQA, CareQA. Run as `python -m evaluation.medical CKPT`."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from evaluation import mcq, prompts
+from evaluation.sets import Challenge, EvalSet, Hub, Rows
+
+# The 500 ids of the labelled test set in the order of its publishers' test_ground_truth.json.
+PUBMEDQA_TEST_IDS = Path(__file__).parent / "pubmedqa_test_ids.json"
+
+# The instructions are those of the official scorer, which took them from Meditron's evaluation.
+_PUBMEDQA = (
+    "As an expert doctor in clinical science and medical knowledge, can you tell me if the "
+    "following statement is correct? Answer yes, no, or maybe."
+)
+_MEDQA = (
+    "You are a medical doctor taking the US Medical Licensing Examination. You need to demonstrate "
+    "your understanding of basic and clinical science, medical knowledge, and mechanisms "
+    "underlying health, disease, patient care, and modes of therapy. Show your ability to apply "
+    "the knowledge essential for medical practice. For the following multiple-choice question, "
+    "select one correct answer from A to E. Base your answer on the current and standard practices "
+    "referenced in medical guidelines."
+)
+_EXAM = (
+    "You are a medical doctor answering realworld medical entrance exam questions. Based on your "
+    "understanding of basic and clinical science, medical knowledge, and mechanisms underlying "
+    "health, disease, patient care, and modes of therapy, answer the following multiple-choice "
+    "question. Select one correct answer from A to D. Base your answer on the current and standard "
+    "practices referenced in medical guidelines."
+)
+# CareQA has one row without a question (exam 36 of 2024); lm-eval's task puts this in its place.
+_CAREQA_MISSING = {
+    "question": "In relation to the immune mechanism involved in the rejection of transplanted "
+    "solid organs, indicate the incorrect answer:",
+    "op1": "Acute T-cell mediated rejection can be controlled through the use of drugs such as "
+    "cyclosporine A or corticosteroids.",
+    "op2": "The presence of specific antibodies against the donor (DSA) in the recipient prior to "
+    "transplantation is a contraindication for it.",
+    "op3": "Chronic rejection or chronic graft injury is associated with endothelial damage "
+    "mediated by anti-HLA antibodies.",
+    "op4": "Hyperacute rejection is mediated by cytotoxic T lymphocytes against donor antigens "
+    "present in the recipient.",
+    "cop": 4,
+}
+
+
+def pubmedqa_test(rows: Rows) -> Rows:
+    """The 500 labelled test questions among the 1,000, in the official order."""
+    by_id = {str(row["pubid"]): row for row in rows}
+    ids = json.loads(PUBMEDQA_TEST_IDS.read_text(encoding="utf-8"))
+    return [by_id[name] for name in ids if name in by_id]
+
+
+def read_pubmedqa_json(path: Path) -> Rows:
+    """Rows out of ori_pqal.json as its publishers ship it, with the columns of the hub."""
+    published = json.loads(path.read_text(encoding="utf-8"))
+    return [
+        {
+            "pubid": int(name),
+            "question": entry["QUESTION"],
+            "context": {"contexts": entry["CONTEXTS"]},
+            "final_decision": entry["final_decision"],
+        }
+        for name, entry in published.items()
+    ]
+
+
+def pubmedqa(row: dict[str, Any]) -> tuple[str, str]:
+    """All parts of the abstract, then the question; yes, no or maybe."""
+    body = "\n".join([*row["context"]["contexts"], row["question"]])
+    return body, row["final_decision"]
+
+
+def medmcqa(row: dict[str, Any]) -> tuple[str, str]:
+    """Options opa to opd; cop counts from 0."""
+    options = [row[name] for name in ("opa", "opb", "opc", "opd")]
+    return prompts.question_block(row["question"], options), "ABCD"[row["cop"]]
+
+
+def medqa(row: dict[str, Any]) -> tuple[str, str]:
+    """Options by letter; the gold answer is the first option with the answer's text."""
+    letters = sorted(row["options"])
+    options = [row["options"][letter] for letter in letters]
+    gold = next(letter for letter in letters if row["options"][letter] == row["answer"])
+    return prompts.question_block(row["question"], options), gold
+
+
+def careqa(row: dict[str, Any]) -> tuple[str, str]:
+    """Options op1 to op4; cop counts from 1."""
+    row = _careqa_filled(row)
+    options = [row[name] for name in ("op1", "op2", "op3", "op4")]
+    return prompts.question_block(row["question"], options), "ABCD"[row["cop"] - 1]
+
+
+def _careqa_filled(row: dict[str, Any]) -> dict[str, Any]:
+    return row if row["question"] is not None else {**row, **_CAREQA_MISSING}
+
+
+def _standard_pubmedqa(row: dict[str, Any]) -> dict[str, Any]:
+    decision = row["final_decision"]
+    return {
+        "QUESTION": row["question"],
+        "CONTEXTS": list(row["context"]["contexts"]),
+        "final_decision": decision,
+        "target": decision,
+    }
+
+
+def _standard_medmcqa(row: dict[str, Any]) -> dict[str, Any]:
+    columns = ("question", "opa", "opb", "opc", "opd", "cop")
+    return {**{name: row[name] for name in columns}, "target": medmcqa(row)[1]}
+
+
+def _standard_medqa(row: dict[str, Any]) -> dict[str, Any]:
+    gold = medqa(row)[1]
+    endings = {f"ending{n}": row["options"][letter] for n, letter in enumerate("ABCD")}
+    return {"sent1": row["question"], **endings, "label": "ABCD".index(gold), "target": gold}
+
+
+def _standard_careqa(row: dict[str, Any]) -> dict[str, Any]:
+    filled = _careqa_filled(row)
+    columns = ("question", "op1", "op2", "op3", "op4", "cop")
+    return {**{name: filled[name] for name in columns}, "target": careqa(row)[1]}
+
+
+_LETTERS = ("a", "b", "c", "d")
+
+CHALLENGE = Challenge(
+    [
+        EvalSet(
+            name="pubmedqa",
+            # The official data are bigbio/pubmed_qa, a loading script that `datasets` 4 refuses.
+            hub=Hub(
+                "qiaojin/PubMedQA",
+                ("train",),
+                config="pqa_labeled",
+                revision="9001f2853fb87cab8d220904e0de81ac6973b318",
+            ),
+            columns=("pubid", "question", "context", "final_decision"),
+            whole=1000,
+            chance=1 / 3,
+            forms={
+                "official": mcq.official(pubmedqa, _PUBMEDQA, "boolean", ("yes", "no", "maybe")),
+                "standard": mcq.builtin("pubmedqa/pubmedqa.yaml", _standard_pubmedqa),
+            },
+            pick=pubmedqa_test,
+            other_files={"ori_pqal.json": read_pubmedqa_json},
+        ),
+        EvalSet(
+            name="medmcqa",
+            hub=Hub("openlifescienceai/medmcqa", ("validation",)),
+            columns=("question", "opa", "opb", "opc", "opd", "cop"),
+            whole=4183,
+            chance=1 / 4,
+            forms={
+                "official": mcq.official(medmcqa, _EXAM, "letter", _LETTERS),
+                "standard": mcq.builtin("medmcqa/medmcqa.yaml", _standard_medmcqa),
+            },
+        ),
+        EvalSet(
+            name="medqa",
+            # The official data are bigbio/med_qa, a loading script that `datasets` 4 refuses.
+            hub=Hub("GBaker/MedQA-USMLE-4-options", ("test",)),
+            columns=("question", "options", "answer"),
+            whole=1273,
+            chance=1 / 4,
+            forms={
+                "official": mcq.official(medqa, _MEDQA, "letter", _LETTERS),
+                "standard": mcq.builtin("medqa/medqa.yaml", _standard_medqa),
+            },
+        ),
+        EvalSet(
+            name="careqa",
+            hub=Hub("HPAI-BSC/CareQA", ("test",), config="CareQA_en"),
+            columns=("question", "op1", "op2", "op3", "op4", "cop"),
+            whole=5621,
+            chance=1 / 4,
+            forms={
+                "official": mcq.official(careqa, _EXAM, "letter", _LETTERS),
+                "standard": mcq.builtin("careqa/careqa_en.yaml", _standard_careqa),
+            },
+        ),
+    ]
+)
+
+
+if __name__ == "__main__":
+    from evaluation.cli import main
+
+    main("medical")
