@@ -1,11 +1,16 @@
 """A Flower grid in one process: the app's real server and client code, without Ray."""
 
+import json
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from flwr.app import Context, Error, Message, RecordDict
+
+from tests.apps import rendered
 
 Tamper = Callable[[int, int, Message], Message | None]
 
@@ -35,24 +40,47 @@ class LocalGrid:
     def send_and_receive(
         self, messages: Iterable[Message], timeout: float | None = None
     ) -> list[Message]:
-        from flowertune.client_app import app
-
         replies = []
         # Last come, first served: the result must not depend on who answers when.
         for message in reversed(list(messages)):
             self.sent += 1
             message.metadata.__dict__["_message_id"] = f"message-{self.sent}"
             partition = message.metadata.dst_node_id - 1000
-            try:
-                reply = app(message, self.context(partition))
-            except Exception as error:
-                reply = Message(Error(2, f"<class 'x'>:<'{error}'>"), reply_to=message)
-            if self.tamper and message.metadata.message_type == "train":
+            reply: Message | None = self.handle(message, partition)
+            if self.tamper and message.metadata.message_type == "train" and reply is not None:
                 config = message.content.config_records["config"]
                 reply = self.tamper(int(config["server-round"]), partition, reply)  # type: ignore
             if reply is not None:
                 replies.append(reply)
         return replies
+
+    def handle(self, message: Message, partition: int) -> Message:
+        """Let the client app answer one message; its errors become error replies, as in flwr."""
+        from flowertune.client_app import app
+
+        try:
+            return app(message, self.context(partition))
+        except Exception as error:
+            return Message(Error(2, f"<class 'x'>:<'{error}'>"), reply_to=message)
+
+
+@contextmanager
+def in_this_process(challenge: str) -> Iterator[None]:
+    """Let the app in template/ run where it lies: lend it what only a rendered app has."""
+    from flowertune.rules import lock
+    from flowertune.run import opening
+    from flowertune.run.app import read_app
+    from flwr.supercore.task_identity import TaskIdentity
+
+    app = rendered(challenge)
+    locked = json.loads((app / "flowertune" / "rules" / "locked.json").read_text("utf-8"))
+    with (
+        mock.patch.object(opening, "APP_DIR", app),
+        mock.patch.object(opening, "read_app", lambda: read_app(app)),
+        mock.patch.object(lock, "locked_values", lambda: locked),
+        mock.patch.multiple(TaskIdentity, _run_id=1, _node_id=1, _task_id=1),
+    ):
+        yield
 
 
 def run_app(cfg: dict[str, Any], nodes: int, run_id: int = 1, tamper: Tamper | None = None) -> None:
@@ -68,8 +96,6 @@ def run_app(cfg: dict[str, Any], nodes: int, run_id: int = 1, tamper: Tamper | N
 
 if __name__ == "__main__":
     # python -m tests.local_grid APP_FOLDER CFG.json NODES RUN_ID: a run that can be killed.
-    import json
-
     sys.path.insert(0, sys.argv[1])
     from flwr.supercore.task_identity import TaskIdentity
 

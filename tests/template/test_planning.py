@@ -3,6 +3,7 @@
 import gc
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -33,8 +34,8 @@ def tiny(tmp_path_factory):
     return save_tiny_llama(tmp_path_factory.mktemp("model"))
 
 
-def settings(challenge: str = "finance", **changes):
-    return {**default_settings(challenge), **changes}
+def settings(**changes: Any) -> dict[str, Any]:
+    return {**default_settings("finance"), **changes}
 
 
 def tiny_settings(tiny, **changes):

@@ -13,12 +13,11 @@ from pathlib import Path
 import pytest
 import torch
 from flowertune.errors import UserError
-from flowertune.rules import lock
 from flowertune.run import opening
 from flwr.app import ArrayRecord, Error, Message
 
 from tests.apps import ROOT, default_settings, rendered
-from tests.local_grid import run_app
+from tests.local_grid import in_this_process, run_app
 from tests.tiny import save_tiny_llama
 
 NODES = 6
@@ -53,13 +52,10 @@ def cfg(model, tmp_path):
 
 @pytest.fixture(autouse=True)
 def the_app(monkeypatch, tmp_path):
-    """Stand in for what only a rendered app has, and keep client files out of the user's home."""
-    app = rendered("finance")
-    monkeypatch.setattr(opening, "APP_DIR", app)
-    monkeypatch.setattr(opening, "read_app", lambda: opening.App("a", "p", "1", "0", "1", 50))
-    locked = json.loads((app / "flowertune" / "rules" / "locked.json").read_text())
-    monkeypatch.setattr(lock, "locked_values", lambda: locked)
+    """Keep client files out of the user's home."""
     monkeypatch.setenv("FLWR_HOME", str(tmp_path / "flwr-home"))
+    with in_this_process("finance"):
+        yield
 
 
 def adapter_sha(run: Path, server_round: int) -> str:
