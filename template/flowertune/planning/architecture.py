@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -48,7 +48,7 @@ class Architecture:
 
 def known_models() -> dict[str, dict[str, Any]]:
     """Return the config values that ship with the app, by model name."""
-    text = resources.files(__package__).joinpath("known_models.json").read_text("utf-8")
+    text = Path(__file__).with_name("known_models.json").read_text("utf-8")
     return json.loads(text)
 
 

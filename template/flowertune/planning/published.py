@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
+from pathlib import Path
 from typing import Any
 
 from flowertune.planning.architecture import architecture
@@ -41,7 +41,7 @@ class Comparison:
 
 def published() -> dict[str, dict[str, Any]]:
     """Return the published values, by setting."""
-    text = resources.files(__package__).joinpath("published.json").read_text("utf-8")
+    text = Path(__file__).with_name("published.json").read_text("utf-8")
     return json.loads(text)
 
 

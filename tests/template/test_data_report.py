@@ -1,0 +1,167 @@
+"""The data report, and rows as the model sees them."""
+
+import json
+import sys
+
+import pytest
+from flowertune import inspect
+from flowertune.data_report import view
+from flowertune.data_report.lengths import Lengths, measure
+from flowertune.data_report.report import refuse_if_too_many_are_empty, report_of
+from flowertune.data_report.summary import summarise
+from flowertune.data_report.text import as_text
+from flowertune.dataset import load_examples
+from flowertune.errors import UserError
+from flowertune.training.tokens import encode
+from transformers import AutoTokenizer
+
+from tests.apps import default_settings, rendered
+from tests.tiny import save_tiny_llama
+from tests.tokenizers import mistral, smollm2
+
+PAIRS = [
+    ("### Instruction:\nIs this good?\n### Response:", "positive"),
+    ("Answer: ", "neutral"),
+    ("Answer:", " spaced </s> and a stop in it"),
+    ("Ende", "lein: where the two merge"),
+    ("Größe 🙂", "µm\n\nand more"),
+    ("a prompt", ""),
+]
+
+
+@pytest.mark.parametrize("tokenizer", [mistral, smollm2])
+def test_lengths_are_those_of_training(tokenizer):
+    examples = [encode(tokenizer(), prompt, answer, sys.maxsize) for prompt, answer in PAIRS]
+    expected = [Lengths(e.answer_start, len(e.ids)) for e in examples if e]
+    assert measure(tokenizer(), PAIRS) == expected and len(expected) == len(PAIRS)
+
+
+def test_the_report_counts_and_names():
+    short, cut, empty = Lengths(6, 10), Lengths(6, 25), Lengths(20, 24)
+    report = report_of({3: [short, empty], 0: [short, short, cut]}, seq_length=20)
+    assert report["rows"] == 5 and report["partitions"] == 2
+    assert report["rows-per-partition"] == {"fewest": 2, "most": 3}
+    # 3 x 10 tokens and one row cut at 20, of which each has a prompt of 6; the empty row is out
+    assert report["tokens"] == 50 and report["supervised-tokens"] == 3 * 4 + 14
+    assert report["supervised-share"] == 26 / 50
+    assert report["without-answer"]["rows"] == 1 and report["without-answer"]["share"] == 0.2
+    assert report["without-answer"]["first"] == [
+        {"partition": 3, "row": 1, "prompt-tokens": 20, "tokens": 24}
+    ]
+    assert [(r["partition"], r["row"]) for r in report["cut-answer"]["first"]] == [(0, 2)]
+    assert report["row-tokens"] == {"median": 10, "p95": 25, "longest": 25}
+    assert report["longest-rows"][0]["tokens"] == 25
+    assert json.loads(json.dumps(report)) == report
+    text = as_text(report)
+    assert "2 partitions of 2 to 3 rows" in text and "partition 3 row 1 (24 tokens)" in text
+    assert "(52.0%)" in text
+
+
+def test_a_row_with_room_for_one_token_is_cut_and_not_empty():
+    report = report_of({0: [Lengths(19, 22)]}, seq_length=20)
+    assert report["without-answer"]["rows"] == 0 and report["cut-answer"]["rows"] == 1
+    assert report["supervised-tokens"] == 1
+
+
+def test_a_report_of_nothing_is_a_report():
+    assert report_of({}, 8)["supervised-share"] == 0.0
+    assert "0 rows in 0 partitions" in as_text(report_of({}, 8))
+
+
+def test_too_many_rows_without_an_answer_are_refused():
+    rows = [Lengths(5, 9)] * 94 + [Lengths(30, 40)] * 6
+    report = report_of({0: rows}, seq_length=20)
+    with pytest.raises(UserError, match=r"6 of 100 rows \(6\.0%\).*partition 0, row 94: 30 tok"):
+        refuse_if_too_many_are_empty(report)
+    refuse_if_too_many_are_empty(report, allowed=0.06)
+
+
+@pytest.fixture(scope="module")
+def cfg(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    rows = [
+        {"instruction": "Say " + "very " * (n % 7) + "much", "input": "", "output": "so " * (n % 5)}
+        for n in range(60)
+    ]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return {
+        **default_settings("general-nlp"),
+        "model.name": str(save_tiny_llama(folder / "model")),
+        "static.dataset.name": str(folder / "rows.jsonl"),
+        "prompt.template": "{question}\nAnswer:",
+        "train.seq-length": 40,
+    }
+
+
+def test_the_report_of_a_run_is_of_the_rows_that_train(cfg):
+    tokenizer = AutoTokenizer.from_pretrained(cfg["model.name"])
+    report = summarise(cfg, tokenizer, partitions=4)
+    examples = [e for p in range(4) for e in load_examples(cfg, tokenizer, p, 4)]
+    assert report["rows"] - report["without-answer"]["rows"] == len(examples)
+    assert report["tokens"] == sum(len(e.ids) for e in examples)
+    assert report["supervised-tokens"] == sum(len(e.ids) - e.answer_start for e in examples)
+    assert 0 < report["without-answer"]["rows"] < 60 and report["cut-answer"]["rows"] > 0
+
+
+def test_a_rows_parts_are_its_tokens():
+    tokenizer = smollm2()
+    prompt, answer = "Q: What is it?\nA:", "a small thing"
+    example = encode(tokenizer, prompt, answer, 64)
+    assert example is not None
+    parts = view.parts_of(tokenizer, prompt, answer, 64)
+    assert [part.fate for part in parts] == ["read", "learned"]
+    assert [part.text for part in parts] == [prompt, " a small thing<|im_end|>"]
+    assert sum(part.tokens for part in parts) == len(example.ids)
+    within = view.parts_of(tokenizer, prompt, answer, example.answer_start + 1)
+    assert [(p.fate, p.text) for p in within][1:] == [
+        ("learned", " a"),
+        ("cut", " small thing<|im_end|>"),
+    ]
+    before = view.parts_of(tokenizer, prompt, answer, 3)
+    assert [part.fate for part in before] == ["read", "cut"]
+    assert view.counts(before).startswith("3 masked, 0 supervised, ")
+
+
+def test_without_colour_marks_tell_parts_apart():
+    parts = [view.Part("read", "Q", 1), view.Part("learned", "A", 1), view.Part("cut", "Z", 1)]
+    assert view.marked(parts).plain == "Q>>>A<<<~~~Z~~~"
+    assert view.coloured(parts).plain == "QAZ"
+    assert {span.style for span in view.coloured(parts).spans} == set(view.STYLES.values())
+
+
+def test_data_cannot_steer_the_terminal():
+    assert view.printable("a\x1b[31mb\r\x07é\n") == "a\\x1b[31mb\\r\\x07é\n"
+
+
+def run(cfg, capsys, *arguments: str) -> tuple[int, str, str]:
+    keys = ("model.name", "static.dataset.name", "train.seq-length")
+    changes = " ".join(f"{key}={cfg[key]!r}" for key in keys)
+    app = ["--app", str(rendered("general-nlp")), "--run-config", changes]
+    status = inspect.main([*app, *arguments])
+    return status, *capsys.readouterr()
+
+
+def test_the_command_shows_rows_and_the_report(cfg, capsys, monkeypatch):
+    monkeypatch.setattr("flowertune.sources.hub.reachable", lambda: False)
+    wide = {**cfg, "train.seq-length": 512}
+    status, out, _ = run(wide, capsys, "--supernodes", "4", "--partition", "2", "--rows", "2")
+    assert status == 0 and "\x1b[" not in out
+    assert "partition 2, row 1:" in out and "partition 2, row 2:" not in out
+    assert "60 rows in 4 partitions of 15 rows" in out and "<<<" in out
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    _, coloured, _ = run(wide, capsys, "--supernodes", "4", "--row", "3")
+    assert "\x1b[1;32m" in coloured and "<<<" not in coloured and "row 3:" in coloured
+    monkeypatch.setenv("NO_COLOR", "1")
+    _, plain, _ = run(wide, capsys, "--supernodes", "4", "--row", "3")
+    assert "32m" not in plain and "<<<" in plain
+
+
+def test_the_command_gives_json_and_refuses_what_is_not_there(cfg, capsys):
+    status, out, _ = run(cfg, capsys, "--supernodes", "4", "--json")
+    assert status == 0 and json.loads(out)["rows"] == 60
+    assert run(cfg, capsys, "--partition", "50")[::2] == (
+        1,
+        "error: --partition is 50; use a number from 0 to 49.\n",
+    )
+    status, _, err = run(cfg, capsys, "--supernodes", "4", "--row", "15")
+    assert status == 1 and "partition 0 has rows 0 to 14" in err
