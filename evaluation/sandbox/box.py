@@ -1,6 +1,8 @@
 """Run one job in the box, from outside: start the supervisor, give it the job, take its verdict."""
 
 import json
+import os
+import signal
 import subprocess
 import tempfile
 import threading
@@ -20,29 +22,38 @@ DISK = 192 * 2**20
 
 
 class Boxes:
-    """The boxes at work, so that all of them can be ended at once from another thread."""
+    """The boxes at work, so that all of them can be ended at once from another thread.
+
+    Each holds the reading end of a pipe, its lifeline, and ends when the other end is closed, as
+    it is when this process dies.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._running: set[subprocess.Popen[str]] = set()
+        self._held: set[int] = set()
         self._ended = False
 
-    def add(self, process: subprocess.Popen[str]) -> None:
+    def hold(self) -> tuple[int, int]:
+        """Make a lifeline: the end for the box, and the end to give to ``release``."""
         with self._lock:
-            self._running.add(process)
-            if self._ended:
-                process.kill()
+            ends = os.pipe()
+            self._held.add(ends[1])
+        if self._ended:
+            self.release(ends[1])
+        return ends
 
-    def remove(self, process: subprocess.Popen[str]) -> None:
+    def release(self, end: int) -> None:
+        """Let one box end, if it has not ended."""
         with self._lock:
-            self._running.discard(process)
+            if end in self._held:
+                self._held.remove(end)
+                os.close(end)
 
     def end(self) -> None:
-        """End every box, now and from now on; a box ends with the process that started it."""
-        with self._lock:
-            self._ended = True
-            for process in self._running:
-                process.kill()
+        """End every box, now and from now on."""
+        self._ended = True
+        for end in list(self._held):
+            self.release(end)
 
 
 @dataclass(frozen=True)
@@ -82,32 +93,33 @@ def run_job(
             "steps": [_in_folder(step, folder) for step in steps],
         }
         seconds = GRACE + sum(step["wall"] for step in steps)
-        return _converse(layer, json.dumps(job), seconds, boxes or Boxes())
+        return _converse(layer, job, seconds, boxes or Boxes())
 
 
-def _converse(layer: Layer, job: str, seconds: float, boxes: Boxes) -> Verdict:
+def _converse(layer: Layer, job: dict[str, Any], seconds: float, boxes: Boxes) -> Verdict:
+    lifeline, other_end = boxes.hold()
     with subprocess.Popen(
         layer.command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
+        pass_fds=[lifeline],
         cwd="/",
         env={},
         text=True,
     ) as process:
-        boxes.add(process)
+        os.close(lifeline)
         try:
-            out, err = process.communicate(job, timeout=seconds)
+            message = json.dumps({**job, "lifeline": lifeline})
+            out, err = process.communicate(message, timeout=seconds)
         except subprocess.TimeoutExpired:
-            process.kill()
+            # the group: the box may not be bound yet to the process that starts it
+            os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
             return Verdict("timed out", detail="the box did not answer in time")
-        except BaseException:
-            process.kill()
-            raise
         finally:
-            boxes.remove(process)
+            boxes.release(other_end)
     try:
         return Verdict(**json.loads(out))
     except (ValueError, TypeError):

@@ -6,6 +6,7 @@ standard output. In a box of its own it is process 1: when it ends, the kernel e
 else in there, and nothing in there can signal it or read its memory.
 
 A job:
+    lifeline the reading end of a pipe whose other end closes when the scorer ends or gives up
     folder   where the program runs
     files    {name: text}, written into the folder
     uid      the user the program runs as, or None for the supervisor's own
@@ -38,10 +39,13 @@ def main():
     job = json.load(sys.stdin)
     alone = os.getpid() == 1
     harden(alone)
+    # a low number, so that a program's closerange() reaches it
+    lifeline = os.dup(job["lifeline"])
+    os.close(job["lifeline"])
     prepare(job)
     verdict = {}
     for number, step in enumerate(job["steps"]):
-        verdict = run_step(step, job, alone)
+        verdict = run_step(step, job, alone, lifeline)
         verdict["step"] = number
         if verdict["status"] != "passed":
             break
@@ -76,7 +80,7 @@ def prepare(job):
             os.chown(name, job["uid"], job["uid"])
 
 
-def run_step(step, job, alone):
+def run_step(step, job, alone, lifeline):
     errors, errors_in = os.pipe()
     tokens, tokens_in = os.pipe()
     given, given_in = os.pipe()
@@ -88,12 +92,15 @@ def run_step(step, job, alone):
     feed(given_in, step["stdin"] or "")
     expected = step["token"].encode() if step["token"] else None
     said = {errors: bytearray(), tokens: bytearray()}
-    waiting = {errors, tokens}
+    waiting = {errors, tokens, lifeline}
     deadline = time.monotonic() + step["wall"]
     next_look, spent_before = 0.0, spent_by_children()
     found = ended = None
     while found is None:
         listen(said, waiting, errors, 0.0 if ended else TICK)
+        if lifeline not in waiting:
+            end_all(child, alone)
+            os._exit(1)
         came = expected is not None and bytes(said[tokens]) == expected
         now = time.monotonic()
         if ended:
@@ -176,16 +183,13 @@ def feed(end, text):
 
 def listen(said, waiting, errors, seconds):
     """Take what the pipes hold, so that the program never waits for us; keep the end of it."""
-    if not waiting:
-        time.sleep(min(seconds, 0.002))
-        return
     for end in select.select(list(waiting), [], [], seconds)[0]:
         data = os.read(end, 65536)
         if not data:
             waiting.discard(end)
-        said[end] += data
-        keep = TAIL if end == errors else 256
-        del said[end][:-keep]
+        elif end in said:
+            said[end] += data
+            del said[end][: -TAIL if end == errors else -256]
 
 
 def reap(child):

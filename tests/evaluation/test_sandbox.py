@@ -1,0 +1,313 @@
+"""evaluation.sandbox: what hostile programs can do in each box, and what is left of them."""
+
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from evaluation import programs
+from evaluation.programs import Outcome, Program, Readiness, run_one
+from evaluation.sandbox import box, layers
+from evaluation.sandbox.shown import shown_paths, tool_folder
+from tests.evaluation.hostile import HOSTILE, fill
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the boxes are Linux's")
+
+TOOLS = ("node", "g++")
+# what the official rule lets pass; with strict it does not
+PASSES = {
+    ("leaves early", "js"),
+    ("leaves early", "cpp"),
+    ("patches the harness", "js"),
+    ("patches the harness", "cpp"),
+}
+HARMLESS = {"leaves children", "prints a gigabyte"}
+EXPECTED = {
+    "endless loop": {"timed out"},
+    "sleeper": {"timed out"},
+    # a program that runs into a limit either gives up by itself or is stopped
+    "fork bomb": {"processes", "memory", "timed out", "failed"},
+    "memory hog": {"memory", "failed"},
+    "disk filler": {"disk", "failed"},
+}
+
+
+@dataclass
+class Host:
+    """This machine, as a hostile program would find it, and what it did to it."""
+
+    folders: list[str]
+    secret: Path
+    word: str
+    mark: str
+    port: int
+    visits: list[object] = field(default_factory=list)
+    outcomes: dict[tuple[str, str, bool], Outcome] = field(default_factory=dict)
+    left_running: list[int] = field(default_factory=list)
+    left_behind: list[str] = field(default_factory=list)
+
+    def program(self, name: str, language: str, strict: bool = False) -> Program:
+        code = fill(
+            HOSTILE[name][language],
+            secret=self.secret,
+            word=self.word,
+            port=self.port,
+            mark=self.mark,
+            folders=self.folders,
+        )
+        return Program(language, code, strict)  # type: ignore[arg-type]
+
+
+def boxed_processes() -> set[int]:
+    """Processes of this machine that are in a process namespace below ours, or run as a program's
+    own user."""
+    ours = set(range(50000, 60000)) if os.geteuid() == 0 else set()
+    found = set()
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            status = Path(f"/proc/{pid}/status").read_text()
+        except OSError:
+            continue
+        lines = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
+        if len(lines["NSpid"].split()) > 1 or int(lines["Uid"].split()[0]) in ours:
+            found.add(int(pid))
+    return found
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory):
+    home = tmp_path_factory.mktemp("home")
+    word = secrets.token_hex(8)
+    (home / "secret").write_text(word)
+    with socket.create_server(("127.0.0.1", 0)) as listener, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FLOWERTUNE_TEST_SECRET", word)
+        patch.setenv("HOME", str(home))
+        folders = [str(home), "/tmp", "/var/tmp", "/dev/shm", "/", os.getcwd(), sys.prefix, "/usr"]
+        facts = Host(folders, home / "secret", word, f"mark-{word}", listener.getsockname()[1])
+        threading.Thread(target=answer, args=(listener, facts.visits), daemon=True).start()
+        yield facts
+        for folder in folders:
+            Path(folder, facts.mark).unlink(missing_ok=True)
+
+
+def answer(listener, visits):
+    while True:
+        try:
+            visits.append(listener.accept())
+        except OSError:
+            return
+
+
+@pytest.fixture(scope="module")
+def short_limits():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(programs, "PYTHON_SECONDS", 2)
+        patch.setattr(programs, "JS_SECONDS", 2)
+        patch.setattr(programs, "CPP_SECONDS", 2)
+        patch.setattr(box, "MEMORY", 400 * 2**20)
+        patch.setattr(box, "DISK", 40 * 2**20)
+        yield
+
+
+def tools():
+    missing = [name for name in TOOLS if shutil.which(name) is None]
+    assert not missing, f"these tests need {' and '.join(missing)} on PATH"
+    return {"js": str(shutil.which("node")), "cpp": str(shutil.which("g++"))}
+
+
+def works(build):
+    layer = build(TOOLS)
+    return (
+        layer is not None and run_one(Program("python", "assert True"), Readiness(layer, {})).passed
+    )
+
+
+@pytest.fixture(scope="module", params=["bubblewrap", "namespaces"])
+def contained(request, host, short_limits):
+    """All hostile programs, run two at a time in one kind of box."""
+    build = getattr(layers, request.param)
+    try:
+        available = works(build)
+    except programs.EvaluationError:
+        available = False
+    if not available:
+        pytest.skip(f"no {request.param} here")
+    ready = Readiness(build(TOOLS), tools())
+    keys = [
+        (name, language, strict)
+        for name, versions in HOSTILE.items()
+        for language in versions
+        for strict in ([False, True] if (name, language) in PASSES else [False])
+    ]
+    before = boxed_processes()
+    host.visits.clear()
+    with ThreadPoolExecutor(2) as pool:
+        jobs = [
+            pool.submit(run_one, host.program(*key), ready, number % 2)
+            for number, key in enumerate(keys)
+        ]
+        host.outcomes = dict(zip(keys, [job.result() for job in jobs], strict=True))
+    host.left_running = sorted(boxed_processes() - before)
+    host.left_behind = [path for path in host.folders if Path(path, host.mark).exists()]
+    return host
+
+
+def test_every_attack_fails(contained):
+    assert len(contained.outcomes) >= 13 * 3
+    passed = {key for key, outcome in contained.outcomes.items() if outcome.passed}
+    let_pass = {(*key, False) for key in PASSES}
+    assert {key for key in passed if key[0] not in HARMLESS} == let_pass
+    assert {key for key in contained.outcomes if key[0] in HARMLESS} <= passed
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_the_limit_that_stopped_it_is_named(contained, name):
+    for language in HOSTILE[name]:
+        outcome = contained.outcomes[name, language, False]
+        assert outcome.status in EXPECTED[name], (language, outcome)
+
+
+def test_leaving_early_is_called_so(contained):
+    for language, strict in (("python", False), ("js", True), ("cpp", True)):
+        assert contained.outcomes["leaves early", language, strict].status == "left early"
+
+
+def test_nothing_is_left_running(contained):
+    assert contained.left_running == []
+
+
+def test_nothing_is_left_behind_and_nothing_was_reached(contained):
+    assert contained.left_behind == []
+    assert contained.visits == []
+
+
+def test_what_is_said_of_a_gigabyte_is_short(contained):
+    for language in ("python", "js", "cpp"):
+        assert len(contained.outcomes["prints a gigabyte", language, False].detail) <= 500
+
+
+@pytest.mark.parametrize("language", ["python", "js", "cpp"])
+def test_without_a_box_the_same_attacks_work(host, short_limits, language):
+    """The control: these programs fail in a box because of the box."""
+    ready = Readiness(layers.unsandboxed(), tools())
+    host.visits.clear()
+    assert run_one(host.program("reads home and environment", language), ready).passed
+    assert run_one(host.program("network", language), ready).passed
+    assert len(host.visits) == 1
+    home = [str(host.secret.parent)]
+    host.folders, before = home, host.folders
+    try:
+        assert not run_one(host.program("writes outside", language), ready).passed
+    finally:
+        host.folders = before
+    mark = host.secret.parent / host.mark
+    assert mark.exists()
+    mark.unlink()
+
+
+def test_without_a_box_limits_hold_and_nothing_stays(host, short_limits):
+    ready = Readiness(layers.unsandboxed(), tools())
+    before = set(filter(str.isdigit, os.listdir("/proc")))
+    for name, status in {
+        "endless loop": "timed out",
+        "memory hog": "memory",
+        "leaves children": "passed",
+    }.items():
+        assert run_one(host.program(name, "python"), ready).status == status
+    sleepers = []
+    for pid in set(filter(str.isdigit, os.listdir("/proc"))) - before:
+        try:
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        except OSError:
+            continue
+        if b"Runs one Python program" in command:
+            sleepers.append(pid)
+    assert sleepers == []
+
+
+def test_some_box_works_here():
+    """Where this fails, model-written code cannot be scored safely: CI has to provide a box."""
+    assert programs.check(()).layer.private
+
+
+def test_all_boxes_can_be_ended_at_once():
+    boxes = box.Boxes()
+    ready = programs.check(())
+    before = boxed_processes()
+    with ThreadPoolExecutor(1) as pool:
+        job = pool.submit(run_one, Program("python", "while True: pass"), ready, 0, boxes)
+        assert wait_until(lambda: boxed_processes() - before)
+        boxes.end()
+        with pytest.raises(programs.EvaluationError, match="broke down"):
+            job.result(timeout=5)
+    assert wait_until(lambda: not boxed_processes() - before)
+
+
+def test_a_box_ends_with_the_process_that_started_it():
+    code = (
+        "from evaluation.programs import Program, run_all\n"
+        "run_all([Program('python', 'import time; time.sleep(1000)')])"
+    )
+    before = boxed_processes()
+    scorer = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[2])
+    try:
+        # the trial of the box comes first and is soon over
+        assert wait_until(lambda: asleep(boxed_processes() - before))
+    finally:
+        scorer.kill()
+        scorer.wait()
+    assert wait_until(lambda: not boxed_processes() - before, seconds=4)
+
+
+def asleep(pids):
+    """Whether a Python program in a box sleeps."""
+    for pid in pids:
+        try:
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
+            state = Path(f"/proc/{pid}/wchan").read_text()
+        except OSError:
+            continue
+        if b"Runs one Python program" in command and "nanosleep" in state:
+            return True
+    return False
+
+
+def wait_until(condition, seconds=20.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def test_only_tools_and_libraries_are_shown(tmp_path, monkeypatch):
+    shown = shown_paths(TOOLS)
+    assert "/usr" in shown.binds
+    homes = {str(Path.home()), *map(str, Path.home().parents), "/home", "/etc", "/var", "/tmp"}
+    assert homes.isdisjoint(shown.binds)
+    assert all(Path(path).exists() for path in shown.binds)
+
+
+@pytest.mark.parametrize(
+    ("program", "shown"),
+    [
+        ("/opt/node/bin/node", "/opt/node"),
+        ("/home/me/.nvm/v20/bin/node", "/home/me/.nvm/v20"),
+        ("/home/me/bin/node", "/home/me/bin/node"),
+        ("/home/me/node", "/home/me/node"),
+        ("/home/bin/node", "/home/bin/node"),
+        ("/opt/tools/node", "/opt/tools"),
+    ],
+)
+def test_a_tool_is_shown_with_its_installation_but_never_a_home(program, shown):
+    assert tool_folder(Path(program), Path("/home/me")) == Path(shown)
