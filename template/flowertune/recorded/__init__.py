@@ -1,0 +1,1 @@
+"""Read back what a run wrote about itself."""
