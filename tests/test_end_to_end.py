@@ -1,8 +1,12 @@
 """The commands of the README, typed for real: 50 SuperNodes, a tiny model, two rounds."""
 
+import contextlib
+import hashlib
 import json
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.flower import ROOT, make_shell
@@ -67,7 +71,16 @@ def test_training_says_each_round_in_one_line_and_where_the_results_are(log, run
 
 
 def test_the_checkpoints_manifest_says_how_it_was_made(run, model):
-    assert {p.name for p in run.iterdir()} == {"peft_1", "peft_2", "loss.png", "rounds.jsonl"}
+    assert {p.name for p in run.iterdir()} == {
+        "peft_1",
+        "peft_2",
+        "state",
+        "loss.png",
+        "rounds.jsonl",
+        "ledger.jsonl",
+        "run.json",
+        ".lock",
+    }
     manifest = json.loads((run / "peft_2" / "manifest.json").read_text())
     assert manifest["supernodes"] == manifest["partitions"] == 50
     assert manifest["official"] is False
@@ -108,3 +121,58 @@ def test_when_every_client_fails_the_run_fails_with_the_first_clients_sentence(
     log = shell.type(f'flwr run . --stream --run-config "{config}"', app)
     assert "all 5 clients of round 1 failed" in last_line(log)
     assert "7" in last_line(log) and "50" in last_line(log)
+
+
+def weights_sha(run: Path) -> str:
+    return hashlib.sha256((run / "peft_4" / "adapter_model.safetensors").read_bytes()).hexdigest()
+
+
+def simulation_of(shell) -> psutil.Process | None:
+    """The process that runs server and clients, found by this test's port."""
+    port = shell.env["FLWR_LOCAL_SUPERLINK_HTTP_API_PORT"]
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or []
+        if any(word.endswith("flwr-simulation") for word in words) and any(
+            word.endswith(f":{port}") for word in words
+        ):
+            return process
+    return None
+
+
+def wait_for(condition, seconds: float = 180):
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
+    return found
+
+
+def kill_whole(process: psutil.Process) -> None:
+    """SIGKILL a process and everything it started."""
+    family = [process, *process.children(recursive=True)]
+    for member in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            member.kill()
+    psutil.wait_procs(family, timeout=30)
+
+
+@pytest.mark.slow
+def test_a_run_killed_three_times_goes_on_to_the_same_bits(shell, app, model, run):
+    config = f"model.name='{model}' {SMALL} ".replace("num-server-rounds=2", "num-server-rounds=4")
+    before = set((app / "results").iterdir())
+    shell.type(f'flwr run . --stream --run-config "{config}"', app)
+    (whole,) = set((app / "results").iterdir()) - before
+
+    before = set((app / "results").iterdir())
+    resume, killed = "", None
+    for done in (1, 2, 3):
+        shell.type(f'flwr run . --run-config "{config} {resume}"', app)
+        if killed is None:
+            (killed,) = wait_for(lambda: set((app / "results").iterdir()) - before)
+        wait_for((killed / "state" / f"round_{done}").is_dir)
+        kill_whole(wait_for(lambda: simulation_of(shell)))
+        resume = f"resume-from='{killed}'"
+    log = shell.type(f'flwr run . --stream --run-config "{config} {resume}"', app)
+    assert "going on after round" in log
+    assert weights_sha(killed) == weights_sha(whole)
+    assert (killed / "rounds.jsonl").read_text().count("\n") == 4

@@ -82,8 +82,12 @@ def test_the_ledger_counts_tensors_and_not_errors():
     assert 1024**2 <= size < 1024**2 + 200
     failed = Message(Error(0, "x"), reply_to=question(1))
     ledger = Ledger(budget_mib=3)
-    ledger.count_sent([message, message])
-    ledger.count_received([message, failed])
+    ledger.count_sent(1, [message, message], {1: 30})
+    ledger.count_received(1, [message, failed], {1: 30})
+    assert ledger.entries[0] == {
+        "round": 1, "partition": 30, "direction": "sent", "bytes": size,
+    }  # fmt: skip
+    assert [entry["bytes"] for entry in ledger.entries] == [size, size, size, 0]
     assert (ledger.sent, ledger.received) == (2 * size, size)
     assert ledger.over_budget
     assert ledger.summary()["total-mib"] == pytest.approx(3, abs=0.001)

@@ -1,7 +1,8 @@
 """The ledger: bytes of tensors sent and received, held against the budget."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from flwr.app import Message
 
@@ -18,19 +19,52 @@ def tensor_bytes(message: Message) -> int:
 
 @dataclass
 class Ledger:
-    """What a run has communicated, in bytes, by direction (the server's view)."""
+    """What a run has communicated, message by message (the server's view).
+
+    ``entries`` holds one line a message: round, partition, direction ("sent" or "received") and
+    bytes. Messages of a round that was done twice are in it twice, and failed replies with 0.
+    """
 
     budget_mib: int
-    sent: int = 0
-    received: int = 0
+    entries: list[dict[str, Any]] = field(default_factory=list)
 
-    def count_sent(self, messages: Iterable[Message]) -> None:
-        """Add messages on their way to clients."""
-        self.sent += sum(map(tensor_bytes, messages))
+    def count_sent(
+        self, server_round: int, messages: Iterable[Message], partitions: Mapping[int, int]
+    ) -> None:
+        """Enter messages on their way; ``partitions`` gives each node's partition."""
+        for message in messages:
+            node = message.metadata.dst_node_id
+            self._enter(server_round, partitions.get(node), "sent", message)
 
-    def count_received(self, replies: Iterable[Message]) -> None:
-        """Add replies that arrived."""
-        self.received += sum(map(tensor_bytes, replies))
+    def count_received(
+        self, server_round: int, replies: Iterable[Message], partitions: Mapping[int, int]
+    ) -> None:
+        """Enter replies that arrived, whether or not they count."""
+        for reply in replies:
+            node = reply.metadata.src_node_id
+            self._enter(server_round, partitions.get(node), "received", reply)
+
+    def _enter(
+        self, server_round: int, partition: int | None, direction: str, message: Message
+    ) -> None:
+        self.entries.append(
+            {
+                "round": server_round,
+                "partition": partition,
+                "direction": direction,
+                "bytes": tensor_bytes(message),
+            }
+        )
+
+    @property
+    def sent(self) -> int:
+        """Bytes sent so far."""
+        return sum(e["bytes"] for e in self.entries if e["direction"] == "sent")
+
+    @property
+    def received(self) -> int:
+        """Bytes received so far."""
+        return sum(e["bytes"] for e in self.entries if e["direction"] == "received")
 
     @property
     def mib(self) -> float:

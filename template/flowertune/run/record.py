@@ -1,4 +1,4 @@
-"""What a run writes about itself for people and tools: run.json and rounds.jsonl."""
+"""What a run writes about itself for people and tools."""
 
 import json
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from typing import Any
 
 from flowertune.connection.files import write_atomically
 
-RUN, ROUNDS = "run.json", "rounds.jsonl"
+RUN, ROUNDS, LEDGER = "run.json", "rounds.jsonl", "ledger.jsonl"
 
 
 def now() -> str:
@@ -21,6 +21,6 @@ def write_run(folder: Path, body: Mapping[str, Any]) -> None:
     write_atomically(folder / RUN, json.dumps(dict(body), indent=2, sort_keys=True) + "\n")
 
 
-def write_rounds(folder: Path, lines: list[dict[str, Any]]) -> None:
-    """Write rounds.jsonl anew, whole, one line for each round."""
-    write_atomically(folder / ROUNDS, "".join(json.dumps(line) + "\n" for line in lines))
+def write_lines(path: Path, lines: list[dict[str, Any]]) -> None:
+    """Write a JSONL file anew, whole."""
+    write_atomically(path, "".join(json.dumps(line) + "\n" for line in lines))

@@ -83,11 +83,11 @@ class Session:
         if self.cfg["resume-from"] != ANEW:
             done, adapter, kept, body = load_state(self.folder)
             check_same(body["settings"], self.cfg)
-            self.ledger.sent, self.ledger.received = body["sent-bytes"], body["received-bytes"]
+            self.ledger.entries = body["ledger"]
             self.rounds_done, self.started = body["rounds"], body["started"]
             if load := getattr(strategy, "load_state_dict", None):
                 load(kept)
-            record.write_rounds(self.folder, self.rounds_done)
+            self._write_lines()
             log(INFO, "going on after round %d of %s", done, self.folder)
         self._write_run("running")
         return ArrayRecord(adapter)
@@ -121,7 +121,7 @@ class Session:
         messages = list(messages)
         self.learning_rate = messages[0].content.config_records["config"].get("learning-rate")
         for attempt in (1, 2):
-            good, reasons = self._exchange_once(messages)
+            good, reasons = self._exchange_once(server_round, messages)
             self.answered, self.failed = len(good), len(messages) - len(good)
             self.partitions = [partition_of(reply) for reply in good]
             self.tokens = sum(tokens_of(reply) for reply in good)
@@ -137,7 +137,9 @@ class Session:
                 log(WARNING, "round %d is done once more: no reply counts", server_round)
         raise too_few(server_round, len(good), len(messages), self.cfg, list(reasons.values()))
 
-    def _exchange_once(self, messages: list[Message]) -> tuple[list[Message], dict[str, str]]:
+    def _exchange_once(
+        self, server_round: int, messages: list[Message]
+    ) -> tuple[list[Message], dict[str, str]]:
         base = messages[0].content.array_records["arrays"].to_torch_state_dict()
         packed = pack(base, self.cfg["train.transport"])
         partitions = {node: partition for partition, node in self.roll.nodes.items()}
@@ -147,10 +149,10 @@ class Session:
             content.config_records["config"]["state-key"] = self.run_key
             target = message.metadata
             outgoing.append(Message(content, target.dst_node_id, target.message_type))
-        self.ledger.count_sent(outgoing)
+        self.ledger.count_sent(server_round, outgoing, partitions)
         wait = self.cfg["strategy.timeout"]
         replies = list(self.grid.send_and_receive(outgoing, timeout=wait))
-        self.ledger.count_received(replies)
+        self.ledger.count_received(server_round, replies, partitions)
 
         wanted = dtypes_of(outgoing[0])
         silent = {m.metadata.dst_node_id for m in messages}
@@ -211,12 +213,19 @@ class Session:
         body = {
             "settings": self.cfg,
             "started": self.started,
-            "sent-bytes": self.ledger.sent,
-            "received-bytes": self.ledger.received,
+            "ledger": self.ledger.entries,
             "rounds": self.rounds_done,
         }
         save_state(self.folder, server_round, tensors, state_of(), body)
-        record.write_rounds(self.folder, self.rounds_done)
+        self._write_lines()
+
+    def _write_lines(self) -> None:
+        record.write_lines(self.folder / record.ROUNDS, self.rounds_done)
+        # The order of arrival is chance; the ledger of two equal runs is equal.
+        entries = sorted(
+            self.ledger.entries, key=lambda e: (e["round"], e["direction"], str(e["partition"]))
+        )
+        record.write_lines(self.folder / record.LEDGER, entries)
 
     def _checkpoint(self, server_round: int, tensors: dict[str, torch.Tensor]) -> None:
         path = self.folder / f"peft_{server_round}"
