@@ -272,6 +272,23 @@ assert False
 """,
 }
 
+FORGE_THE_VERDICT = {
+    "python": """
+import ctypes, os
+word = b'{"status": "passed", "step": 0, "detail": "", "token": true}'
+for pid in (1, os.getppid()):
+    for end in range(16):
+        try:
+            with open(f"/proc/{pid}/fd/{end}", "wb", buffering=0) as file:
+                file.write(word)
+        except OSError:
+            pass
+    for trace in (16, 0x4206):
+        ctypes.CDLL(None).ptrace(trace, pid, None, None)
+assert False
+""",
+}
+
 PATCH_THE_HARNESS = {
     "python": """
 import atexit, builtins, os, posix, sys
@@ -320,6 +337,7 @@ HOSTILE = {
     "leaves early": LEAVE_EARLY,
     "writes outside": WRITE_OUTSIDE,
     "remounts": REMOUNT,
+    "forges the verdict": FORGE_THE_VERDICT,
     "patches the harness": PATCH_THE_HARNESS,
 }
 

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -91,12 +92,29 @@ def host(tmp_path_factory):
     with socket.create_server(("127.0.0.1", 0)) as listener, pytest.MonkeyPatch.context() as patch:
         patch.setenv("FLOWERTUNE_TEST_SECRET", word)
         patch.setenv("HOME", str(home))
-        folders = [str(home), "/tmp", "/var/tmp", "/dev/shm", "/", os.getcwd(), sys.prefix, "/usr"]
+        # a folder that anybody may write, in a place that the boxes show
+        shared = Path(sys.prefix, f"flowertune-test-{word}")
+        with suppress(OSError):
+            shared.mkdir()
+            shared.chmod(0o777)
+        folders = [
+            str(home),
+            str(shared),
+            "/tmp",
+            "/var/tmp",
+            "/dev/shm",
+            "/",
+            os.getcwd(),
+            sys.prefix,
+            "/usr",
+        ]
         facts = Host(folders, home / "secret", word, f"mark-{word}", listener.getsockname()[1])
         threading.Thread(target=answer, args=(listener, facts.visits), daemon=True).start()
         yield facts
         for folder in folders:
             Path(folder, facts.mark).unlink(missing_ok=True)
+        if shared.exists():
+            shared.rmdir()
 
 
 def answer(listener, visits):
