@@ -1,0 +1,144 @@
+"""The command: `python -m challenges.hub serve`."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from challenges.hub.repository import HubError
+
+TOKEN_VARIABLE = "FLOWERTUNE_HUB_TOKEN"
+_DESCRIPTION = """\
+Serve the template's challenges to `flwr new`, from every release (tag) of the template.
+
+A participant then types
+  FLWR_SUPERGRID_API_URL=http://127.0.0.1:8700/v1 flwr new @flowertune/finance
+and gets the app that `copier copy` would have made. The page at the address itself lists the
+challenges, their rules and the commands; /health answers whether the hub is well.
+"""
+_EPILOG = """\
+examples:
+  python -m challenges.hub serve
+      this checkout's releases, on this machine only
+  python -m challenges.hub serve --template https://example.org/template.git
+      a repository's releases; new ones are fetched every five minutes
+  python -m challenges.hub serve --host 0.0.0.0 --public-url https://example.org/template.git \\
+      --tls-cert hub.pem --tls-key hub.key
+      for others; their `copier update` goes to the public address
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    made = argparse.ArgumentParser(prog="python -m challenges.hub")
+    commands = made.add_subparsers(dest="command", required=True)
+    serve = commands.add_parser(
+        "serve",
+        help="run the hub",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+    )
+    serve.add_argument(
+        "--template",
+        metavar="PATH_OR_URL",
+        default=str(Path(__file__).resolve().parent.parent.parent),
+        help="the template's git repository (default: the checkout this command runs from)",
+    )
+    serve.add_argument(
+        "--public-url",
+        metavar="URL",
+        help="the template's address for participants, written into the apps for `copier update` "
+        "(default: what --template says)",
+    )
+    serve.add_argument("--host", default="127.0.0.1", help="where to listen (default: %(default)s)")
+    serve.add_argument("--port", type=int, default=8700, help="(default: %(default)s)")
+    serve.add_argument(
+        "--tls-cert", type=Path, metavar="FILE", help="serve HTTPS: certificate chain"
+    )
+    serve.add_argument("--tls-key", type=Path, metavar="FILE", help="serve HTTPS: private key")
+    serve.add_argument(
+        "--proxy",
+        metavar="ADDRESSES",
+        help="proxies, with commas between, whose X-Forwarded-For and X-Forwarded-Proto are "
+        "believed (default: none)",
+    )
+    serve.add_argument(
+        "--rate",
+        type=float,
+        default=600,
+        metavar="N",
+        help="requests a minute from one address, 0 for no limit (default: %(default)g)",
+    )
+    serve.add_argument(
+        "--workers", type=int, default=2, metavar="N", help="processes that render (default: 2)"
+    )
+    serve.add_argument(
+        "--inbox",
+        type=Path,
+        metavar="DIR",
+        help="take what `flwr app publish` sends, and keep it there; uploaders show the token in "
+        f"the environment variable {TOKEN_VARIABLE} (default: no uploads)",
+    )
+    return made
+
+
+def problems(arguments: argparse.Namespace) -> list[str]:
+    """What is wrong with the options, one sentence each."""
+    found = []
+    if not 0 < arguments.port < 65536:
+        found.append(f"--port is {arguments.port}; use 1 to 65535.")
+    if arguments.rate < 0:
+        found.append(f"--rate is {arguments.rate:g}; use 0 or more.")
+    if arguments.workers < 1:
+        found.append(f"--workers is {arguments.workers}; use at least 1.")
+    if (arguments.tls_cert is None) != (arguments.tls_key is None):
+        found.append("--tls-cert and --tls-key go together.")
+    for name in ("tls_cert", "tls_key"):
+        path = getattr(arguments, name)
+        if path is not None and not path.is_file():
+            found.append(f"--{name.replace('_', '-')} is {path}; there is no such file.")
+    if arguments.inbox is not None and not os.environ.get(TOKEN_VARIABLE):
+        found.append(f"--inbox needs a token in the environment variable {TOKEN_VARIABLE}.")
+    return found
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    arguments = parser().parse_args(argv)
+    if found := problems(arguments):
+        print("\n".join(f"error: {problem}" for problem in found), file=sys.stderr)
+        return 2
+    try:
+        from challenges.hub.server import Settings, serve
+    except ImportError as error:
+        print(
+            f"error: {error.name} is not installed; the hub needs the extra packages of "
+            "`pip install 'flowertune-template[hub]'`.",
+            file=sys.stderr,
+        )
+        return 1
+    settings = Settings(
+        template=arguments.template,
+        host=arguments.host,
+        port=arguments.port,
+        public_url=arguments.public_url,
+        tls_cert=arguments.tls_cert,
+        tls_key=arguments.tls_key,
+        proxy=arguments.proxy,
+        rate=arguments.rate,
+        workers=arguments.workers,
+        inbox=arguments.inbox,
+        token=os.environ.get(TOKEN_VARIABLE),
+    )
+    try:
+        serve(settings)
+    except HubError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

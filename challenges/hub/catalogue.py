@@ -1,0 +1,95 @@
+"""Which apps a release holds: app id -> what Copier is to be answered."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from challenges.hub.repository import Release, TemplateRepository
+
+ACCOUNT = "flowertune"
+OFFICIAL_ACCOUNT = "flwrlabs"
+
+
+@dataclass(frozen=True)
+class App:
+    """One app of a release. `answers` are Copier's; `listed` apps are those `flwr new` offers."""
+
+    app_id: str
+    challenge: str
+    rules: str
+    listed: bool
+
+    @property
+    def account(self) -> str:
+        """The part of the app id between @ and the slash."""
+        return self.app_id[1:].split("/")[0]
+
+    @property
+    def name(self) -> str:
+        """The part of the app id after the slash; the folder that `flwr new` makes."""
+        return self.app_id.split("/")[1]
+
+    @property
+    def answers(self) -> dict[str, str]:
+        """What `copier copy --data` would be given."""
+        return {"challenge": self.challenge, "rules": self.rules}
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """What one release holds.
+
+    Attributes
+    ----------
+    facts : Mapping[str, Any]
+        Challenge -> content of its YAML file, in the order of the template's question.
+    rule_sets : Mapping[str, Any]
+        Content of rules.yml.
+    apps : Mapping[str, App]
+        App id -> app.
+    """
+
+    release: Release
+    facts: Mapping[str, Any]
+    rule_sets: Mapping[str, Any]
+    apps: Mapping[str, App]
+
+
+def read_catalogue(repository: TemplateRepository, release: Release) -> Catalogue:
+    """Read a release's challenges and rules out of git.
+
+    Raises
+    ------
+    HubError
+        If the release has no copier.yml or lacks a file of a challenge it offers.
+    """
+    questions = yaml.safe_load(repository.read(release, "copier.yml"))
+    names = questions["challenge"]["choices"]
+    facts = {
+        name: yaml.safe_load(repository.read(release, f"challenges/{name}.yml")) for name in names
+    }
+    rule_sets = yaml.safe_load(repository.read(release, "challenges/rules.yml"))
+    apps = list_apps(facts, list(rule_sets), questions["rules"]["default"])
+    return Catalogue(release, facts, rule_sets, apps)
+
+
+def list_apps(facts: Mapping[str, Any], rule_sets: list[str], default_rules: str) -> dict[str, App]:
+    """App id -> app: every challenge by its own name, by its official one, and under other rules.
+
+    >>> list(list_apps({"law": {"official": "flowertune-llm-law"}}, ["a", "b.c"], "a"))
+    ['@flowertune/law', '@flwrlabs/flowertune-llm-law', '@flowertune/law-b-c']
+    """
+    apps = []
+    for name, fact in facts.items():
+        apps.append(App(f"@{ACCOUNT}/{name}", name, default_rules, listed=True))
+        if fact.get("official"):
+            official = f"@{OFFICIAL_ACCOUNT}/{fact['official']}"
+            apps.append(App(official, name, default_rules, listed=False))
+        for rules in rule_sets:
+            if rules != default_rules:
+                slug = re.sub(r"[^A-Za-z0-9]+", "-", rules)
+                apps.append(App(f"@{ACCOUNT}/{name}-{slug}", name, rules, listed=False))
+    return {app.app_id: app for app in apps}

@@ -1,0 +1,57 @@
+"""The page a person sees: the challenges, their rules, and the exact commands."""
+
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+
+from challenges.hub.catalogue import Catalogue
+
+_HERE = files(__name__.rpartition(".")[0])
+
+
+@cache
+def style() -> str:
+    """The page's style sheet."""
+    return (_HERE / "style.css").read_text(encoding="utf-8")
+
+
+@cache
+def _template() -> Any:
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.from_string((_HERE / "index.html").read_text(encoding="utf-8"))
+
+
+def render(catalogue: Catalogue, versions: list[str], address: str, source: str) -> str:
+    """The page of a release, as HTML.
+
+    Parameters
+    ----------
+    catalogue : Catalogue
+        The newest release's.
+    versions : list[str]
+        All releases, the newest first.
+    address : str
+        The hub's, as the reader wrote it.
+    source : str
+        The template's address for `copier copy`.
+    """
+    challenges = [
+        {
+            "name": name,
+            "facts": facts,
+            "apps": [app for app in catalogue.apps.values() if app.challenge == name],
+        }
+        for name, facts in catalogue.facts.items()
+    ]
+    return _template().render(
+        challenges=challenges,
+        rule_sets=catalogue.rule_sets,
+        version=catalogue.release.version,
+        versions=versions,
+        address=address,
+        source=source,
+    )

@@ -1,0 +1,98 @@
+"""Render an app and pack it; runs in a worker process, for Copier and flwr block and are slow."""
+
+import io
+import re
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import yaml
+
+_ZIP_DATE = (2024, 10, 1, 0, 0, 0)  # the date flwr gives to the files of its bundles
+_ANSWERS_FILE = ".copier-answers.yml"
+
+Kind = Literal["zip", "fab"]
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be rendered and packed.
+
+    Attributes
+    ----------
+    template : str
+        The template's checkout.
+    tag : str
+        The release.
+    answers : tuple[tuple[str, str], ...]
+        Copier's answers, as pairs, so that an order can be a key.
+    name : str
+        The app's name, and its folder's.
+    account : str
+        Who a bundle says has published it.
+    source : str
+        What the app records as its template.
+    kind : Kind
+        A zip for `flwr new`, or a Flower App Bundle for `flwr run @account/app`.
+    """
+
+    template: str
+    tag: str
+    answers: tuple[tuple[str, str], ...]
+    name: str
+    account: str
+    source: str
+    kind: Kind
+
+
+def pack(order: Order) -> bytes:
+    """Render an app and return it as a zip or as a bundle."""
+    answers = dict(order.answers)
+    if order.kind == "fab":
+        # A SuperLink runs a bundle only if it names itself as it was asked for.
+        answers |= {"project_name": order.name, "publisher": order.account}
+    with tempfile.TemporaryDirectory(prefix="flowertune-hub-") as scratch:
+        folder = Path(scratch) / order.name
+        render(order.template, order.tag, answers, folder)
+        record_source(folder / _ANSWERS_FILE, order.source)
+        if order.kind == "fab":
+            from flwr.cli.build import build_fab_from_disk
+
+            return build_fab_from_disk(folder)
+        return zip_folder(folder)
+
+
+def render(template: str, tag: str, answers: Mapping[str, str], folder: Path) -> None:
+    """Do what `copier copy --defaults --vcs-ref TAG` does."""
+    import copier
+
+    copier.run_copy(template, folder, data=dict(answers), vcs_ref=tag, defaults=True, quiet=True)
+
+
+def record_source(answers_file: Path, source: str) -> None:
+    """Let an app's answers file name `source` as the template, for `copier update`."""
+    line = yaml.safe_dump({"_src_path": source}, width=10_000).strip()
+    text = answers_file.read_text("utf-8")
+    answers_file.write_text(re.sub(r"(?m)^_src_path: .*$", lambda _: line, text), "utf-8")
+
+
+def zip_folder(folder: Path) -> bytes:
+    """A zip with one folder in it; the same files give the same bytes."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                entry = zipfile.ZipInfo(path.relative_to(folder.parent).as_posix(), _ZIP_DATE)
+                entry.compress_type = zipfile.ZIP_DEFLATED
+                entry.external_attr = (path.stat().st_mode & 0o777) << 16
+                archive.writestr(entry, path.read_bytes())
+    return buffer.getvalue()
+
+
+def warm_up() -> None:
+    """Import what `pack` needs, so that the first order does not wait for it."""
+    import copier  # noqa: F401
+    import flwr.cli.build  # noqa: F401

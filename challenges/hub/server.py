@@ -1,0 +1,154 @@
+"""Start the hub and stop it: the web server, its worker processes, its log."""
+
+import asyncio
+import contextlib
+import logging
+import multiprocessing
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import h11
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from challenges.hub.api import Hub, max_body, web_app
+from challenges.hub.guards import Guards, JsonLines, RateLimit
+from challenges.hub.inbox import Inbox
+from challenges.hub.rendering import pack, warm_up
+from challenges.hub.repository import open_repository
+from challenges.hub.shelf import Shelf
+
+HEADER_SECONDS = 10
+RENDER_SECONDS = 60
+SHUTDOWN_SECONDS = 10
+SHELF_BYTES = 256 * 1024 * 1024
+CONNECTIONS = 1000
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `serve` was told; see its --help."""
+
+    template: str
+    host: str
+    port: int
+    public_url: str | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    proxy: str | None = None
+    rate: float = 600
+    workers: int = 2
+    fetch_seconds: float = 300
+    inbox: Path | None = None
+    token: str | None = None
+
+
+class PatientProtocol(H11Protocol):
+    """HTTP/1.1 that waits for a request's headers, but not for ever."""
+
+    _waiting: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait."""
+        super().connection_made(transport)
+        self._wait()
+
+    def on_response_complete(self) -> None:
+        """Begin to wait for the next request."""
+        super().on_response_complete()
+        self._wait()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop waiting."""
+        if self._waiting:
+            self._waiting.cancel()
+        super().connection_lost(exc)
+
+    def _wait(self) -> None:
+        if self._waiting:
+            self._waiting.cancel()
+        self._waiting = self.loop.call_later(HEADER_SECONDS, self._give_up)
+
+    def _give_up(self) -> None:
+        if self.conn.their_state is h11.IDLE and not self.transport.is_closing():
+            self.transport.close()
+
+
+def serve(settings: Settings) -> None:
+    """Serve until told to stop (SIGTERM or Ctrl-C); what is being served then is finished first.
+
+    Raises
+    ------
+    HubError
+        If the template cannot be served.
+    """
+    log = log_as_json()
+    with contextlib.ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="flowertune-hub-")))
+        repository = open_repository(settings.template, scratch, settings.fetch_seconds)
+        executor = stack.enter_context(worker_processes(settings.workers))
+        source = settings.public_url or repository.source
+        inbox = Inbox(settings.inbox, settings.token) if settings.inbox and settings.token else None
+        shelf = Shelf(pack, executor, SHELF_BYTES, RENDER_SECONDS)
+        app = web_app(Hub(repository, shelf, source, inbox))
+        config = uvicorn.Config(
+            Guards(app, max_body, RateLimit(settings.rate)),
+            host=settings.host,
+            port=settings.port,
+            http=PatientProtocol,
+            ws="none",
+            ssl_certfile=settings.tls_cert,
+            ssl_keyfile=settings.tls_key,
+            proxy_headers=settings.proxy is not None,
+            forwarded_allow_ips=settings.proxy,
+            limit_concurrency=CONNECTIONS,
+            timeout_keep_alive=5,
+            timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+            h11_max_incomplete_event_size=16 * 1024,
+            server_header=False,
+            log_config=None,
+            access_log=False,
+        )
+        versions = ", ".join(release.version for release in repository.releases())
+        log.info("serving %s, versions %s", settings.template, versions)
+        # uvicorn raises the signal again once it has shut down; by then it has done its work.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: None)
+        server = uvicorn.Server(config)
+        server.run()
+        log.info("stopped")
+    if not server.started:
+        sys.exit(1)
+
+
+@contextlib.contextmanager
+def worker_processes(number: int) -> Iterator[ProcessPoolExecutor]:
+    """Processes that render; what they are at is dropped at the end."""
+    # Not forked: the server's threads and sockets are no business of theirs.
+    executor = ProcessPoolExecutor(number, multiprocessing.get_context("spawn"), ignore_signals)
+    try:
+        for _ in range(number):
+            executor.submit(warm_up)
+        yield executor
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)
+
+
+def ignore_signals() -> None:
+    """Leave Ctrl-C, which a terminal sends to all processes, to the server."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def log_as_json() -> logging.Logger:
+    """Let all logging go to stdout as JSON, one line a record; returns the hub's logger."""
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(JsonLines())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.INFO)
+    return logging.getLogger("challenges.hub")

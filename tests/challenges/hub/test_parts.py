@@ -1,0 +1,295 @@
+"""The hub's parts on their own: releases, names, the shelf, packing, uploads, the page."""
+
+import asyncio
+import html.parser
+import io
+import tomllib
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import yaml
+from starlette.exceptions import HTTPException
+
+from challenges.hub import __main__ as command
+from challenges.hub import inbox, page, rendering
+from challenges.hub.api import PUBLISH_PATH
+from challenges.hub.catalogue import list_apps, read_catalogue
+from challenges.hub.rendering import Order
+from challenges.hub.repository import HubError, TemplateRepository, open_repository
+from challenges.hub.shelf import Shelf
+from tests.apps import rendered
+from tests.challenges.hub.fakes import Renders, client, small_template
+from tests.templates import clone, contents, git, render
+
+
+def order(name: str, kind: rendering.Kind = "zip", template: str = "t") -> Order:
+    answers = (("challenge", "finance"), ("rules", "50-supernodes"))
+    return Order(template, "v1.0.0", answers, name, "flowertune", "https://example.org/t.git", kind)
+
+
+def test_releases_are_the_tags_that_are_versions(tmp_path: Path) -> None:
+    repository = TemplateRepository(small_template(tmp_path), "unused")
+    releases = repository.releases()
+    assert [(release.version, release.tag) for release in releases] == [
+        ("1.10.0", "1.10.0"),
+        ("1.9.0", "v1.9.0"),
+        ("1.0.0", "v1.0.0"),
+    ]
+    commits = [release.commit for release in releases]
+    assert commits[1] == commits[2] == git(tmp_path, "rev-parse", "v1.0.0").strip()
+
+
+def test_a_remote_template_is_cloned_and_fetched(tmp_path: Path) -> None:
+    remote = small_template(tmp_path / "remote")
+    (tmp_path / "scratch").mkdir()
+    repository = open_repository(remote.as_uri(), tmp_path / "scratch", fetch_seconds=0)
+    assert repository.source == remote.as_uri()
+    assert repository.releases()[0].version == "1.10.0"
+    git(remote, "tag", "v3.0.0")
+    assert repository.releases()[0].version == "3.0.0"
+    remote.rename(tmp_path / "away")
+    assert repository.releases()[0].version == "3.0.0"
+
+
+def test_a_template_without_releases_is_refused(tmp_path: Path) -> None:
+    git(tmp_path, "init", "--quiet")
+    with pytest.raises(HubError, match=r"is no template: it holds no copier.yml \(--template\)"):
+        open_repository(str(tmp_path), tmp_path, 0)
+    (tmp_path / "copier.yml").write_text("a: 1\n")
+    with pytest.raises(HubError, match=r"has no releases to serve; tag one, such as `git tag v1"):
+        open_repository(str(tmp_path), tmp_path, 0)
+    with pytest.raises(HubError, match="git clone failed"):
+        open_repository((tmp_path / "nowhere").as_uri(), tmp_path, 0)
+
+
+def test_every_challenge_of_this_repository_has_its_official_name(tmp_path: Path) -> None:
+    repository = TemplateRepository(clone(tmp_path / "repository"), "unused")
+    catalogue = read_catalogue(repository, repository.releases()[0])
+    for name in ("general-nlp", "finance", "medical", "code"):
+        assert catalogue.apps[f"@flwrlabs/flowertune-llm-{name}"].challenge == name
+        assert catalogue.apps[f"@flowertune/{name}-flower-ai"].rules == "flower.ai"
+    listed = [app.app_id for app in catalogue.apps.values() if app.listed]
+    assert listed == [f"@flowertune/{name}" for name in catalogue.facts]
+    assert all(len(app.name) <= 32 for app in catalogue.apps.values())
+
+
+def test_names_follow_from_the_facts() -> None:
+    apps = list_apps({"law": {"official": None}}, ["a", "b.c"], "a")
+    assert {app_id: app.rules for app_id, app in apps.items()} == {
+        "@flowertune/law": "a",
+        "@flowertune/law-b-c": "b.c",
+    }
+
+
+def test_the_shelf_forgets_what_was_not_asked_for() -> None:
+    async def use() -> list[str]:
+        renders = Renders()
+        with ThreadPoolExecutor(1) as executor:
+            shelf = Shelf(renders, executor, max_bytes=100, seconds=5)
+            for name in ("a", "b", "a", "c", "a", "b"):
+                assert name.encode() in (await shelf.get(order(name))).split(b"/")[1]
+        return [made.name for made in renders.orders]
+
+    # Two fit: c pushes b out, which was used longest ago, and then b pushes c out.
+    assert asyncio.run(use()) == ["a", "b", "c", "b"]
+
+
+def test_a_render_that_failed_is_tried_again() -> None:
+    async def use() -> bytes:
+        attempts = []
+
+        def make(wanted: Order) -> bytes:
+            attempts.append(wanted)
+            if len(attempts) == 1:
+                raise RuntimeError("once")
+            return b"now"
+
+        with ThreadPoolExecutor(1) as executor:
+            shelf = Shelf(make, executor, max_bytes=100, seconds=5)
+            with pytest.raises(RuntimeError, match="once"):
+                await shelf.get(order("a"))
+            return await shelf.get(order("a"))
+
+    assert asyncio.run(use()) == b"now"
+
+
+def test_a_zip_holds_what_copier_makes_but_for_the_source(tmp_path: Path) -> None:
+    repository = clone(tmp_path / "repository", "v1.0.0")
+    packed = rendering.pack(order("my-finance", template=str(repository)))
+    zipfile.ZipFile(io.BytesIO(packed)).extractall(tmp_path / "out")
+    made = dict(contents(tmp_path / "out/my-finance"))
+    fresh = dict(contents(render(tmp_path / "fresh", repository, ref=None, challenge="finance")))
+    answers = yaml.safe_load(made.pop(".copier-answers.yml"))
+    assert answers.pop("_src_path") == "https://example.org/t.git"
+    expected = yaml.safe_load(fresh.pop(".copier-answers.yml"))
+    del expected["_src_path"]
+    assert answers == expected
+    assert made == fresh
+    assert rendering.pack(order("my-finance", template=str(repository))) == packed
+
+
+def test_a_bundle_names_itself_as_it_was_asked_for(tmp_path: Path) -> None:
+    repository = clone(tmp_path / "repository", "v1.0.0")
+    packed = rendering.pack(order("finance-x", "fab", template=str(repository)))
+    with zipfile.ZipFile(io.BytesIO(packed)) as bundle:
+        config = tomllib.loads(bundle.read("pyproject.toml").decode())
+    assert config["project"]["name"] == "finance-x"
+    assert config["tool"]["flwr"]["app"]["publisher"] == "flowertune"
+
+
+@pytest.mark.parametrize("source", ["https://example.org/a: b#c.git", "C:\\x", "'\"", "\\1"])
+def test_any_source_is_recorded_as_it_is(source: str, tmp_path: Path) -> None:
+    answers = tmp_path / "answers.yml"
+    answers.write_text("_commit: v1.0.0\n_src_path: /old\nchallenge: finance\n")
+    rendering.record_source(answers, source)
+    assert yaml.safe_load(answers.read_text()) == {
+        "_commit": "v1.0.0",
+        "_src_path": source,
+        "challenge": "finance",
+    }
+
+
+def upload(**changes: bytes) -> dict[str, bytes]:
+    pyproject = b"""\
+[project]
+name = "my-app"
+description = "An app"
+[tool.flwr.app]
+publisher = "me"
+"""
+    return {"pyproject.toml": pyproject, "pkg/a.py": b"x = 1\n", **changes}
+
+
+def test_a_rendered_app_is_a_valid_upload() -> None:
+    files = dict(contents(rendered("finance")))
+    assert inbox.check_upload(files) == ("flowertune", "flowertune-finance")
+
+
+@pytest.mark.parametrize(
+    ("files", "part"),
+    [
+        (upload(**{"../x.py": b""}), "is no plain relative path"),
+        (upload(**{"/etc/x.py": b""}), "is no plain relative path"),
+        (upload(**{"a/../../x.py": b""}), "is no plain relative path"),
+        (upload(**{"a//x.py": b""}), "is no plain relative path"),
+        (upload(**{"./x.py": b""}), "is no plain relative path"),
+        (upload(**{"a\\x.py": b""}), "is no plain relative path"),
+        (upload(**{"a\0.py": b""}), "is no plain relative path"),
+        (upload(**{"": b""}), "is no plain relative path"),
+        (upload(**{"d/" * 11 + "x.py": b""}), "lies deeper than 10 folders"),
+        (upload(**{"x.sh": b""}), "is of a type that is not taken"),
+        (upload(**{"x.py": b"x" * (1024 * 1024 + 1)}), "has 1,048,577 bytes, over 1,048,576"),
+        (upload(**{"x.py": b"\xff"}), "is not UTF-8"),
+        (upload(**{f"{n}.py": b"x" * 1024 * 1024 for n in range(11)}), "over 10,485,760"),
+        ({"a.py": b""}, "pyproject.toml has to name"),
+        (upload(**{"pyproject.toml": b"["}), "pyproject.toml has to name"),
+        (upload(**{"pyproject.toml": b"tool = 1\n[project]\nname = 1"}), "has to name"),
+        (
+            upload(**{"pyproject.toml": upload()["pyproject.toml"].replace(b"my-", b"../")}),
+            "../app",
+        ),
+        (upload(**{"pyproject.toml": upload()["pyproject.toml"].replace(b'"me', b'"..')}), "'..'"),
+        (
+            upload(**{"pyproject.toml": upload()["pyproject.toml"].replace(b"An", b"A" * 200)}),
+            "200",
+        ),
+    ],
+)
+def test_a_bad_upload_is_refused_in_a_sentence(files: dict[str, bytes], part: str) -> None:
+    with pytest.raises(HTTPException) as refused:
+        inbox.check_upload(files)
+    assert refused.value.status_code == 422
+    assert part in refused.value.detail
+
+
+def test_an_upload_is_kept_whole_and_only_with_the_token(tmp_path: Path) -> None:
+    hub = client(tmp_path / "template", inbox=inbox.Inbox(tmp_path / "kept", "right"))
+    files = [("files", (path, data)) for path, data in upload().items()]
+    for shown in ({}, {"authorization": "Bearer wrong"}, {"authorization": "Bearer é"}):
+        headers = {name.encode(): value.encode() for name, value in shown.items()}
+        assert hub.post(PUBLISH_PATH, files=files, headers=headers).status_code == 401
+    assert not (tmp_path / "kept").exists()
+    right = {"authorization": "Bearer right"}
+    twice = [hub.post(PUBLISH_PATH, files=files, headers=right) for _ in range(2)]
+    assert [answer.status_code for answer in twice] == [201, 201]
+    kept = sorted((tmp_path / "kept/me/my-app").iterdir())
+    assert [contents(folder) for folder in kept] == [upload(), upload()]
+    bad = [*files, ("files", ("../../x.py", b""))]
+    assert hub.post(PUBLISH_PATH, files=bad, headers=right).status_code == 422
+    assert hub.post(PUBLISH_PATH, files=[*files, files[1]], headers=right).status_code == 422
+    assert sorted((tmp_path / "kept/me/my-app").iterdir()) == kept
+    assert not list(tmp_path.rglob("x.py"))
+
+
+class Reader(html.parser.HTMLParser):
+    """Notes tags, ids, links and text of a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: set[str] = set()
+        self.links: list[str] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        if tag not in ("meta", "link"):
+            self.open.append(tag)
+        self.ids |= {found["id"] or ""} if "id" in found else set()
+        self.links += [found["href"] or ""] if "href" in found else []
+        assert tag != "script"
+        assert not [name for name in found if name.startswith("on") or name == "style"]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_the_page_says_what_there_is_without_scripts(tmp_path: Path) -> None:
+    hub = client(tmp_path)
+    answer = hub.get("/")
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    reader = Reader()
+    reader.feed(answer.text)
+    assert reader.open == []
+    assert {"#finance", "#law", "#rules"} <= set(reader.links)
+    assert {link[1:] for link in reader.links if link.startswith("#")} <= reader.ids
+    for part in (
+        "FLWR_SUPERGRID_API_URL=http://hub.test/v1 flwr new @flowertune/finance",
+        "flwr new @flowertune/finance==1.10.0",
+        "copier copy --data challenge=finance https://example.org/template.git my-app",
+        "Law & <order>",
+        "The <first> rules.",
+        "Questions & answers.",
+        "@flowertune/law-other-ai",
+        "1.9.0, 1.0.0",
+        "200,000 MiB",
+    ):
+        assert part in reader.text
+    assert hub.get("/style.css").headers["content-type"].startswith("text/css")
+    assert page.style() == hub.get("/style.css").text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["--port", "0"], ["--port is 0; use 1 to 65535."]),
+        (["--rate", "-1", "--workers", "0"], ["--rate is -1", "--workers is 0"]),
+        (["--tls-cert", "x.pem"], ["go together", "--tls-cert is x.pem; there is no such file"]),
+        (["--inbox", "in"], ["--inbox needs a token", "FLOWERTUNE_HUB_TOKEN"]),
+    ],
+)
+def test_wrong_options_are_all_named(
+    arguments: list[str],
+    parts: list[str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv(command.TOKEN_VARIABLE, raising=False)
+    assert command.main(["serve", *arguments]) == 2
+    printed = capsys.readouterr().err
+    assert all(part in printed for part in parts)
