@@ -1,8 +1,7 @@
 """Watching a run: found by id, read while it is written, shown as a picture or as lines."""
 
 import fcntl
-import json
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from io import StringIO
 from pathlib import Path
 
@@ -16,52 +15,7 @@ from flowertune.watching.view import picture, sparkline
 from rich.console import Console
 
 from tests.apps import rendered
-
-NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-
-
-def round_line(number: int, **changes) -> dict:
-    return {
-        "round": number,
-        "clients": 5,
-        "failed": 0,
-        "partitions": [0, 1, 2, 3, 4],
-        "train-loss": 2.0 / number,
-        "learning-rate": 5e-5,
-        "tokens": 4000,
-        "seconds": 20.0,
-        "sent-bytes": 1000 * number,
-        "received-bytes": 1000 * number,
-        "total-mib": 520.0 * number,
-        "time": (NOW + timedelta(seconds=20 * number)).isoformat(timespec="seconds"),
-        **changes,
-    }
-
-
-def write_run(folder: Path, done: int, **about) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    body = {
-        "run-id": folder.name,
-        "name": "my-finance",
-        "challenge": "finance",
-        "official": True,
-        "differences": [],
-        "rounds": 10,
-        "clients-per-round": 5,
-        "supernodes": 50,
-        "budget-mib": 200_000,
-        "model": "acme/model",
-        "started": NOW.isoformat(),
-        "ended": None,
-        "status": "running",
-        "reason": None,
-        "settings": {},
-        **about,
-    }
-    (folder / "run.json").write_text(json.dumps(body))
-    text = "".join(json.dumps(round_line(n)) + "\n" for n in range(1, done + 1))
-    (folder / "rounds.jsonl").write_text(text)
-    return folder
+from tests.runs import NOW, write_run
 
 
 def shown(folder: Path, width: int = 100) -> str:

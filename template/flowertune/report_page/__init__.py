@@ -1,0 +1,1 @@
+"""One HTML page about one run: no scripts, no other files."""

@@ -1,0 +1,82 @@
+"""Everything the page tells, read from a run's folder."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flowertune.recorded.run import Recorded
+from flowertune.run.manifest import FILE, file_sha256
+
+WEIGHTS = "adapter_model.safetensors"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A saved adapter; ``sha256`` is that of the file, ``as_saved`` whether the manifest agrees."""
+
+    name: str
+    round: int
+    sha256: str
+    size: int
+    official: bool
+    as_saved: bool
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A run, its checkpoints, and the settings that differ from the app's own.
+
+    ``changed`` maps a setting to (the app's value, the run's); None where no app is known.
+    """
+
+    run: Recorded
+    checkpoints: list[Checkpoint]
+    versions: Mapping[str, str]
+    changed: dict[str, tuple[Any, Any]] | None
+
+
+def collect(run: Recorded, defaults: Mapping[str, Any] | None) -> Facts:
+    """Read the checkpoints of a run and compare its settings with ``defaults``."""
+    manifests = {path.parent: _manifest(path) for path in run.folder.glob(f"peft_*/{FILE}")}
+    saved = [checkpoint(folder, manifest) for folder, manifest in manifests.items()]
+    newest = max(manifests.values(), key=lambda manifest: manifest.get("round", 0), default={})
+    settings = run.about.get("settings") or {}
+    changed = None
+    if defaults is not None and settings:
+        keys = sorted(set(defaults) | set(settings))
+        changed = {
+            key: (defaults.get(key), settings.get(key))
+            for key in keys
+            if defaults.get(key) != settings.get(key)
+        }
+    return Facts(
+        run=run,
+        checkpoints=sorted(saved, key=lambda found: found.round),
+        versions=newest.get("versions", {}),
+        changed=changed,
+    )
+
+
+def checkpoint(folder: Path, manifest: Mapping[str, Any]) -> Checkpoint:
+    """Return what is to be said of one checkpoint folder."""
+    weights = folder / WEIGHTS
+    there = weights.is_file()
+    found = file_sha256(weights) if there else ""
+    return Checkpoint(
+        name=folder.name,
+        round=int(manifest.get("round", 0)),
+        sha256=found,
+        size=weights.stat().st_size if there else 0,
+        official=bool(manifest.get("official")),
+        as_saved=there and found == manifest.get("adapter-sha256"),
+    )
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

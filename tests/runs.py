@@ -1,0 +1,53 @@
+"""Folders as runs leave them, for the tools that read them."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+def round_line(number: int, **changes) -> dict:
+    """The line of a finished round, as in rounds.jsonl."""
+    return {
+        "round": number,
+        "clients": 5,
+        "failed": 0,
+        "partitions": [0, 1, 2, 3, 4],
+        "train-loss": 2.0 / number,
+        "learning-rate": 5e-5,
+        "tokens": 4000,
+        "seconds": 20.0,
+        "sent-bytes": 1000 * number,
+        "received-bytes": 1000 * number,
+        "total-mib": 520.0 * number,
+        "time": (NOW + timedelta(seconds=20 * number)).isoformat(timespec="seconds"),
+        **changes,
+    }
+
+
+def write_run(folder: Path, done: int, **about) -> Path:
+    """Write the folder of a run of 10 rounds of which ``done`` have finished."""
+    folder.mkdir(parents=True, exist_ok=True)
+    body = {
+        "run-id": folder.name,
+        "name": "my-finance",
+        "challenge": "finance",
+        "official": True,
+        "differences": [],
+        "rounds": 10,
+        "clients-per-round": 5,
+        "supernodes": 50,
+        "budget-mib": 200_000,
+        "model": "acme/model",
+        "started": NOW.isoformat(),
+        "ended": None,
+        "status": "running",
+        "reason": None,
+        "settings": {},
+        **about,
+    }
+    (folder / "run.json").write_text(json.dumps(body))
+    text = "".join(json.dumps(round_line(n)) + "\n" for n in range(1, done + 1))
+    (folder / "rounds.jsonl").write_text(text)
+    return folder

@@ -1,0 +1,136 @@
+"""Numbers for TensorBoard and Weights & Biases; neither may stop a run."""
+
+import json
+import sys
+from types import ModuleType, SimpleNamespace
+
+import pytest
+from flowertune import report
+from flowertune.boards import tensorboard
+from flowertune.boards.during import Boards, boards_of
+from flowertune.boards.numbers import numbers_of
+from flowertune.boards.tensorboard import TensorBoard, write_events
+from flowertune.boards.wandb import WeightsAndBiases
+from flowertune.errors import UserError
+
+from tests.runs import round_line, write_run
+
+
+def scalars(folder) -> dict[str, list[tuple[int, float]]]:
+    """Read event files back with tensorboardX's own message types."""
+    event_pb2 = pytest.importorskip("tensorboardX.proto.event_pb2")
+    found: dict[str, list[tuple[int, float]]] = {}
+    for path in sorted(folder.glob("events.*")):
+        content = path.read_bytes()
+        while content:
+            size = int.from_bytes(content[:8], "little")
+            event = event_pb2.Event.FromString(content[12 : 12 + size])
+            content = content[16 + size :]
+            for value in event.summary.value:
+                found.setdefault(value.tag, []).append((event.step, value.simple_value))
+    return found
+
+
+def test_numbers_of_a_round():
+    found = numbers_of(round_line(2))
+    assert found["train/loss"] == 1.0 and found["communication/mib"] == 1040.0
+    assert found["round/tokens-per-second"] == 200.0
+    assert numbers_of({"round": 1, "train-loss": None}) == {}
+
+
+def test_rounds_become_events(tmp_path):
+    pytest.importorskip("tensorboardX")
+    write_events(tmp_path / "events", [round_line(n) for n in (1, 2)])
+    found = scalars(tmp_path / "events")
+    assert found["train/loss"] == [(1, 2.0), (2, 1.0)]
+    assert [step for step, _ in found["communication/mib"]] == [1, 2]
+    with pytest.raises(UserError, match="holds event files already"):
+        write_events(tmp_path / "events", [])
+
+
+def test_a_round_is_in_the_file_at_once(tmp_path):
+    pytest.importorskip("tensorboardX")
+    board = TensorBoard(tmp_path)
+    board.log_round(round_line(1))
+    assert scalars(tmp_path)["train/loss"] == [(1, 2.0)]
+    board.close()
+
+
+def test_without_tensorboardx_there_is_one_sentence(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(tensorboard, "installed", lambda: False)
+    folder = write_run(tmp_path / "7", done=2)
+    assert report.main([str(folder), "--tensorboard", str(tmp_path / "events")]) == 1
+    assert "not installed: pip install tensorboardX" in capsys.readouterr().err
+    with boards_of({}, folder, {}) as boards:
+        boards.log_round(round_line(1))
+    assert not (folder / "tensorboard").exists()
+
+
+def fake_wandb(monkeypatch, init) -> None:
+    module = ModuleType("wandb")
+    module.__spec__ = SimpleNamespace(name="wandb")  # type: ignore[assignment]
+    module.init = init  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "wandb", module)
+
+
+def test_weights_and_biases_gets_settings_and_rounds(tmp_path, monkeypatch):
+    seen: dict = {"rounds": []}
+    run = SimpleNamespace(
+        log=lambda numbers, step: seen["rounds"].append((step, numbers["train/loss"])),
+        finish=lambda: seen.update(finished=True),
+    )
+    fake_wandb(monkeypatch, lambda **arguments: seen.update(arguments) or run)
+    monkeypatch.setattr(tensorboard, "installed", lambda: False)
+    about = json.loads((write_run(tmp_path / "7", done=0) / "run.json").read_text())
+    about["settings"] = {"seed": 1}
+    with boards_of({"log.wandb": True}, tmp_path, about) as boards:
+        boards.log_round(round_line(1))
+        boards.log_round(round_line(2))
+    assert seen["id"] == "7" and seen["config"] == {"seed": 1} and seen["resume"] == "allow"
+    assert seen["rounds"] == [(1, 2.0), (2, 1.0)] and seen["finished"]
+
+
+def test_weights_and_biases_that_is_not_there_is_one_sentence(tmp_path, monkeypatch):
+    about = {"run-id": 7, "name": "x", "settings": {}}
+    real = tensorboard.importlib.util.find_spec
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name: None if name == "wandb" else real(name)
+    )
+    with pytest.raises(UserError, match=r"log\.wandb is true, but wandb is not installed"):
+        WeightsAndBiases(tmp_path, about)
+
+
+def test_weights_and_biases_that_does_not_start_is_one_sentence(tmp_path, monkeypatch):
+    def init(**arguments):
+        raise RuntimeError("api_key not configured\n(no-tty)")
+
+    fake_wandb(monkeypatch, init)
+    with pytest.raises(UserError, match=r"does not start \(api_key not configured \(no-tty\)\)"):
+        WeightsAndBiases(tmp_path, {"run-id": 7, "name": "x", "settings": {}})
+
+
+def test_a_board_that_fails_does_not_stop_the_run():
+    class Broken:
+        rounds = 0
+
+        def log_round(self, line):
+            self.rounds += 1
+            raise OSError("no space left")
+
+        def close(self):
+            raise OSError("no space left")
+
+    class Good:
+        def log_round(self, line):
+            kept.append(line["round"])
+
+        def close(self):
+            pass
+
+    broken, kept = Broken(), []
+    boards = Boards([broken, Good()])
+    boards.log_round(round_line(1))
+    boards.log_round(round_line(2))
+    boards.close()
+    assert broken.rounds == 1 and kept == [1, 2]
+    Boards([Broken()]).close()
