@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -16,19 +17,28 @@ from flowertune.errors import UserError
 from tests.runs import round_line, write_run
 
 
-def scalars(folder) -> dict[str, list[tuple[int, float]]]:
-    """Read event files back with tensorboardX's own message types."""
+def events(path: Path) -> list:
+    """Read an event file back with tensorboardX's own message types."""
     event_pb2 = pytest.importorskip("tensorboardX.proto.event_pb2")
-    found: dict[str, list[tuple[int, float]]] = {}
-    for path in sorted(folder.glob("events.*")):
-        content = path.read_bytes()
-        while content:
-            size = int.from_bytes(content[:8], "little")
-            event = event_pb2.Event.FromString(content[12 : 12 + size])
-            content = content[16 + size :]
-            for value in event.summary.value:
-                found.setdefault(value.tag, []).append((event.step, value.simple_value))
+    content, found = path.read_bytes(), []
+    while content:
+        size = int.from_bytes(content[:8], "little")
+        found.append(event_pb2.Event.FromString(content[12 : 12 + size]))
+        content = content[16 + size :]
     return found
+
+
+def scalars(path: Path) -> dict[str, list[tuple[int, float]]]:
+    found: dict[str, list[tuple[int, float]]] = {}
+    for event in events(path):
+        for value in event.summary.value:
+            found.setdefault(value.tag, []).append((event.step, value.simple_value))
+    return found
+
+
+def purged(path: Path) -> list[int]:
+    """The steps from which on TensorBoard takes back what it has seen."""
+    return [event.step for event in events(path) if event.HasField("session_log")]
 
 
 def test_numbers_of_a_round():
@@ -41,19 +51,28 @@ def test_numbers_of_a_round():
 def test_rounds_become_events(tmp_path):
     pytest.importorskip("tensorboardX")
     write_events(tmp_path / "events", [round_line(n) for n in (1, 2)])
-    found = scalars(tmp_path / "events")
+    (file,) = (tmp_path / "events").glob("events.*")
+    found = scalars(file)
     assert found["train/loss"] == [(1, 2.0), (2, 1.0)]
     assert [step for step, _ in found["communication/mib"]] == [1, 2]
     with pytest.raises(UserError, match="holds event files already"):
         write_events(tmp_path / "events", [])
 
 
-def test_a_round_is_in_the_file_at_once(tmp_path):
+def test_a_run_that_goes_on_tells_its_rounds_anew(tmp_path):
     pytest.importorskip("tensorboardX")
-    board = TensorBoard(tmp_path)
-    board.log_round(round_line(1))
-    assert scalars(tmp_path)["train/loss"] == [(1, 2.0)]
-    board.close()
+    for number, done in enumerate(([], [round_line(1), round_line(2)])):
+        board = TensorBoard(tmp_path, done)
+        board.log_round(round_line(3))
+        board.close()
+        # an event file's own name holds the second, which may be the same for both
+        (path,) = tmp_path.glob("events.out.*")
+        path.rename(tmp_path / f"events.{number}")
+    first, second = tmp_path / "events.0", tmp_path / "events.1"
+    assert purged(first) == []
+    found = scalars(second)
+    assert found["train/loss"] == [(1, 2.0), (2, 1.0), (3, pytest.approx(2 / 3))]
+    assert purged(second) == [1]
 
 
 def test_without_tensorboardx_there_is_one_sentence(tmp_path, monkeypatch, capsys):

@@ -1,6 +1,6 @@
 """All boards of a run while it goes on."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from logging import WARNING
 from pathlib import Path
@@ -51,7 +51,10 @@ class Boards:
 
 @contextmanager
 def boards_of(
-    cfg: Mapping[str, Any], folder: Path, about: Mapping[str, Any], done: int = 0
+    cfg: Mapping[str, Any],
+    folder: Path,
+    about: Mapping[str, Any],
+    rounds_done: Sequence[Mapping[str, Any]] = (),
 ) -> Iterator[Boards]:
     """Yield the boards of a run: TensorBoard where tensorboardX is installed, W&B where wanted.
 
@@ -61,8 +64,8 @@ def boards_of(
         The run's folder; event files go into ``tensorboard/`` in it.
     about : Mapping
         What run.json says: run-id, name and settings are used.
-    done : int
-        Rounds finished before, in a run that goes on.
+    rounds_done : Sequence
+        The lines of the rounds finished before, in a run that goes on.
 
     Raises
     ------
@@ -73,7 +76,7 @@ def boards_of(
     if cfg.get(SETTING, False):
         found.append(WeightsAndBiases(folder, about))
     if tensorboard.installed():
-        found.append(TensorBoard(folder / "tensorboard", done))
+        found.append(TensorBoard(folder / "tensorboard", rounds_done))
     boards = Boards(found)
     try:
         yield boards

@@ -1,7 +1,7 @@
 """TensorBoard: event files written by tensorboardX."""
 
 import importlib.util
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,28 +18,33 @@ def installed() -> bool:
 
 
 class TensorBoard:
-    """An event file in ``folder``; rounds after ``done`` that it has already are taken back."""
+    """A new event file in ``folder``, which begins with the rounds that are done already.
 
-    def __init__(self, folder: Path, done: int = 0) -> None:
+    Numbers of these and later rounds in older event files there are taken back: a killed run may
+    have written some that did not count, and lost others.
+    """
+
+    def __init__(self, folder: Path, rounds_done: Sequence[Mapping[str, Any]] = ()) -> None:
         from tensorboardX import SummaryWriter
 
-        # Steps from here on were written by a run that was killed before they counted.
-        purge = done + 1 if any(folder.glob("events.*")) else None
-        self._writer = SummaryWriter(str(folder), purge_step=purge)
+        purge = 1 if any(folder.glob("events.*")) else None
+        # It writes in a thread of its own; a second later everything is in the file.
+        self._writer = SummaryWriter(str(folder), purge_step=purge, flush_secs=1)
+        for line in rounds_done:
+            self.log_round(line)
 
     def log_round(self, line: Mapping[str, Any]) -> None:
-        """Write a round's numbers; they are in the file when this returns."""
+        """Write a round's numbers."""
         time = datetime.fromisoformat(line["time"]).timestamp() if "time" in line else None
         for name, value in numbers_of(line).items():
             self._writer.add_scalar(name, value, line["round"], walltime=time)
-        self._writer.flush()
 
     def close(self) -> None:
         """Close the file."""
         self._writer.close()
 
 
-def write_events(folder: Path, rounds: Iterable[Mapping[str, Any]]) -> None:
+def write_events(folder: Path, rounds: Sequence[Mapping[str, Any]]) -> None:
     """Write the rounds of a run as an event file in ``folder``, for ``tensorboard --logdir``.
 
     Raises
@@ -57,9 +62,4 @@ def write_events(folder: Path, rounds: Iterable[Mapping[str, Any]]) -> None:
             f"{folder} holds event files already, and TensorBoard would mix them up; give an "
             "empty folder."
         )
-    board = TensorBoard(folder)
-    try:
-        for line in rounds:
-            board.log_round(line)
-    finally:
-        board.close()
+    TensorBoard(folder, rounds).close()
