@@ -28,6 +28,7 @@ RENDER_SECONDS = 60
 SHUTDOWN_SECONDS = 10
 SHELF_BYTES = 256 * 1024 * 1024
 CONNECTIONS = 1000
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,12 @@ def serve(settings: Settings) -> None:
         )
         versions = ", ".join(release.version for release in repository.releases())
         log.info("serving %s, versions %s", settings.template, versions)
+        if settings.host not in LOOPBACK and source == str(repository.path):
+            log.warning(
+                "apps will name %s as their template, which is a folder of this machine; "
+                "participants cannot run `copier update` (--public-url)",
+                source,
+            )
         # uvicorn raises the signal again once it has shut down; by then it has done its work.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: None)

@@ -259,7 +259,7 @@ def test_the_page_says_what_there_is_without_scripts(tmp_path: Path) -> None:
     assert {"#finance", "#law", "#rules"} <= set(reader.links)
     assert {link[1:] for link in reader.links if link.startswith("#")} <= reader.ids
     for part in (
-        "FLWR_SUPERGRID_API_URL=http://hub.test/v1 flwr new @flowertune/finance",
+        "export FLWR_SUPERGRID_API_URL=http://hub.test/v1\nflwr new @flowertune/finance",
         "flwr new @flowertune/finance==1.10.0",
         "copier copy --data challenge=finance https://example.org/template.git my-app",
         "Law & <order>",

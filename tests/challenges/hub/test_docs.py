@@ -1,0 +1,44 @@
+"""docs/hub.md says what is so: its commands are understood, its limits are the hub's."""
+
+import json
+import re
+import shlex
+
+from challenges.hub import api, server
+from challenges.hub.__main__ import TOKEN_VARIABLE, parser
+from tests.templates import ROOT
+
+PAGE = (ROOT / "docs/hub.md").read_text("utf-8").replace("\\\n", " ")
+
+
+def test_every_command_of_the_page_is_understood() -> None:
+    plain = re.findall(r"^python -m challenges\.hub (serve)$", PAGE, re.MULTILINE)
+    unit = re.findall(r"^ExecStart=\S+/python -m challenges\.hub (.*)$", PAGE, re.MULTILINE)
+    container = re.findall(r"^CMD (\[.*\])$", PAGE, re.MULTILINE)
+    assert (len(plain), len(unit), len(container)) == (1, 1, 1)
+    assert parser().parse_args(plain).host == "127.0.0.1"
+    assert parser().parse_args(shlex.split(unit[0])).proxy == "127.0.0.1"
+    assert parser().parse_args(json.loads(container[0])[3:]).host == "0.0.0.0"
+
+
+def test_the_options_named_are_there() -> None:
+    known = {f"--{name.replace('_', '-')}" for name in vars(parser().parse_args(["serve"]))}
+    named = set(re.findall(r"`(--[a-z-]+)", PAGE))
+    assert {"--public-url", "--inbox", "--rate"} <= named <= known
+
+
+def test_the_limits_named_are_the_real_ones() -> None:
+    text = " ".join(PAGE.split())
+    for limit in (
+        f"requests of {api.MAX_QUESTION // 1024} KiB",
+        f"uploads {api.MAX_UPLOAD // 2**20} MiB",
+        f"{server.HEADER_SECONDS} seconds for a request's headers",
+        f"{api.BODY_SECONDS} for its body",
+        f"{server.RENDER_SECONDS} for a render",
+        f"{server.CONNECTIONS:,} connections",
+        f"{server.SHELF_BYTES // 2**20} MiB of rendered apps",
+        f"at most {server.SHUTDOWN_SECONDS} seconds later",
+        f"{parser().parse_args(['serve']).rate:g} requests a minute",
+        TOKEN_VARIABLE,
+    ):
+        assert limit in text, limit
