@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
 import pytest
 
 from evaluation import programs
@@ -68,20 +69,32 @@ class Host:
         return Program(language, code, strict)  # type: ignore[arg-type]
 
 
-def boxed_processes() -> set[int]:
-    """Processes of this machine that are in a process namespace below ours, or run as a program's
-    own user."""
-    ours = set(range(50000, 60000)) if os.geteuid() == 0 else set()
-    found = set()
+@pytest.fixture(scope="module", autouse=True)
+def tag():
+    """A word in the environment of every program started here, so that others' do not count."""
+    word = f"/nonexistent-{secrets.token_hex(8)}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(programs, "_PATH", f"{programs._PATH}:{word}")
+        yield word
+
+
+def running(tag: str) -> set[int]:
+    """Processes of this machine that a program with this tag started, and what boxes them in."""
+    found = {child.pid for child in psutil.Process().children(recursive=True) if boxed(child.pid)}
     for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            status = Path(f"/proc/{pid}/status").read_text()
-        except OSError:
-            continue
-        lines = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
-        if len(lines["NSpid"].split()) > 1 or int(lines["Uid"].split()[0]) in ours:
-            found.add(int(pid))
+        with suppress(OSError):
+            if tag.encode() in Path(f"/proc/{pid}/environ").read_bytes():
+                found.add(int(pid))
     return found
+
+
+def boxed(pid: int) -> bool:
+    """Whether a process is in a process namespace below ours."""
+    with suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("NSpid:"):
+                return len(line.split()) > 2
+    return False
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +163,7 @@ def works(build):
 
 
 @pytest.fixture(scope="module", params=["bubblewrap", "namespaces"])
-def contained(request, host, short_limits):
+def contained(request, host, short_limits, tag):
     """All hostile programs, run two at a time in one kind of box."""
     build = getattr(layers, request.param)
     try:
@@ -166,7 +179,6 @@ def contained(request, host, short_limits):
         for language in versions
         for strict in ([False, True] if (name, language) in PASSES else [False])
     ]
-    before = boxed_processes()
     host.visits.clear()
     with ThreadPoolExecutor(2) as pool:
         jobs = [
@@ -174,7 +186,7 @@ def contained(request, host, short_limits):
             for number, key in enumerate(keys)
         ]
         host.outcomes = dict(zip(keys, [job.result() for job in jobs], strict=True))
-    host.left_running = sorted(boxed_processes() - before)
+    host.left_running = sorted(running(tag))
     host.left_behind = [path for path in host.folders if Path(path, host.mark).exists()]
     return host
 
@@ -232,24 +244,15 @@ def test_without_a_box_the_same_attacks_work(host, short_limits, language):
     mark.unlink()
 
 
-def test_without_a_box_limits_hold_and_nothing_stays(host, short_limits):
+def test_without_a_box_limits_hold_and_nothing_stays(host, short_limits, tag):
     ready = Readiness(layers.unsandboxed(), tools())
-    before = set(filter(str.isdigit, os.listdir("/proc")))
     for name, status in {
         "endless loop": "timed out",
         "memory hog": "memory",
         "leaves children": "passed",
     }.items():
         assert run_one(host.program(name, "python"), ready).status == status
-    sleepers = []
-    for pid in set(filter(str.isdigit, os.listdir("/proc"))) - before:
-        try:
-            command = Path(f"/proc/{pid}/cmdline").read_bytes()
-        except OSError:
-            continue
-        if b"Runs one Python program" in command:
-            sleepers.append(pid)
-    assert sleepers == []
+    assert running(tag) == set()
 
 
 def test_some_box_works_here():
@@ -257,45 +260,40 @@ def test_some_box_works_here():
     assert programs.check(()).layer.private
 
 
-def test_all_boxes_can_be_ended_at_once():
+def test_all_boxes_can_be_ended_at_once(tag):
     boxes = box.Boxes()
     ready = programs.check(())
-    before = boxed_processes()
     with ThreadPoolExecutor(1) as pool:
         job = pool.submit(run_one, Program("python", "while True: pass"), ready, 0, boxes)
-        assert wait_until(lambda: boxed_processes() - before)
+        assert wait_until(lambda: running(tag))
         boxes.end()
         with pytest.raises(programs.EvaluationError, match="broke down"):
             job.result(timeout=5)
-    assert wait_until(lambda: not boxed_processes() - before)
+    assert wait_until(lambda: not running(tag), seconds=4)
 
 
-def test_a_box_ends_with_the_process_that_started_it():
+def test_a_box_ends_with_the_process_that_started_it(tag):
     code = (
-        "from evaluation.programs import Program, run_all\n"
-        "run_all([Program('python', 'import time; time.sleep(1000)')])"
+        "from evaluation import programs\n"
+        f"programs._PATH = {tag!r}\n"
+        "programs.run_all([programs.Program('python', 'import time; time.sleep(1000)')])"
     )
-    before = boxed_processes()
     scorer = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[2])
     try:
         # the trial of the box comes first and is soon over
-        assert wait_until(lambda: asleep(boxed_processes() - before))
+        assert wait_until(lambda: any(map(asleep, running(tag))))
     finally:
         scorer.kill()
         scorer.wait()
-    assert wait_until(lambda: not boxed_processes() - before, seconds=4)
+    assert wait_until(lambda: not running(tag), seconds=4)
 
 
-def asleep(pids):
-    """Whether a Python program in a box sleeps."""
-    for pid in pids:
-        try:
-            command = Path(f"/proc/{pid}/cmdline").read_bytes()
-            state = Path(f"/proc/{pid}/wchan").read_text()
-        except OSError:
-            continue
-        if b"Runs one Python program" in command and "nanosleep" in state:
-            return True
+def asleep(pid):
+    """Whether a process is a Python program that sleeps."""
+    with suppress(OSError):
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        state = Path(f"/proc/{pid}/wchan").read_text()
+        return b"Runs one Python program" in command and "nanosleep" in state
     return False
 
 
