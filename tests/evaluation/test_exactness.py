@@ -70,8 +70,11 @@ def test_finance_decisions(name, batch_size):
         assert [answer.outcome.answer for answer in answers] == labels
         assert [answer.outcome.points == 1 for answer in answers] == correct
         for answer, text in zip(answers, texts, strict=True):
+            early = len(answer.responses[0]) < len(text)
             assert text.startswith(answer.responses[0])
-            decided_early += len(answer.responses[0]) < len(text)
+            tail = answer.responses[0].split("Answer: ", 1)[1]
+            assert not early or "ositive" in tail or "Answer: " in tail
+            decided_early += early
         seen.update(labels)
     assert len(seen) == 3, "the model should give every label"
     assert decided_early

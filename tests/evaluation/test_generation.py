@@ -111,6 +111,43 @@ def test_a_near_tie_is_generated_again_alone(model, monkeypatch):
     assert sizes == [3, 1, 1, 1]
 
 
+def drawn(model, batch_size, seed=7, keys=range(6), temperature=1.0, top_p=1.0):
+    rows = [
+        generation.Row(i, prompt, 12, key=key)
+        for i, (key, prompt) in enumerate(zip(keys, prompts(6), strict=True))
+    ]
+    sampling = generation.Sampling(temperature, top_p, seed)
+    return run(model, rows, batch_size, sampling=sampling)
+
+
+def test_drawn_tokens_do_not_depend_on_the_batch(model):
+    assert drawn(model, 1) == drawn(model, 4) == drawn(model, 6)
+
+
+def test_drawn_tokens_depend_on_seed_and_row(model):
+    assert drawn(model, 6) != drawn(model, 6, seed=8)
+    assert drawn(model, 6) != drawn(model, 6, keys=range(6, 12))
+
+
+def test_a_low_temperature_is_greedy(model):
+    assert drawn(model, 6, temperature=1e-4) == run(model, rows_of([12] * 6), 6)
+
+
+def test_tokens_are_drawn_as_often_as_they_are_likely():
+    scores = torch.tensor([[2.0, 1.0, 0.5, 0.0, -1.0]])
+    sampling = generation.Sampling(0.7, 0.9, seed=1)
+    counts = torch.zeros(5)
+    for key in range(4000):
+        draw = generation._Draw([generation.Row(0, [0], 1, key=key)], sampling)
+        counts[draw(torch.tensor([[0]]), scores).argmax()] += 1
+    likely = (scores[0] / 0.7).softmax(-1)
+    # top-p keeps the fewest tokens that reach 0.9 together: the first three
+    assert likely[:2].sum() < 0.9 <= likely[:3].sum()
+    expected = likely[:3] / likely[:3].sum()
+    assert counts[3:].sum() == 0
+    assert torch.allclose(counts[:3] / 4000, expected, atol=0.03)
+
+
 def test_no_rows_are_no_work(model):
     assert run(model, [], 4) == []
 
