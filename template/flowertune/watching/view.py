@@ -70,7 +70,9 @@ def _bar(run: Recorded) -> RenderableType:
         end = "first round …" if left is None else f"about {duration(left)} left"
     row.add_row(
         f"round {done}/{run.planned}",
-        ProgressBar(total=max(1, run.planned), completed=done, complete_style="cyan"),
+        ProgressBar(
+            total=max(1, run.planned), completed=done, complete_style="cyan", finished_style="green"
+        ),
         end,
     )
     return row
