@@ -119,7 +119,7 @@ def test_when_every_client_fails_the_run_fails_with_the_first_clients_sentence(
     rows.write_text('{"instruction": "a", "input": "b", "output": "c"}\n' * 7)
     config = f"model.name='{model}' {SMALL} ".replace("./samples/finance.jsonl", str(rows))
     log = shell.type(f'flwr run . --stream --run-config "{config}"', app)
-    assert "all 5 clients of round 1 failed" in last_line(log)
+    assert "all 50 clients failed: static.dataset.name is" in last_line(log)
     assert "7" in last_line(log) and "50" in last_line(log)
 
 

@@ -8,6 +8,7 @@ from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from flowertune.dataset import load_examples
 from flowertune.models import load_model, load_tokenizer
 from flowertune.rules.settings import check_settings
+from flowertune.run.data_check import answer_lengths
 from flowertune.run.nodes import answer_roll_call
 from flowertune.run.quiet import hush
 from flowertune.run.values import real, whole
@@ -25,6 +26,12 @@ app = ClientApp()
 def roll_call(message: Message, context: Context) -> Message:
     """Say which partition this is and which locked values this client sees."""
     return answer_roll_call(message, context)
+
+
+@app.query("lengths")
+def lengths(message: Message, context: Context) -> Message:
+    """Say how many tokens this client's rows have, for the report before training."""
+    return answer_lengths(message, check_settings(context.run_config), context)
 
 
 @app.train()

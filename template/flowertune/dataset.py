@@ -6,17 +6,45 @@ from typing import Any
 from flowertune.errors import UserError
 from flowertune.run.app import APP_DIR
 from flowertune.sources.rows import check_columns, load_partition
+from flowertune.training.chat import chat_prompt
 from flowertune.training.tokens import Example, encode
 
 
-def prompt_and_answer(row: Mapping[str, Any], cfg: dict[str, Any]) -> tuple[str, str]:
+def prompt_and_answer(
+    row: Mapping[str, Any], cfg: dict[str, Any], tokenizer: Any
+) -> tuple[str, str]:
     """Return what the model is shown and what it is to answer, for one row of the dataset.
 
-    ``prompt.template`` may use {question}, which the challenge defines, and any column.
+    ``prompt.template`` may use {question}, which the challenge defines, and any column. With
+    ``model.chat-template`` the question goes into the tokenizer's own template instead.
     """
     question = cfg["static.dataset.question"].format_map(row).strip()
-    prompt = cfg["prompt.template"].format_map({**row, "question": question})
+    if cfg["model.chat-template"]:
+        prompt = chat_prompt(tokenizer, question)
+    else:
+        prompt = cfg["prompt.template"].format_map({**row, "question": question})
     return prompt, cfg["static.dataset.answer"].format_map(row)
+
+
+def load_pairs(
+    cfg: dict[str, Any], tokenizer: Any, partition_id: int, num_partitions: int
+) -> list[tuple[str, str]]:
+    """Return the (prompt, answer) of every row of one partition.
+
+    Raises
+    ------
+    UserError
+        If the dataset cannot be had, or lacks a column.
+    """
+    name, revision = cfg["static.dataset.name"], cfg["static.dataset.revision"]
+    rows = load_partition(name, revision, APP_DIR, num_partitions, partition_id)
+    check_columns(
+        rows.column_names,
+        cfg["static.dataset.question"],
+        cfg["static.dataset.answer"],
+        cfg["prompt.template"],
+    )
+    return [prompt_and_answer(row, cfg, tokenizer) for row in rows.to_list()]
 
 
 def load_examples(
@@ -29,21 +57,8 @@ def load_examples(
     UserError
         If the dataset cannot be had, lacks a column, or no row has room for its answer.
     """
-    rows = load_partition(
-        cfg["static.dataset.name"],
-        cfg["static.dataset.revision"],
-        APP_DIR,
-        num_partitions,
-        partition_id,
-    )
-    check_columns(
-        rows.column_names,
-        cfg["static.dataset.question"],
-        cfg["static.dataset.answer"],
-        cfg["prompt.template"],
-    )
     length = cfg["train.seq-length"]
-    pairs = (prompt_and_answer(row, cfg) for row in rows.to_list())
+    pairs = load_pairs(cfg, tokenizer, partition_id, num_partitions)
     examples = [encode(tokenizer, prompt, answer, length) for prompt, answer in pairs]
     kept = [example for example in examples if example is not None]
     if not kept:

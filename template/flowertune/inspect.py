@@ -70,15 +70,16 @@ def _inspect(arguments: argparse.Namespace) -> None:
             f"--partition is {arguments.partition}; use a number from 0 to {partitions - 1}."
         )
     quiet_libraries()
-    from flowertune.data_report.summary import pairs_of, summarise
+    from flowertune.data_report.summary import summarise
     from flowertune.data_report.text import as_text
+    from flowertune.dataset import load_pairs
     from flowertune.models import load_tokenizer
 
     tokenizer = load_tokenizer(cfg)
     if arguments.json:
         print(json.dumps(summarise(cfg, tokenizer, partitions), indent=2))
         return
-    pairs = pairs_of(cfg, arguments.partition, partitions)
+    pairs = load_pairs(cfg, tokenizer, arguments.partition, partitions)
     _show(arguments, pairs, tokenizer, cfg["train.seq-length"])
     print(f"All partitions of {cfg['static.dataset.name']}:")
     print(as_text(summarise(cfg, tokenizer, partitions)))

@@ -133,6 +133,15 @@ def test_data_cannot_steer_the_terminal():
     assert view.printable("a\x1b[31mb\r\x07é\n") == "a\\x1b[31mb\\r\\x07é\n"
 
 
+def test_a_chat_template_is_what_is_measured(cfg):
+    tokenizer = smollm2()
+    chat = {**cfg, "model.chat-template": True, "train.seq-length": 512}
+    report = summarise(chat, tokenizer, partitions=4)
+    examples = [e for p in range(4) for e in load_examples(chat, tokenizer, p, 4)]
+    assert report["tokens"] == sum(len(e.ids) for e in examples)
+    assert tokenizer.decode(examples[0].ids).startswith("<|im_start|>system")
+
+
 def run(cfg, capsys, *arguments: str) -> tuple[int, str, str]:
     keys = ("model.name", "static.dataset.name", "train.seq-length")
     changes = " ".join(f"{key}={cfg[key]!r}" for key in keys)

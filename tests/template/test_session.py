@@ -99,6 +99,7 @@ def test_a_run_leaves_a_record_people_and_tools_can_read(cfg):
     assert about["status"] == "finished" and about["official"] is False
     assert about["clients-per-round"] == 3 and about["supernodes"] == NODES
     assert [line["round"] for line in lines(run)] == [1, 2, 3, 4]
+    assert about["data"]["rows"] == 60 and about["data"]["without-answer"]["rows"] == 0
     assert {p.name for p in run.glob("peft_*")} == {"peft_2", "peft_4"}
     assert all(line["tokens"] > 0 and line["train-loss"] > 0 for line in lines(run))
     ledger = [json.loads(line) for line in (run / "ledger.jsonl").read_text().splitlines()]
@@ -110,6 +111,27 @@ def test_a_run_leaves_a_record_people_and_tools_can_read(cfg):
     assert (run / "loss.png").stat().st_size > 10_000
     manifest = json.loads((run / "peft_4" / "manifest.json").read_text())
     assert manifest["communication"]["sent-bytes"] == lines(run)[-1]["sent-bytes"]
+    assert manifest["rows-visited"] == pytest.approx(rows_seen(cfg, lines(run)) / 60, abs=1e-6)
+
+
+def rows_seen(cfg, rounds) -> int:
+    """Counted by hand: 10 rows a partition, 4 a round, the next 4 in the next round."""
+    from flowertune.training.order import rows_of_round
+
+    return len(
+        {
+            (partition, row)
+            for line in rounds
+            for partition in line["partitions"]
+            for row in rows_of_round(10, 4, cfg["seed"], line["round"], partition)
+        }
+    )
+
+
+def test_rows_without_room_for_their_answer_stop_the_run_before_it_trains(cfg):
+    with pytest.raises(UserError, match="no room"):
+        run_app({**cfg, "train.seq-length": 16}, NODES)
+    assert not list(folder(cfg).glob("peft_*"))
 
 
 @pytest.mark.parametrize("transport", ["float32", "int8"])

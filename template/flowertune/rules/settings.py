@@ -47,6 +47,7 @@ RULES: dict[str, Rule] = {
     ),
     "model.gradient-checkpointing": Rule(bool, "true or false"),
     "model.trust-remote-code": Rule(bool, "true or false"),
+    "model.chat-template": Rule(bool, "true or false"),
     "model.lora.peft-lora-r": Rule(int, "a whole number of at least 1", lambda v: v >= 1),
     "model.lora.peft-lora-alpha": Rule(float, "a number above 0", _positive),
     "model.lora.peft-lora-dropout": Rule(float, "a number from 0 to below 1", lambda v: 0 <= v < 1),

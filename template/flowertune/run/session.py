@@ -14,11 +14,15 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from peft import PeftConfig
 
+from flowertune.data_report.lengths import Lengths
+from flowertune.data_report.report import refuse_if_too_many_are_empty, report_of
+from flowertune.data_report.text import as_text
 from flowertune.rules import lock, protected
 from flowertune.rules.settings import ANEW, clients_per_round
 from flowertune.run import record
 from flowertune.run.app import App
 from flowertune.run.checkpoint import save_checkpoint
+from flowertune.run.data_check import ask_lengths, rows_visited
 from flowertune.run.failures import too_few
 from flowertune.run.ledger import Ledger
 from flowertune.run.manifest import package_versions
@@ -62,6 +66,8 @@ class Session:
         self.started = record.now()
         self.round_began = time.monotonic()
         self.reason: str | None = None
+        self.lengths: dict[int, list[Lengths]] = {}
+        self.data: dict[str, Any] | None = None
 
     @property
     def clients_per_round(self) -> int:
@@ -89,6 +95,11 @@ class Session:
                 load(kept)
             self._write_lines()
             log(INFO, "going on after round %d of %s", done, self.folder)
+        if self.cfg["train.training-arguments.max-steps"] > 0:
+            self.lengths = ask_lengths(self.grid, self.roll.nodes)
+            self.data = report_of(self.lengths, self.cfg["train.seq-length"])
+            log(INFO, as_text(self.data))
+            refuse_if_too_many_are_empty(self.data)
         self._write_run("running")
         return ArrayRecord(adapter)
 
@@ -266,6 +277,7 @@ class Session:
             "seed": self.cfg["seed"],
             "run-id": self.run_key,
             "replies-that-did-not-count": sum(line["failed"] for line in self.rounds_done),
+            "rows-visited": round(rows_visited(self.lengths, self.rounds_done, self.cfg), 6),
             "communication": self.ledger.summary(),
             "versions": package_versions(),
             "protected-changed": protected.changed(),
@@ -290,6 +302,7 @@ class Session:
             "status": status,
             "reason": self.reason,
             "settings": self.cfg,
+            "data": self.data,
         }
         record.write_run(self.folder, body)
 
