@@ -115,6 +115,22 @@ def run_git(folder: Path, *arguments: str, check: bool = True) -> str:
     return done.stdout
 
 
+def copier_address(address: str) -> str:
+    """The address in the form in which Copier knows it for a git repository's.
+
+    >>> copier_address("https://example.org/template")
+    'git+https://example.org/template'
+    >>> copier_address("https://example.org/template.git")
+    'https://example.org/template.git'
+    """
+    known = (
+        address.endswith(".git")
+        or "://" not in address
+        or address.startswith(("git://", "git+", "https://github.com/", "https://gitlab.com/"))
+    )
+    return address if known else f"git+{address}"
+
+
 def open_repository(template: str, scratch: Path, fetch_seconds: float) -> TemplateRepository:
     """Open the template: a local checkout in place, anything else as a clone in `scratch`.
 
@@ -129,8 +145,8 @@ def open_repository(template: str, scratch: Path, fetch_seconds: float) -> Templ
         repository = TemplateRepository(path, str(path))
     else:
         path = scratch / "template"
-        run_git(scratch, "clone", "--quiet", template, str(path))
-        repository = TemplateRepository(path, template, fetch_seconds)
+        run_git(scratch, "clone", "--quiet", template.removeprefix("git+"), str(path))
+        repository = TemplateRepository(path, copier_address(template), fetch_seconds)
     if not (path / "copier.yml").is_file():
         raise HubError(f"{template} is no template: it holds no copier.yml (--template).")
     if not repository.releases():

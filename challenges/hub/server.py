@@ -3,12 +3,9 @@
 import asyncio
 import contextlib
 import logging
-import multiprocessing
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,9 +16,10 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from challenges.hub.api import Hub, max_body, web_app
 from challenges.hub.guards import Guards, JsonLines, RateLimit
 from challenges.hub.inbox import Inbox
-from challenges.hub.rendering import pack, warm_up
-from challenges.hub.repository import open_repository
+from challenges.hub.rendering import pack
+from challenges.hub.repository import copier_address, open_repository
 from challenges.hub.shelf import Shelf
+from challenges.hub.workers import Workers
 
 HEADER_SECONDS = 10
 RENDER_SECONDS = 60
@@ -92,10 +90,11 @@ def serve(settings: Settings) -> None:
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="flowertune-hub-")))
         repository = open_repository(settings.template, scratch, settings.fetch_seconds)
-        executor = stack.enter_context(worker_processes(settings.workers))
-        source = settings.public_url or repository.source
+        workers = Workers(settings.workers)
+        stack.callback(workers.shutdown, cancel_futures=True)
+        source = copier_address(settings.public_url or repository.source)
         inbox = Inbox(settings.inbox, settings.token) if settings.inbox and settings.token else None
-        shelf = Shelf(pack, executor, SHELF_BYTES, RENDER_SECONDS)
+        shelf = Shelf(pack, workers, SHELF_BYTES, RENDER_SECONDS)
         app = web_app(Hub(repository, shelf, source, inbox))
         config = uvicorn.Config(
             Guards(app, max_body, RateLimit(settings.rate)),
@@ -131,24 +130,6 @@ def serve(settings: Settings) -> None:
         log.info("stopped")
     if not server.started:
         sys.exit(1)
-
-
-@contextlib.contextmanager
-def worker_processes(number: int) -> Iterator[ProcessPoolExecutor]:
-    """Processes that render; what they are at is dropped at the end."""
-    # Not forked: the server's threads and sockets are no business of theirs.
-    executor = ProcessPoolExecutor(number, multiprocessing.get_context("spawn"), ignore_signals)
-    try:
-        for _ in range(number):
-            executor.submit(warm_up)
-        yield executor
-    finally:
-        executor.shutdown(wait=True, cancel_futures=True)
-
-
-def ignore_signals() -> None:
-    """Leave Ctrl-C, which a terminal sends to all processes, to the server."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def log_as_json() -> logging.Logger:

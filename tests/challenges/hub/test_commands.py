@@ -25,7 +25,7 @@ from flwr.supercore.credential_store.file_credential_store import FileCredential
 import challenges
 from tests.apps import rendered
 from tests.challenges.hub.fakes import small_template
-from tests.templates import ROOT, clone, commit, contents, render
+from tests.templates import GIT_ENVIRONMENT, ROOT, clone, commit, contents, git, render
 
 PUBLIC = "https://example.org/template.git"
 TOKEN = "a token of the tests"
@@ -267,6 +267,47 @@ def test_the_render_workers_end_with_the_hub(tmp_path: Path) -> None:
             break
         time.sleep(0.1)
     assert not left
+
+
+def test_a_worker_that_is_killed_is_replaced(tmp_path: Path) -> None:
+    running = start(tmp_path, clone(tmp_path / "template"))
+    children = Path(f"/proc/{running.process.pid}/task/{running.process.pid}/children")
+    try:
+        for child in children.read_text().split():
+            if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
+                os.kill(int(child), signal.SIGKILL)
+        time.sleep(0.5)
+        for _ in range(2):  # the pool may notice only when it is asked
+            done = flwr(running.address, tmp_path, "new", "@flowertune/code")
+            if done.returncode == 0:
+                break
+        assert done.returncode == 0, done.stderr
+    finally:
+        assert stop(running) == 0
+
+
+def test_an_app_from_the_hub_can_be_updated(tmp_path: Path) -> None:
+    template = clone(tmp_path / "template", "v1.0.0")
+    running = start(tmp_path, template, "--public-url", template.as_uri())
+    try:
+        assert flwr(running.address, tmp_path, "new", "@flowertune/finance").returncode == 0
+    finally:
+        assert stop(running) == 0
+    app = tmp_path / "finance"
+    git(app, "init", "--quiet")
+    commit(app)
+    (template / "template/NEW.md").write_text("New in 1.1.0.\n")
+    commit(template, "v1.1.0")
+    done = subprocess.run(
+        [sys.executable, "-m", "copier", "update", "--defaults"],
+        cwd=app,
+        env=os.environ | GIT_ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (app / "NEW.md").read_text() == "New in 1.1.0.\n"
 
 
 def test_a_port_that_is_taken_is_an_error(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from copier._vcs import get_repo
 from starlette.exceptions import HTTPException
 
 from challenges.hub import __main__ as command
@@ -17,7 +18,7 @@ from challenges.hub import inbox, page, rendering
 from challenges.hub.api import PUBLISH_PATH
 from challenges.hub.catalogue import list_apps, read_catalogue
 from challenges.hub.rendering import Order
-from challenges.hub.repository import HubError, TemplateRepository, open_repository
+from challenges.hub.repository import HubError, TemplateRepository, copier_address, open_repository
 from challenges.hub.shelf import Shelf
 from tests.apps import rendered
 from tests.challenges.hub.fakes import Renders, client, small_template
@@ -45,12 +46,30 @@ def test_a_remote_template_is_cloned_and_fetched(tmp_path: Path) -> None:
     remote = small_template(tmp_path / "remote")
     (tmp_path / "scratch").mkdir()
     repository = open_repository(remote.as_uri(), tmp_path / "scratch", fetch_seconds=0)
-    assert repository.source == remote.as_uri()
+    assert repository.source == f"git+{remote.as_uri()}"
     assert repository.releases()[0].version == "1.10.0"
     git(remote, "tag", "v3.0.0")
     assert repository.releases()[0].version == "3.0.0"
     remote.rename(tmp_path / "away")
     assert repository.releases()[0].version == "3.0.0"
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("https://example.org/t", "git+https://example.org/t"),
+        ("https://example.org/t.git", "https://example.org/t.git"),
+        ("https://github.com/a/t", "https://github.com/a/t"),
+        ("git+https://example.org/t", "git+https://example.org/t"),
+        ("git@example.org:t", "git@example.org:t"),
+        ("gh:a/t", "gh:a/t"),
+        ("/srv/t", "/srv/t"),
+    ],
+)
+def test_addresses_are_ones_that_copier_takes(address: str, expected: str) -> None:
+    assert copier_address(address) == expected
+    if not address.startswith("/"):
+        assert get_repo(expected) is not None
 
 
 def test_a_template_without_releases_is_refused(tmp_path: Path) -> None:
