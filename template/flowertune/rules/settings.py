@@ -81,6 +81,7 @@ RULES: dict[str, Rule] = {
     "strategy.fraction-train": Rule(float, "a number above 0 and at most 1", lambda v: 0 < v <= 1),
     "strategy.min-clients": Rule(int, "a whole number of at least 1", lambda v: v >= 1),
     "strategy.timeout": Rule(int, "a number of seconds above 0", _positive),
+    "log.wandb": Rule(bool, "true or false"),
     "static.challenge": Rule(str, "the name of the challenge"),
     "static.rules": Rule(str, "the name of a rule set"),
     "static.rules-version": Rule(str, "the version of the rule set"),

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from logging import INFO, WARNING
 from pathlib import Path
 from typing import Any
@@ -14,18 +14,18 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from peft import PeftConfig
 
+from flowertune.boards.during import boards_of
 from flowertune.data_report.lengths import Lengths
 from flowertune.data_report.report import refuse_if_too_many_are_empty, report_of
 from flowertune.data_report.text import as_text
-from flowertune.rules import lock, protected
+from flowertune.rules import lock
 from flowertune.rules.settings import ANEW, clients_per_round
-from flowertune.run import record
+from flowertune.run import about, record
 from flowertune.run.app import App
 from flowertune.run.checkpoint import save_checkpoint
-from flowertune.run.data_check import ask_lengths, rows_visited
+from flowertune.run.data_check import ask_lengths
 from flowertune.run.failures import too_few
 from flowertune.run.ledger import Ledger
-from flowertune.run.manifest import package_versions
 from flowertune.run.nodes import Roll
 from flowertune.run.plot import plot_run
 from flowertune.run.progress import round_line
@@ -101,6 +101,9 @@ class Session:
             log(INFO, as_text(self.data))
             refuse_if_too_many_are_empty(self.data)
         self._write_run("running")
+        self.boards = self.closing.enter_context(
+            boards_of(self.cfg, self.folder, about.run_of(self, "running"), self.rounds_done)
+        )
         return ArrayRecord(adapter)
 
     def rounds(self, adapter: ArrayRecord) -> Iterator[int]:
@@ -206,6 +209,7 @@ class Session:
                 "time": record.now(),
             }
         )
+        self.boards.log_round(self.rounds_done[-1])
         pace = sum(line["seconds"] for line in self.rounds_done) / len(self.rounds_done)
         log(
             INFO,
@@ -240,71 +244,18 @@ class Session:
 
     def _checkpoint(self, server_round: int, tensors: dict[str, torch.Tensor]) -> None:
         path = self.folder / f"peft_{server_round}"
-        save_checkpoint(path, tensors, self.peft_config, self._manifest(server_round))
+        save_checkpoint(path, tensors, self.peft_config, about.manifest_of(self, server_round))
         log(INFO, "saved %s", path)
 
-    def _found(self) -> list[lock.Difference]:
+    def found(self) -> list[lock.Difference]:
         """Return the differences known so far; the budget is one of them once it is passed."""
         if not self.ledger.over_budget:
             return self.differences
         used, budget = round(self.ledger.mib, 1), self.ledger.budget_mib
         return [*self.differences, lock.Difference("MiB communicated", used, budget)]
 
-    def _manifest(self, server_round: int) -> dict[str, Any]:
-        static, found = lock.static_values(self.cfg), self._found()
-        return {
-            "format": 1,
-            "official": not found,
-            "differences": [vars(difference) for difference in found],
-            "challenge": static["challenge"],
-            "rules": static["rules"],
-            "rules-version": static["rules-version"],
-            "template-version": self.app.template_version,
-            "static": static,
-            "static-sha256": lock.digest(static),
-            "expected-sha256": self.app.expected_sha256,
-            "supernodes": len(self.roll.nodes),
-            "partitions": max(self.roll.partitions),
-            "round": server_round,
-            "rounds": self.cfg["num-server-rounds"],
-            "base-model": {
-                "name": self.cfg["model.name"],
-                "revision": self.cfg["model.revision"],
-                "path": self.peft_config.base_model_name_or_path,
-            },
-            "prompt-template": self.cfg["prompt.template"],
-            "settings": self.cfg,
-            "seed": self.cfg["seed"],
-            "run-id": self.run_key,
-            "replies-that-did-not-count": sum(line["failed"] for line in self.rounds_done),
-            "rows-visited": round(rows_visited(self.lengths, self.rounds_done, self.cfg), 6),
-            "communication": self.ledger.summary(),
-            "versions": package_versions(),
-            "protected-changed": protected.changed(),
-        }
-
     def _write_run(self, status: str) -> None:
-        static, found = lock.static_values(self.cfg), self._found()
-        body = {
-            "run-id": self.run_key,
-            "name": self.app.name,
-            "challenge": static["challenge"],
-            "rules": static["rules"],
-            "official": not found,
-            "differences": [vars(difference) for difference in found],
-            "rounds": self.cfg["num-server-rounds"],
-            "clients-per-round": self.clients_per_round,
-            "supernodes": len(self.roll.nodes),
-            "budget-mib": self.ledger.budget_mib,
-            "model": self.cfg["model.name"],
-            "started": self.started,
-            "ended": None if status == "running" else record.now(),
-            "status": status,
-            "reason": self.reason,
-            "settings": self.cfg,
-            "data": self.data,
-        }
-        record.write_run(self.folder, body)
+        record.write_run(self.folder, about.run_of(self, status))
 
     def finish(self, adapter: ArrayRecord) -> None:
         """Save the last checkpoint if it is not there, draw the run, say where everything is."""
@@ -317,14 +268,15 @@ class Session:
             [line["total-mib"] for line in self.rounds_done],
             f"{self.app.name}: {done} rounds, {self.cfg['model.name']}",
         )
-        log(INFO, lock.verdict(lock.static_values(self.cfg), self._found()))
+        log(INFO, lock.verdict(lock.static_values(self.cfg), self.found()))
         log(INFO, "results: %s", self.folder)
 
     @contextmanager
     def recorded(self) -> Iterator[None]:
         """Write into run.json how the run ended."""
         try:
-            yield
+            with ExitStack() as self.closing:
+                yield
         except BaseException as error:
             self.reason = str(error) or type(error).__name__
             self._write_run("failed")
