@@ -181,6 +181,29 @@ def test_quickstart_sets_only_settings_there_are(apps: Mapping[str, Path]) -> No
         assert prompt == challenges.load(name)["scorer-prompt"]
 
 
+def test_the_readme_has_a_map_of_the_package(apps: Mapping[str, Path]) -> None:
+    readme = (apps["finance"] / "README.md").read_text("utf-8")
+    map_of_files = readme.split("## What is where")[1].split("\n## ")[0]
+    entries = sorted((TEMPLATE / "flowertune").iterdir())
+    wanted = [
+        f"{entry.name}/" if entry.is_dir() else entry.name
+        for entry in entries
+        if not entry.name.startswith(("_", "."))
+    ]
+    assert len(wanted) > 10
+    assert [name for name in wanted if f" {name} " not in map_of_files.replace("\n", " ")] == []
+
+
+@pytest.mark.parametrize("name", challenges.names())
+def test_the_readme_keeps_its_front_matter(name: str, apps: Mapping[str, Path]) -> None:
+    text = (apps[name] / "README.md").read_text("utf-8")
+    assert text.startswith("---\n")
+    front = yaml.safe_load(text.split("---\n")[1])
+    assert front == challenges.load(name)["readme"]
+    for heading in ("Set up", "Run", "What is where", "What is locked", "Checkpoints"):
+        assert f"\n## {heading}\n" in text
+
+
 def test_answers_reach_the_app(tmp_path: Path) -> None:
     app = render(tmp_path / "app", project_name="My-App-2", publisher="an_organiser")
     config = pyproject(app)
