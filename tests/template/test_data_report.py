@@ -2,6 +2,9 @@
 
 import json
 import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 from flowertune import inspect
@@ -13,6 +16,7 @@ from flowertune.data_report.text import as_text
 from flowertune.dataset import load_examples
 from flowertune.errors import UserError
 from flowertune.training.tokens import encode
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 
 from tests.apps import default_settings, rendered
@@ -29,11 +33,23 @@ PAIRS = [
 ]
 
 
-@pytest.mark.parametrize("tokenizer", [mistral, smollm2])
+def ends_with_eos() -> Any:
+    """A tokenizer that puts special tokens on both ends."""
+    with TemporaryDirectory() as folder:
+        tokenizer = AutoTokenizer.from_pretrained(save_tiny_llama(Path(folder)))
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)]
+    )
+    assert tokenizer("a")["input_ids"][-1] == tokenizer.eos_token_id
+    return tokenizer
+
+
+@pytest.mark.parametrize("tokenizer", [mistral, smollm2, ends_with_eos])
 def test_lengths_are_those_of_training(tokenizer):
-    examples = [encode(tokenizer(), prompt, answer, sys.maxsize) for prompt, answer in PAIRS]
+    made = tokenizer()
+    examples = [encode(made, prompt, answer, sys.maxsize) for prompt, answer in PAIRS]
     expected = [Lengths(e.answer_start, len(e.ids)) for e in examples if e]
-    assert measure(tokenizer(), PAIRS) == expected and len(expected) == len(PAIRS)
+    assert measure(made, PAIRS) == expected and len(expected) == len(PAIRS)
 
 
 def test_the_report_counts_and_names():
