@@ -97,6 +97,7 @@ def evaluate(challenge: str, arguments: argparse.Namespace) -> dict[str, Any]:
         "challenge": challenge,
         "suite": suite,
         "models": models,
+        "rules": recipe.rules(checkpoint),
         "unofficial": checkpoint.reasons if checkpoint and "checkpoint" in models else [],
         "departures": departures,
         "sets": {
@@ -228,11 +229,15 @@ def _output_folder(challenge: str, arguments: argparse.Namespace) -> Path:
 
 
 def _check_writable(folder: Path) -> None:
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
     probe = folder / ".writable"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe.touch()
         probe.unlink()
+        # A command that is refused further on leaves no empty folders behind.
+        for path in missing:
+            path.rmdir()
     except OSError as error:
         raise EvaluationError(
             f"results cannot be written to {folder} ({error.strerror}): choose another folder with "

@@ -99,6 +99,12 @@ def _fingerprint(base: str) -> list[Any] | None:
     return [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files]
 
 
+def rules(checkpoint: Checkpoint | None) -> dict[str, Any]:
+    """Under which rules a checkpoint says it was made."""
+    static = ((checkpoint.manifest if checkpoint else None) or {}).get("static") or {}
+    return {"name": static.get("rules"), "version": static.get("rules-version")}
+
+
 def full(
     plan: Plan,
     choice: ModelChoice,
@@ -110,7 +116,6 @@ def full(
     """The recipe as it stands in results.json."""
     first = next(iter(passes.values())).lm_eval
     manifest = (checkpoint.manifest if checkpoint else None) or {}
-    static = manifest.get("static") or {}
     definitions = task_definitions(plan)
     prompts = {
         name: digest([answer.document.get("context", answer.document) for answer in answers])
@@ -130,7 +135,6 @@ def full(
             "manifest-sha256": manifest.get("manifest-sha256"),
             "merged": choice.merge,
         },
-        "rules": {"name": static.get("rules"), "version": static.get("rules-version")},
         "quantization": choice.quantization,
         "quantization-type": {4: "fp4", 8: "int8", 0: None}[choice.quantization],
         "dtype": choice.dtype,

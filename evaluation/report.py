@@ -204,8 +204,14 @@ def notes(results: dict[str, Any]) -> list[str]:
     found = [f"Suite {results['suite']}: {metric} in percent ± standard error."]
     if any(not result["full"] for result in sets):
         found.append("* not the full official set: a PARTIAL result, not one for a leaderboard.")
-    if results["unofficial"]:
-        found.append("UNOFFICIAL checkpoint: " + "; ".join(results["unofficial"]) + ".")
+    if "checkpoint" in results["models"]:
+        rules = "rules {name} {version}".format(**results["rules"])
+        reasons = "; ".join(results["unofficial"])
+        found.append(
+            f"UNOFFICIAL checkpoint ({rules}): {reasons}."
+            if reasons
+            else f"Official checkpoint ({rules})."
+        )
     if results["departures"]:
         found.append("Not as the official scorer: " + "; ".join(results["departures"]) + ".")
     for result in sets:

@@ -29,6 +29,7 @@ def test_base_and_checkpoint_side_by_side(finance_checkpoint, tmp_path, capsys):
     assert lines[0].split()[:6] == ["suite", "official", "rows", "base", "model", "fine-tuned"]
     assert [line.split()[0] for line in lines[2:5]] == ["FPB", "FiQA", "TFNS"]
     assert "Suite official" in printed
+    assert "Official checkpoint (rules 50-supernodes 1.0.0)." in printed
     assert "PARTIAL" in printed
     assert "published" not in lines[0]
     results = json.loads((tmp_path / "results.json").read_text())
@@ -46,7 +47,7 @@ def test_base_and_checkpoint_side_by_side(finance_checkpoint, tmp_path, capsys):
     assert recipe["quantization"] == 0
     assert recipe["seed"] == 2024
     assert recipe["versions"]["lm_eval"]
-    assert recipe["rules"] == {"name": "50-supernodes", "version": "1.0.0"}
+    assert results["rules"] == {"name": "50-supernodes", "version": "1.0.0"}
     assert len(results["departures"]) == 2
 
 
@@ -83,7 +84,10 @@ def test_an_unofficial_checkpoint_is_refused_until_asked_for(edited, capsys, mon
     assert "it ran with 3 supernodes, locked are 50" in line
     assert "--unofficial" in line
     run(edited, *QUICK, "--unofficial")
-    assert "UNOFFICIAL checkpoint: it ran with 3 supernodes" in capsys.readouterr().out
+    assert (
+        "UNOFFICIAL checkpoint (rules 50-supernodes 1.0.0): it ran with 3 supernodes"
+        in capsys.readouterr().out
+    )
     results = json.loads((edited / "evaluation-official" / "results.json").read_text())
     assert len(results["unofficial"]) == 1
 

@@ -44,6 +44,7 @@ def finance_results(found, published=True, suite="official"):
         "models": models,
         "sets": made,
         "unofficial": [],
+        "rules": {"name": "50-supernodes", "version": "1.0.0"},
         "departures": [],
         "average": report.averages(made, models),
         "published-average": "45.27" if published else None,

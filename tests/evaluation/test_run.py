@@ -63,12 +63,12 @@ def test_every_suite_of_every_challenge_writes_every_file(
 
 def test_code_is_written_and_run(finance_checkpoint, tmp_path, capsys):
     words = ("--sets", "mbpp,humaneval", "--limit", 2, "--n-samples", 2, "--output", tmp_path)
-    results = run("code", finance_checkpoint, *QUICK, *words)
+    results = run("code", finance_checkpoint, *QUICK, *words, "--compare", "base")
     assert results["sets"]["mbpp"]["samples-per-row"] == 2
     assert results["sets"]["mbpp"]["metric"] == "pass@1"
     assert results["recipe"]["adapter"]["merged"] is True
     row = json.loads((tmp_path / "rows" / "mbpp.jsonl").read_text().splitlines()[0])
-    assert len(row["checkpoint"]["responses"]) == 2
+    assert len(row["base"]["responses"]) == len(row["checkpoint"]["responses"]) == 2
     assert "pass@1 in percent" in capsys.readouterr().out
 
 
