@@ -59,6 +59,35 @@ def test_rounds_become_events(tmp_path):
         write_events(tmp_path / "events", [])
 
 
+def test_a_round_is_in_the_file_at_once(tmp_path):
+    pytest.importorskip("tensorboardX")
+    board = TensorBoard(tmp_path)
+    board.log_round(round_line(1))
+    (file,) = tmp_path.glob("events.*")
+    assert scalars(file)["train/loss"] == [(1, 2.0)]
+    board.close()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_costs_the_board_and_not_the_run(tmp_path, monkeypatch):
+    pytest.importorskip("tensorboardX")
+    board = TensorBoard(tmp_path)
+    with open("/dev/full", "wb", buffering=0) as full:
+        monkeypatch.setattr(board._file._py_recordio_writer, "_writer", full)
+        boards = Boards([board])
+        # more rounds than a queue would hold
+        for number in range(1, 31):
+            boards.log_round(round_line(number))
+        assert boards._boards == []
+
+
+def test_a_folder_that_cannot_be_made_costs_the_board_and_not_the_run(tmp_path):
+    pytest.importorskip("tensorboardX")
+    (tmp_path / "tensorboard").write_text("a file")
+    with boards_of({}, tmp_path, {}) as boards:
+        boards.log_round(round_line(1))
+
+
 def test_a_run_that_goes_on_tells_its_rounds_anew(tmp_path):
     pytest.importorskip("tensorboardX")
     for number, done in enumerate(([], [round_line(1), round_line(2)])):

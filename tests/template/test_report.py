@@ -71,7 +71,12 @@ def run_folder(tmp_path) -> Path:
         rules="50-supernodes", **UNOFFICIAL,
     )  # fmt: skip
     for number in (5, 10):
-        manifest = {"round": number, "official": False, "versions": package_versions()}
+        manifest = {
+            "round": number,
+            "official": False,
+            "versions": package_versions(),
+            "rows-visited": number / 100,
+        }
         tensors = {"base.lora_A.weight": torch.full((2, 3), float(number))}
         save_checkpoint(folder / f"peft_{number}", tensors, LoraConfig(r=2), manifest)
     return folder
@@ -91,8 +96,9 @@ def test_the_page_tells_everything(run_folder, capsys):
         "took 1 h 00 min",
         "10 of 10",
         "train.seq-length",
-        "1 rows (3.23%) cut before their answer",
+        "1 row (3.23%) cut before the answer",
         "partition 1 row 0 (80 tokens)",
+        "10.0% of the rows trained on",
         "round 10: 0.2000",
         package_versions()["flwr"],
         *(file_sha256(run_folder / f"peft_{n}" / "adapter_model.safetensors") for n in (5, 10)),

@@ -76,7 +76,10 @@ def boards_of(
     if cfg.get(SETTING, False):
         found.append(WeightsAndBiases(folder, about))
     if tensorboard.installed():
-        found.append(TensorBoard(folder / "tensorboard", rounds_done))
+        try:
+            found.append(TensorBoard(folder / "tensorboard", rounds_done))
+        except OSError as error:
+            log(WARNING, "no event files for TensorBoard: %s", error)
     boards = Boards(found)
     try:
         yield boards

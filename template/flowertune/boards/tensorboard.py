@@ -1,5 +1,6 @@
 """TensorBoard: event files written by tensorboardX."""
 
+import importlib
 import importlib.util
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -25,23 +26,36 @@ class TensorBoard:
     """
 
     def __init__(self, folder: Path, rounds_done: Sequence[Mapping[str, Any]] = ()) -> None:
-        from tensorboardX import SummaryWriter
-
-        purge = 1 if any(folder.glob("events.*")) else None
-        # It writes in a thread of its own; a second later everything is in the file.
-        self._writer = SummaryWriter(str(folder), purge_step=purge, flush_secs=1)
+        # Not its SummaryWriter: that one writes in a thread, and when the disk is full the thread
+        # dies and the next call waits for ever.
+        writer = importlib.import_module(f"{PACKAGE}.event_file_writer")
+        self._events: Any = importlib.import_module(f"{PACKAGE}.proto.event_pb2")
+        self._summaries: Any = importlib.import_module(f"{PACKAGE}.proto.summary_pb2")
+        folder.mkdir(parents=True, exist_ok=True)
+        begun = any(folder.glob("events.*"))
+        self._file = writer.EventsWriter(str(folder / "events"))
+        if begun:
+            start = self._events.SessionLog(status=self._events.SessionLog.START)
+            self._file.write_event(self._events.Event(step=1, session_log=start))
         for line in rounds_done:
             self.log_round(line)
 
     def log_round(self, line: Mapping[str, Any]) -> None:
-        """Write a round's numbers."""
-        time = datetime.fromisoformat(line["time"]).timestamp() if "time" in line else None
-        for name, value in numbers_of(line).items():
-            self._writer.add_scalar(name, value, line["round"], walltime=time)
+        """Write a round's numbers; they are in the file when this returns."""
+        values = [
+            self._summaries.Summary.Value(tag=name, simple_value=value)
+            for name, value in numbers_of(line).items()
+        ]
+        summary = self._summaries.Summary(value=values)
+        event = self._events.Event(step=line["round"], summary=summary)
+        if "time" in line:
+            event.wall_time = datetime.fromisoformat(line["time"]).timestamp()
+        self._file.write_event(event)
+        self._file.flush()
 
     def close(self) -> None:
         """Close the file."""
-        self._writer.close()
+        self._file.close()
 
 
 def write_events(folder: Path, rounds: Sequence[Mapping[str, Any]]) -> None:

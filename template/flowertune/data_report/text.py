@@ -17,15 +17,16 @@ def as_text(report: Mapping[str, Any]) -> str:
         f"({report['supervised-share']:.1%})",
         f"tokens of a row: median {length['median']:,}, 95 % have at most {length['p95']:,}, "
         f"longest {length['longest']:,} (train.seq-length is {report['seq-length']:,})",
-        _cut(report["without-answer"], "cut before their answer; they train nothing, left out"),
-        _cut(report["cut-answer"], "cut within their answer"),
+        _cut(report["without-answer"], "cut before the answer: left out, nothing to learn"),
+        _cut(report["cut-answer"], "cut within the answer"),
         "longest rows: " + "; ".join(map(_name, report["longest-rows"])),
     ]
     return "\n".join(lines)
 
 
 def _cut(found: Mapping[str, Any], what: str) -> str:
-    line = f"{found['rows']:,} rows ({found['share']:.2%}) {what}"
+    rows = "row" if found["rows"] == 1 else "rows"
+    line = f"{found['rows']:,} {rows} ({found['share']:.2%}) {what}"
     if not found["rows"]:
         return line
     more = found["rows"] - len(found["first"])

@@ -28,12 +28,14 @@ class Checkpoint:
 class Facts:
     """A run, its checkpoints, and the settings that differ from the app's own.
 
-    ``changed`` maps a setting to (the app's value, the run's); None where no app is known.
+    ``rows_visited`` is the share of all rows trained on up to the last checkpoint. ``changed``
+    maps a setting to (the app's value, the run's); it is None where no app is known.
     """
 
     run: Recorded
     checkpoints: list[Checkpoint]
     versions: Mapping[str, str]
+    rows_visited: float | None
     changed: dict[str, tuple[Any, Any]] | None
 
 
@@ -55,6 +57,7 @@ def collect(run: Recorded, defaults: Mapping[str, Any] | None) -> Facts:
         run=run,
         checkpoints=sorted(saved, key=lambda found: found.round),
         versions=newest.get("versions", {}),
+        rows_visited=newest.get("rows-visited"),
         changed=changed,
     )
 

@@ -29,7 +29,7 @@ def page(facts: Facts) -> str:
         _lock(facts),
         _plots(facts),
         _settings(facts),
-        _data(about.get("data")),
+        _data(facts),
         _checkpoints(facts),
         _rounds(facts),
         _versions(facts),
@@ -161,11 +161,15 @@ def _settings(facts: Facts) -> str:
     )
 
 
-def _data(report: Mapping[str, Any] | None) -> str:
+def _data(facts: Facts) -> str:
+    report = facts.run.about.get("data")
     if not report:
         return '<section><h2>Data</h2><p class="none">The run left no data report.</p></section>'
-    lines = "".join(f"<li>{escape(line)}</li>" for line in as_text(report).splitlines())
-    return f"<section><h2>Data</h2><ul>{lines}</ul></section>"
+    lines = as_text(report).splitlines()
+    if facts.rows_visited is not None:
+        lines.append(f"{facts.rows_visited:.1%} of the rows trained on up to the last checkpoint")
+    items = "".join(f"<li>{escape(line)}</li>" for line in lines)
+    return f"<section><h2>Data</h2><ul>{items}</ul></section>"
 
 
 def _checkpoints(facts: Facts) -> str:
