@@ -186,7 +186,7 @@ else:
 
 
 def measure_start(threads: int) -> None:
-    """Print the time to the first step against the least it could be, each in a process of its own."""
+    """Print the time to the first step against the least it could be, each in its own process."""
     from flowertune.sources import smollm2
 
     code = START.format(root=str(ROOT), threads=threads, model=str(smollm2.fetch()))

@@ -59,7 +59,7 @@ def parser(challenge: str) -> argparse.ArgumentParser:
         "--output",
         type=Path,
         metavar="DIR",
-        help="folder for results.json and the files beside it (default: evaluation-<suite> in CKPT)",
+        help="folder for results.json and what is beside it (default: evaluation-<suite> in CKPT)",
     )
     _add_models(made)
     _add_rows(made, known)
