@@ -52,6 +52,7 @@ def start(folder: Path, template: Path, *options: str, scheme: str = "http") -> 
         port = free.getsockname()[1]
     log, inbox = folder / "log", folder / "inbox"
     arguments = ["--template", str(template), "--port", str(port), "--inbox", str(inbox)]
+    arguments += ["--workers", "1"]
     with log.open("w") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "challenges.hub", "serve", *arguments, *options],
