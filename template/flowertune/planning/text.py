@@ -47,18 +47,19 @@ def _head(plan: Plan) -> str:
 def _communication(plan: Plan) -> str:
     spent = plan.communication
     share = spent.total_mib / spent.budget_mib
-    return "\n".join(
-        (
-            "Communication (tensor bytes, both directions)",
-            f"  a round      {spent.clients} of {plan.supernodes} clients x 2 x "
-            f"{spent.adapter_bytes / MIB:,.2f} MiB = {spent.round_mib:,.1f} MiB",
-            f"  the run      {spent.rounds:,} rounds = {spent.total_mib:,.0f} MiB, {share:.1%} of "
-            f"the {spent.budget_mib:,} MiB budget",
+    lines = [
+        "Communication (tensor bytes, both directions)",
+        f"  a round      {spent.clients} of {plan.supernodes} clients x 2 x "
+        f"{spent.adapter_bytes / MIB:,.2f} MiB = {spent.round_mib:,.1f} MiB",
+        f"  the run      {spent.rounds:,} rounds = {spent.total_mib:,.0f} MiB, {share:.1%} of "
+        f"the {spent.budget_mib:,} MiB budget",
+    ]
+    if spent.message_bytes != spent.adapter_bytes:
+        lines.append(
             f"  as counted   {spent.counted_mib:,.0f} MiB: the run's ledger counts each tensor's "
-            "header, too",
-            f"  would fit    {spent.rounds_that_fit:,} rounds",
+            "header, too"
         )
-    )
+    return "\n".join((*lines, f"  would fit    {spent.rounds_that_fit:,} rounds"))
 
 
 def _memory(plan: Plan) -> str:
