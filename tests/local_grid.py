@@ -1,5 +1,8 @@
 """A Flower grid in one process: the app's real server and client code, without Ray."""
 
+# Toy objects stand in for the libraries' own types here.
+# pyright: reportArgumentType=false
+
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator

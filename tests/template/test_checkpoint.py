@@ -1,5 +1,8 @@
 """A checkpoint is a plain PEFT adapter with a manifest, and is there whole or not at all."""
 
+# Toy objects stand in for the libraries' own types here.
+# pyright: reportAttributeAccessIssue=false
+
 import json
 
 import pytest

@@ -7,7 +7,7 @@ import challenges
 LOCKED = challenges.static_table("finance", "50-supernodes")
 
 
-def found(static=LOCKED, supernodes=50, partitions=frozenset({50})):
+def found(static=LOCKED, supernodes=50, partitions=(50,)):
     return [
         (d.key, d.given, d.locked)
         for d in lock.differences(static, LOCKED, supernodes, set(partitions))

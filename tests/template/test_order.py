@@ -1,5 +1,8 @@
 """Who trains on what is a function of seed, round and partition."""
 
+# Toy objects stand in for the libraries' own types here.
+# pyright: reportArgumentType=false
+
 from flowertune.training.order import choose, rows_of_round
 from flowertune.training.steps import steps_of_round
 

@@ -1,5 +1,8 @@
 """Only the answer is trained on, whatever the tokenizer."""
 
+# Toy objects stand in for the libraries' own types here.
+# pyright: reportOptionalMemberAccess=false, reportArgumentType=false
+
 import pytest
 import torch
 from flowertune.training.tokens import IGNORED, collate, encode
