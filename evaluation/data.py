@@ -4,6 +4,7 @@ in this package.
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -141,12 +142,22 @@ def _check_columns(item: EvalSet, rows: Rows, origin: dict[str, Any]) -> None:
             )
 
 
+def _revision(hub: Hub) -> str | None:
+    """The commit to read: the pinned one, else what the branch points at now."""
+    from huggingface_hub import HfApi, constants
+
+    pinned = hub.revision is not None and re.fullmatch("[0-9a-f]{40}", hub.revision)
+    # Offline there is only what an earlier run has left in the cache.
+    if pinned or constants.HF_HUB_OFFLINE:
+        return hub.revision
+    return HfApi().dataset_info(hub.path, revision=hub.revision).sha
+
+
 def _from_hub(hub: Hub) -> tuple[Rows, dict[str, Any]]:
     import datasets
-    from huggingface_hub import HfApi
 
     try:
-        revision = HfApi().dataset_info(hub.path, revision=hub.revision).sha
+        revision = _revision(hub)
         options = {"name": hub.config, "data_dir": hub.data_dir, "revision": revision}
         given: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
         parts = [datasets.load_dataset(hub.path, split=split, **given) for split in hub.splits]

@@ -29,7 +29,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-TIE = 2e-4
+TIE = 1e-4
 STAGES = (4, 16, 64)
 _WINDOW = 16  # newest tokens searched for a stopping word before the whole row is looked at
 

@@ -89,6 +89,7 @@ def test_hub_rows_are_read_split_by_split_at_a_fixed_revision(monkeypatch):
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     monkeypatch.setattr(huggingface_hub, "HfApi", FakeHub)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     fiqa = sets.of_challenge("finance").named()["fiqa"]
     with pytest.raises(
         EvaluationError, match="has 3 rows of which 3 would be scored, but fiqa needs"
@@ -100,8 +101,28 @@ def test_hub_rows_are_read_split_by_split_at_a_fixed_revision(monkeypatch):
     ]
 
 
+def test_a_pinned_revision_is_read_as_it_is(monkeypatch):
+    import datasets
+    import huggingface_hub
+
+    read = []
+
+    def load_dataset(path, split, **options):
+        read.append(options)
+        return []
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    monkeypatch.setattr(huggingface_hub, "HfApi", lambda: pytest.fail("asked the hub"))
+    pinned = "c30699e8356da336a370243923dbaf21066bb9fe"
+    _, origin = data._from_hub(Hub("some/set", ("test",), config="all", revision=pinned))
+    assert read == [{"name": "all", "revision": pinned}]
+    assert origin["revision"] == pinned
+
+
 def test_no_hub_is_one_sentence(monkeypatch):
     import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
 
     def unreachable(*_args, **_kwargs):
         raise ConnectionError("no route to host")
