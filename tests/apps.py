@@ -1,5 +1,7 @@
 """Rendered apps for tests."""
 
+import atexit
+import shutil
 import tomllib
 from functools import cache
 from pathlib import Path
@@ -15,7 +17,9 @@ ROOT = Path(__file__).parent.parent
 @cache
 def rendered(challenge: str, rules: str = "50-supernodes") -> Path:
     """A render of the working tree, made once per test session; do not change it."""
-    folder = Path(mkdtemp(prefix="rendered-")) / f"app-{challenge}"
+    parent = mkdtemp(prefix="rendered-")
+    atexit.register(shutil.rmtree, parent, ignore_errors=True)
+    folder = Path(parent) / f"app-{challenge}"
     copier.run_copy(
         str(ROOT),
         folder,
