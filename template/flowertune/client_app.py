@@ -31,6 +31,7 @@ def roll_call(message: Message, context: Context) -> Message:
 @app.query("lengths")
 def lengths(message: Message, context: Context) -> Message:
     """Say how many tokens this client's rows have, for the report before training."""
+    hush()
     return answer_lengths(message, check_settings(context.run_config), context)
 
 

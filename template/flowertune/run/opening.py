@@ -18,6 +18,7 @@ from flowertune.rules.settings import ANEW, check_settings, no_client
 from flowertune.run.app import APP_DIR, App, read_app
 from flowertune.run.folders import results_root, run_folder
 from flowertune.run.nodes import Roll, call_roll
+from flowertune.run.quiet import hush
 from flowertune.run.session import Session
 from flowertune.sources.models import local_path
 
@@ -89,6 +90,7 @@ def open_session(grid: Grid, context: Context) -> Iterator[Session]:
         With the sentence to show, if a setting is wrong, no SuperNode answers, the fraction
         selects no client, or the results folder cannot be written.
     """
+    hush()
     cfg = check_settings(context.run_config)
     app = read_app()
     folder = folder_of(cfg, context.run_id)
