@@ -49,6 +49,8 @@ def bubblewrap(programs: Sequence[str] = ()) -> Layer | None:
         words += ["--unshare-user", "--unshare-cgroup-try", "--hostname", "box"]
     for key, value in _ENV.items():
         words += ["--setenv", key, value]
+    # before the binds: an environment may lie below /tmp
+    words += ["--perms", "1777", "--size", str(DISK), "--tmpfs", "/tmp"]
     for path in _parents(shown.binds):
         # bwrap makes them for its own user only
         words += ["--perms", "0755", "--dir", path]
@@ -57,7 +59,6 @@ def bubblewrap(programs: Sequence[str] = ()) -> Layer | None:
     for path, target in shown.links.items():
         words += ["--symlink", target, path]
     words += ["--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev"]
-    words += ["--perms", "1777", "--size", str(DISK), "--tmpfs", "/tmp"]
     words += ["--perms", "0777", "--dir", FOLDER, "--remount-ro", "/", "--chdir", FOLDER]
     return Layer("bubblewrap", (*words, *_supervisor()), private=True)
 

@@ -77,6 +77,9 @@ def build(spec):
     pivot_root("/tmp", "/tmp/old")
     os.chdir("/")
     mount("tmpfs", "/new", "tmpfs", NOSUID | NODEV, "mode=0755,size=1m")
+    # before the binds: an environment may lie below /tmp
+    os.mkdir("/new/tmp")
+    mount("tmpfs", "/new/tmp", "tmpfs", NOSUID | NODEV, f"mode=1777,size={spec['size']}")
     for path in spec["binds"]:
         show(path)
     for path, target in spec["links"].items():
@@ -89,8 +92,6 @@ def build(spec):
     # denied in some containers; the supervisor then has the limits of single processes only
     with suppress(OSError):
         mount("proc", "/new/proc", "proc", NOSUID | NODEV | NOEXEC)
-    os.mkdir("/new/tmp")
-    mount("tmpfs", "/new/tmp", "tmpfs", NOSUID | NODEV, f"mode=1777,size={spec['size']}")
     os.mkdir("/new" + spec["folder"])
     os.chdir("/new")
     pivot_root(".", ".")
