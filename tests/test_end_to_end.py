@@ -171,6 +171,8 @@ def test_a_run_killed_three_times_goes_on_to_the_same_bits(shell, app, model, ru
             (killed,) = wait_for(lambda: set((app / "results").iterdir()) - before)
         wait_for((killed / "state" / f"round_{done}").is_dir)
         kill_whole(wait_for(lambda: simulation_of(shell)))
+        # Left alone, the SuperLink takes a minute to notice, and starts no other run before.
+        shell.type("python -m flowertune.connect --restart --force", app)
         resume = f"resume-from='{killed}'"
     log = shell.type(f'flwr run . --stream --run-config "{config} {resume}"', app)
     assert "going on after round" in log
