@@ -101,6 +101,13 @@ def test_a_reason_comes_without_class_names():
     wrapped = "<class 'a.B'>:<'\nException B occurred. Message: no such column 'x'\nreally'>"
     reply = Message(Error(1, wrapped), reply_to=question(1))
     assert reason_of(reply) == "no such column 'x' really"
+    # As it comes out of a Ray worker.
+    traced = (
+        "<class 'ray.exceptions.RayTaskError(B)'>:<'ray::ClientAppActor.run() (pid=1)\n"
+        "Traceback (most recent call last):\n  raise B\na.B: \n"
+        "Exception B occurred. Message: it is 'full'.'>"
+    )
+    assert reason_of(Message(Error(1, traced), reply_to=question(1))) == "it is 'full'."
     assert reason_of(Message(Error(1, "timed\nout"), reply_to=question(1))) == "timed out"
 
 

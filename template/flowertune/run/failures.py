@@ -12,16 +12,18 @@ from flwr.supercore.exit import add_exit_handler
 
 from flowertune.errors import UserError
 
-WRAPPING = re.compile(
-    r"<class '[^']*'>:<'\s*(?:Exception \w+ occurred\. Message: )?(.*)'>", re.DOTALL
-)
+# Flower puts class names around what a client raised, and Ray a traceback in front of that.
+WRAPPING = re.compile(r"<class '[^']*'>:<'(.*)'>", re.DOTALL)
+RAISED = re.compile(r".*Exception \w+ occurred\. Message: (.*)", re.DOTALL)
 
 
 def reason_of(reply: Message) -> str:
-    """Return what a failed client said, on one line and without what Flower puts around it."""
+    """Return what a failed client said, on one line and without what was put around it."""
     reason = reply.error.reason or "no reason given"
-    match = WRAPPING.fullmatch(reason)
-    return " ".join((match.group(1) if match else reason).split())
+    for around in (WRAPPING, RAISED):
+        if match := around.fullmatch(reason):
+            reason = match.group(1)
+    return " ".join(reason.split())
 
 
 def too_few(

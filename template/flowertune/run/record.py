@@ -23,4 +23,4 @@ def write_run(folder: Path, body: Mapping[str, Any]) -> None:
 
 def write_lines(path: Path, lines: list[dict[str, Any]]) -> None:
     """Write a JSONL file anew, whole."""
-    write_atomically(path, "".join(json.dumps(line) + "\n" for line in lines))
+    write_atomically(path, "".join(json.dumps(line, sort_keys=True) + "\n" for line in lines))
