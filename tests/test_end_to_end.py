@@ -173,7 +173,7 @@ def test_a_run_killed_three_times_goes_on_to_the_same_bits(shell, app, model, ru
         kill_whole(wait_for(lambda: simulation_of(shell)))
         # Left alone, the SuperLink takes a minute to notice, and starts no other run before.
         shell.type("python -m flowertune.connect --restart --force", app)
-        resume = f"resume-from='{killed}'"
+        resume = f"resume-from='results/{killed.name}'"
     log = shell.type(f'flwr run . --stream --run-config "{config} {resume}"', app)
     assert "going on after round" in log
     assert weights_sha(killed) == weights_sha(whole)
