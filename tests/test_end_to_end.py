@@ -75,6 +75,7 @@ def test_the_checkpoints_manifest_says_how_it_was_made(run, model):
         "peft_1",
         "peft_2",
         "state",
+        "tensorboard",
         "loss.png",
         "rounds.jsonl",
         "ledger.jsonl",
