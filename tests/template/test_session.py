@@ -160,6 +160,8 @@ def test_other_settings_are_refused_by_name_when_resuming(cfg):
     changed = {**cfg, "resume-from": str(folder(cfg)), "seed": 1, "train.seq-length": 64}
     with pytest.raises(UserError, match=r"seed was 2024 and is 1; train\.seq-length was 512"):
         run_app(changed, NODES, 2)
+    about = json.loads((folder(cfg) / "run.json").read_text())
+    assert about["status"] == "finished" and about["settings"]["seed"] == 2024
 
 
 def test_a_folder_without_a_state_is_refused(cfg, tmp_path):

@@ -66,6 +66,8 @@ class Session:
         self.started = record.now()
         self.round_began = time.monotonic()
         self.reason: str | None = None
+        # Until a run to go on with has let this one in, its record is not this one's to write.
+        self.admitted = cfg["resume-from"] == ANEW
         self.lengths: dict[int, list[Lengths]] = {}
         self.data: dict[str, Any] | None = None
 
@@ -89,6 +91,7 @@ class Session:
         if self.cfg["resume-from"] != ANEW:
             done, adapter, kept, body = load_state(self.folder)
             check_same(body["settings"], self.cfg)
+            self.admitted = True
             self.ledger.entries = body["ledger"]
             self.rounds_done, self.started = body["rounds"], body["started"]
             if load := getattr(strategy, "load_state_dict", None):
@@ -279,6 +282,7 @@ class Session:
                 yield
         except BaseException as error:
             self.reason = str(error) or type(error).__name__
-            self._write_run("failed")
+            if self.admitted:
+                self._write_run("failed")
             raise
         self._write_run("finished")
