@@ -1,0 +1,97 @@
+"""What this process takes right now: memory, disk traffic, memory of a GPU."""
+
+import os
+import sys
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+STATM, IO = "/proc/self/statm", "/proc/self/io"
+
+
+class Memory(NamedTuple):
+    """Bytes: all that is resident, and the part no file stands behind (None where unknown)."""
+
+    rss: int
+    anon: int | None
+
+
+class Disk(NamedTuple):
+    """Bytes that this process has had read from and written to storage since it started."""
+
+    read: int
+    written: int
+
+
+class Meter:
+    """Reads the numbers of the process that made it; None for what the system does not tell."""
+
+    def __init__(self) -> None:
+        self._page = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
+        self._files = {path: _opened(path) for path in (STATM, IO)}
+
+    def memory(self) -> Memory | None:
+        """Return the memory in use; pages of mapped files count as resident, not as anonymous."""
+        text = self._text(STATM)
+        if text is None:
+            return _rss_alone()
+        _, resident, shared, *_ = text.split()
+        return Memory(int(resident) * self._page, (int(resident) - int(shared)) * self._page)
+
+    def disk(self) -> Disk | None:
+        """Return the traffic with storage; what the page cache serves does not count."""
+        text = self._text(IO)
+        if text is None:
+            return None
+        found = dict(line.split(b": ") for line in text.splitlines())
+        return Disk(int(found[b"read_bytes"]), int(found[b"write_bytes"]))
+
+    def close(self) -> None:
+        """Close the files it reads from."""
+        for file in self._files.values():
+            if file is not None:
+                os.close(file)
+        self._files = dict.fromkeys(self._files)
+
+    def _text(self, path: str) -> bytes | None:
+        file = self._files[path]
+        if file is None:
+            return None
+        try:
+            return os.pread(file, 1024, 0)
+        except OSError:
+            return None
+
+
+def vram_peak(start_anew: bool = False) -> int | None:
+    """Return the most bytes that tensors took on the GPUs since the last call to start anew.
+
+    None where no GPU is in use. It never imports torch: a process without it has no tensors.
+    """
+    torch: Any = sys.modules.get("torch")
+    cuda = getattr(torch, "cuda", None)
+    try:
+        if cuda is None or not cuda.is_initialized():
+            return None
+        devices = range(cuda.device_count())
+        peak = sum(cuda.max_memory_allocated(device) for device in devices)
+        if start_anew:
+            for device in devices:
+                cuda.reset_peak_memory_stats(device)
+        return peak
+    except (RuntimeError, AttributeError):
+        return None
+
+
+def _opened(path: str) -> int | None:
+    with suppress(OSError):
+        return os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+    return None
+
+
+def _rss_alone() -> Memory | None:
+    try:
+        import psutil
+
+        return Memory(psutil.Process().memory_info().rss, None)
+    except (ImportError, OSError):
+        return None
