@@ -5,12 +5,28 @@ from typing import Any
 from flowertune.errors import UserError
 
 
+def conversation(tokenizer: Any, turns: list[dict[str, str]]) -> str:
+    """Return what the tokenizer's template writes for ``turns``, up to the next answer.
+
+    The text comes without the beginning-of-sequence token if the tokenizer puts it in front by
+    itself: encoded with special tokens, as ``tokens.encode`` does, it has one and not two.
+
+    Raises
+    ------
+    Exception
+        Whatever the template raises: it is a program of its author.
+    """
+    text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    bos = tokenizer.bos_token
+    if bos and text.startswith(bos) and tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id]:
+        return text.removeprefix(bos)
+    return text
+
+
 def chat_prompt(tokenizer: Any, question: str) -> str:
     """Return one user turn with ``question`` up to where the model's answer begins.
 
-    The text is what the tokenizer's template writes, system turn included where it has one, but
-    without the beginning-of-sequence token if the tokenizer puts it in front by itself: encoded
-    with special tokens, as ``tokens.encode`` does, the prompt has one and not two.
+    The text is what the tokenizer's template writes, system turn included where it has one.
 
     Raises
     ------
@@ -23,16 +39,11 @@ def chat_prompt(tokenizer: Any, question: str) -> str:
             "set it to false to use prompt.template, or name a model that was tuned on "
             "conversations (in [tool.flwr.app.config] of pyproject.toml)."
         )
-    turns = [{"role": "user", "content": question}]
     try:
-        text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        return conversation(tokenizer, [{"role": "user", "content": question}])
     except Exception as error:  # a template is a program of its author and may raise anything
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(
             f"model.chat-template is true, and the chat template of this model's tokenizer fails "
             f"on one user turn ({reason}); set it to false to use prompt.template."
         ) from error
-    bos = tokenizer.bos_token
-    if bos and text.startswith(bos) and tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id]:
-        return text.removeprefix(bos)
-    return text

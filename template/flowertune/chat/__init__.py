@@ -1,0 +1,1 @@
+"""Talk to a trained checkpoint: what ``test.py`` at the app's root does."""
