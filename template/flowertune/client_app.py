@@ -7,6 +7,8 @@ from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 
 from flowertune.dataset import load_examples
 from flowertune.models import load_model, load_tokenizer
+from flowertune.profiling.messages import profiled
+from flowertune.profiling.phases import profile_of
 from flowertune.rules.settings import check_settings
 from flowertune.run.data_check import answer_lengths
 from flowertune.run.nodes import answer_roll_call
@@ -19,7 +21,7 @@ from flowertune.training.steps import steps_of_round, tokens_in
 from flowertune.transport.client import answer
 from flowertune.transport.codec import unpack
 
-app = ClientApp()
+app = ClientApp(mods=[profiled])
 
 
 @app.query("roll_call")
@@ -40,6 +42,7 @@ def train(message: Message, context: Context) -> Message:
     """Train for ``max-steps`` steps from the adapter in the message; reply with the result."""
     hush()
     cfg = check_settings(context.run_config)
+    profile = profile_of(cfg)
     partition = int(context.node_config["partition-id"])
     partitions = int(context.node_config["num-partitions"])
     config = message.content.config_records["config"]
@@ -50,34 +53,39 @@ def train(message: Message, context: Context) -> Message:
 
     # Without steps there is nothing to read, tokenise or load: every client counts the same.
     if cfg["train.training-arguments.max-steps"] > 0:
-        tokenizer = reuse(load_tokenizer, cfg, ("model.",))
-        examples = reuse(
-            load_examples,
-            cfg,
-            ("model.", "static.", "prompt.", "train.seq-length"),
-            tokenizer,
-            partition,
-            partitions,
-            keep=partitions,
-        )
-        model = reuse(load_model, cfg, ("model.",))
-        set_peft_model_state_dict(model, adapter)
+        with profile.phase("load"):
+            tokenizer = reuse(load_tokenizer, cfg, ("model.",))
+            examples = reuse(
+                load_examples,
+                cfg,
+                ("model.", "static.", "prompt.", "train.seq-length"),
+                tokenizer,
+                partition,
+                partitions,
+                keep=partitions,
+            )
+            model = reuse(load_model, cfg, ("model.",))
+            set_peft_model_state_dict(model, adapter)
         steps = steps_of_round(examples, cfg, server_round, partition)
         torch.manual_seed(key_of("dropout", cfg["seed"], server_round, partition))
         metrics["num-examples"] = len(examples)
         metrics["tokens"] = tokens_in(steps)
-        metrics["train-loss"] = fit(
-            model,
-            steps,
-            tokenizer.pad_token_id,
-            real(config, "learning-rate"),
-            cfg["train.training-arguments.weight-decay"],
-            cfg["train.training-arguments.max-grad-norm"],
-        )
+        with profile.phase("train", tokens=metrics["tokens"]):
+            metrics["train-loss"] = fit(
+                model,
+                steps,
+                tokenizer.pad_token_id,
+                real(config, "learning-rate"),
+                cfg["train.training-arguments.weight-decay"],
+                cfg["train.training-arguments.max-grad-norm"],
+            )
         trained = get_peft_model_state_dict(model)
 
+    with profile.phase("serve") as served:
+        arrays = answer(adapter, trained, cfg, config, partition)
+        served.nbytes = sum(len(array.data) for array in arrays.values())
     content = {
-        "arrays": answer(adapter, trained, cfg, config, partition),
+        "arrays": arrays,
         "metrics": MetricRecord(metrics),
         "client": ConfigRecord({"partition-id": partition}),
     }

@@ -11,7 +11,7 @@ name works as well and gets a row of its own.
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -21,17 +21,22 @@ from flowertune.profiling.usage import Meter, vram_peak
 
 SETTING = "profile.enabled"
 SAMPLE_EVERY = 0.05  # seconds between two looks at the memory in use
+KEEP_EVERY = 5.0  # seconds for which phases that have ended may be lost with the process
 
 
 @dataclass(slots=True)
 class Span:
-    """One phase, once: when (seconds since the epoch), how long, and what went through.
+    """A phase: whose, when (seconds since the epoch), how long, and what went through.
 
     ``nbytes`` and ``tokens`` may be set until the phase ends, where they are known only then.
     Peaks are those of the whole process while the phase lasted; ``read`` and ``written`` are what
     the process had read from and written to storage meanwhile. None: not known here.
+
+    A phase that happened very often is kept as one span: ``seconds`` is then the sum of ``count``
+    times, ``longest`` one of them, and ``spread`` their histogram (see ``records``).
     """
 
+    who: str
     phase: str
     round: int
     at: float
@@ -43,6 +48,19 @@ class Span:
     vram: int | None = None
     read: int | None = None
     written: int | None = None
+    count: int = 1
+    longest: float | None = None
+    spread: dict[int, int] | None = None
+
+    @property
+    def max(self) -> float:
+        """The longest time, in seconds."""
+        return self.seconds if self.longest is None else self.longest
+
+    @property
+    def until(self) -> float:
+        """When it ended; of several in one, when they would have without pauses."""
+        return self.at + self.seconds
 
 
 class Profile:
@@ -52,15 +70,19 @@ class Profile:
 
     Parameters
     ----------
-    finished : Callable[[Profile], None] | None
-        Called after each phase that ends, for whoever takes spans away in time.
+    who : str
+        Whose phases these are: "server", or empty for a client, which the server names.
+    keep : Callable[[list[Span]], None] | None
+        Where given, the thread hands it the phases that have ended, every ``KEEP_EVERY`` seconds.
     """
 
     enabled = True
 
-    def __init__(self, finished: "Callable[[Profile], None] | None" = None) -> None:
+    def __init__(
+        self, who: str = "server", keep: Callable[[list[Span]], None] | None = None
+    ) -> None:
+        self.who, self._keep = who, keep
         self.round = 0  # what phases that name no round belong to
-        self.finished = finished
         self._meter = Meter()
         self._lock = threading.Lock()
         self._open: list[Span] = []
@@ -78,7 +100,7 @@ class Profile:
         """Time what happens inside; an error inside ends the phase and goes on its way."""
         began = time.perf_counter()
         number = self.round if round is None else round
-        span = Span(name, number, self._epoch + began, nbytes=nbytes, tokens=tokens)
+        span = Span(self.who, name, number, self._epoch + began, nbytes=nbytes, tokens=tokens)
         with self._lock:
             self._look(start_anew=True)
             self._open.append(span)
@@ -95,7 +117,6 @@ class Profile:
                 self._look()
                 self._open = [other for other in self._open if other is not span]
                 self._done.append(span)
-            self._tell()
 
     def add(
         self,
@@ -108,9 +129,12 @@ class Profile:
         """Enter a phase that somebody else has timed, and that has just ended."""
         number = self.round if round is None else round
         at = self._epoch + time.perf_counter() - seconds
+        self.enter([Span(self.who, name, number, at, seconds, nbytes, tokens)])
+
+    def enter(self, spans: Iterable[Span]) -> None:
+        """Take in phases that somebody else has recorded."""
         with self._lock:
-            self._done.append(Span(name, number, at, seconds, nbytes, tokens))
-        self._tell()
+            self._done.extend(spans)
 
     def take(self) -> list[Span]:
         """Return the phases that have ended since the last call."""
@@ -118,19 +142,16 @@ class Profile:
             done, self._done = self._done, []
         return done
 
-    def waiting(self) -> int:
-        """Return how many phases have ended and were not taken."""
-        return len(self._done)
-
     def close(self) -> None:
-        """Stop looking at the memory; to be called once, when nothing is timed any more."""
+        """Stop looking at the memory, and hand over what is left; to be called once, at the end."""
         self._stop.set()
         self._sampler.join()
+        self._hand_over()
         self._meter.close()
 
-    def _tell(self) -> None:
-        if self.finished is not None:
-            self.finished(self)
+    def _hand_over(self) -> None:
+        if self._keep is not None and (spans := self.take()):
+            self._keep(spans)
 
     def _look(self, start_anew: bool = False) -> None:
         memory, vram = self._meter.memory(), vram_peak(start_anew)
@@ -143,10 +164,14 @@ class Profile:
                 span.vram = max(span.vram or 0, vram)
 
     def _sample(self) -> None:
+        handed_over = time.monotonic()
         while not self._stop.wait(SAMPLE_EVERY):
             with self._lock:
                 if self._open:
                     self._look()
+            if time.monotonic() - handed_over >= KEEP_EVERY:
+                self._hand_over()
+                handed_over = time.monotonic()
 
 
 class _NoSpan(AbstractContextManager["_NoSpan"]):
@@ -181,23 +206,28 @@ class _Off:
     ) -> None:
         """Do nothing."""
 
+    def enter(self, spans: Iterable[Span]) -> None:
+        """Do nothing."""
+
     def __setattr__(self, name: str, value: object) -> None:
         return None
 
 
 OFF = _Off()
+AnyProfile = Profile | _Off
+AnySpan = Span | _NoSpan
 # The profile of the message that a client is answering; clients may be threads of one process.
 CURRENT: ContextVar[Profile | None] = ContextVar("profile of this message", default=None)
 
 
-def profile_of(cfg: Mapping[str, Any], where: str) -> Profile | _Off:
+def profile_of(cfg: Mapping[str, Any], where: str = "client") -> AnyProfile:
     """Return the profile to time phases with, or ``OFF`` if the settings do not ask for one.
 
     Parameters
     ----------
     where : str
-        "server": a new profile, which the caller closes (a run has one: ``session.profile``).
         "client": the profile of the message being answered, which goes back with its reply.
+        "server": a new profile, which the caller closes (that of a run is ``session.profile``).
     """
     if not cfg.get(SETTING, False):
         return OFF

@@ -82,6 +82,7 @@ RULES: dict[str, Rule] = {
     "strategy.min-clients": Rule(int, "a whole number of at least 1", lambda v: v >= 1),
     "strategy.timeout": Rule(int, "a number of seconds above 0", _positive),
     "log.wandb": Rule(bool, "true or false"),
+    "profile.enabled": Rule(bool, "true or false"),
     "static.challenge": Rule(str, "the name of the challenge"),
     "static.rules": Rule(str, "the name of a rule set"),
     "static.rules-version": Rule(str, "the version of the rule set"),

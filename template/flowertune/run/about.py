@@ -68,3 +68,15 @@ def run_of(session: "Session", status: str) -> dict[str, Any]:
         "settings": session.cfg,
         "data": session.data,
     }
+
+
+def profiled(session: "Session") -> dict[str, Any]:
+    """Return what the profile of a run says at its head."""
+    kept = ("model.name", "train.transport", "aggregation.mode")
+    return {
+        "run": session.run_key,
+        "rounds": session.cfg["num-server-rounds"],
+        "clients-per-round": session.clients_per_round,
+        "supernodes": len(session.roll.nodes),
+        **{key: session.cfg[key] for key in kept if key in session.cfg},
+    }

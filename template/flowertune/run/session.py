@@ -18,6 +18,9 @@ from flowertune.boards.during import boards_of
 from flowertune.data_report.lengths import Lengths
 from flowertune.data_report.report import refuse_if_too_many_are_empty, report_of
 from flowertune.data_report.text import as_text
+from flowertune.profiling.journal import recording
+from flowertune.profiling.messages import enter_exchange
+from flowertune.profiling.phases import OFF, AnyProfile
 from flowertune.rules import lock
 from flowertune.rules.settings import ANEW, clients_per_round
 from flowertune.run import about, record
@@ -65,6 +68,7 @@ class Session:
         self.run_key = folder.name
         self.started = record.now()
         self.round_began = time.monotonic()
+        self.profile: AnyProfile = OFF
         self.reason: str | None = None
         # Until a run to go on with has let this one in, its record is not this one's to write.
         self.admitted = cfg["resume-from"] == ANEW
@@ -99,7 +103,8 @@ class Session:
             self._write_lines()
             log(INFO, "going on after round %d of %s", done, self.folder)
         if self.cfg["train.training-arguments.max-steps"] > 0:
-            self.lengths = ask_lengths(self.grid, self.roll.nodes)
+            with self.profile.phase("plan"):
+                self.lengths = ask_lengths(self.grid, self.roll.nodes)
             self.data = report_of(self.lengths, self.cfg["train.seq-length"])
             log(INFO, as_text(self.data))
             refuse_if_too_many_are_empty(self.data)
@@ -135,6 +140,7 @@ class Session:
             If too few replies count in the second try as well.
         """
         self.round_began = time.monotonic()
+        self.profile.round = server_round
         messages = list(messages)
         self.learning_rate = messages[0].content.config_records["config"].get("learning-rate")
         for attempt in (1, 2):
@@ -144,6 +150,7 @@ class Session:
             self.tokens = sum(tokens_of(reply) for reply in good)
             for partition, reason in reasons.items():
                 log(WARNING, "round %d, %s does not count: %s", server_round, partition, reason)
+            self.exchanged = time.monotonic()
             if len(good) >= self.cfg["strategy.min-clients"]:
                 return good
             if attempt == 1 and good:
@@ -157,8 +164,10 @@ class Session:
     def _exchange_once(
         self, server_round: int, messages: list[Message]
     ) -> tuple[list[Message], dict[str, str]]:
-        base = messages[0].content.array_records["arrays"].to_torch_state_dict()
-        packed = pack(base, self.cfg["train.transport"])
+        with self.profile.phase("distribute") as distributed:
+            base = messages[0].content.array_records["arrays"].to_torch_state_dict()
+            packed = pack(base, self.cfg["train.transport"])
+            distributed.nbytes = sum(len(array.data) for array in packed.values())
         partitions = {node: partition for partition, node in self.roll.nodes.items()}
         outgoing = []
         for message in messages:
@@ -166,10 +175,14 @@ class Session:
             content.config_records["config"]["state-key"] = self.run_key
             target = message.metadata
             outgoing.append(Message(content, target.dst_node_id, target.message_type))
+        before = self.ledger.sent, self.ledger.received
         self.ledger.count_sent(server_round, outgoing, partitions)
         wait = self.cfg["strategy.timeout"]
-        replies = list(self.grid.send_and_receive(outgoing, timeout=wait))
+        with self.profile.phase("wait") as waited:
+            replies = list(self.grid.send_and_receive(outgoing, timeout=wait))
         self.ledger.count_received(server_round, replies, partitions)
+        sent, self.replied = self.ledger.sent - before[0], self.ledger.received - before[1]
+        enter_exchange(self.profile, replies, partitions, waited, sent, self.replied)
 
         wanted = dtypes_of(outgoing[0])
         silent = {m.metadata.dst_node_id for m in messages}
@@ -195,7 +208,10 @@ class Session:
     def end_round(self, server_round: int, adapter: ArrayRecord, metrics: MetricRecord) -> None:
         """Note a round's result, say it in one line, and save what is due."""
         rounds = self.cfg["num-server-rounds"]
-        seconds = time.monotonic() - self.round_began
+        now = time.monotonic()
+        seconds = now - self.round_began
+        # Whatever the strategy does lies between the replies and this call.
+        self.profile.add("accumulate", now - self.exchanged, self.replied)
         self.rounds_done.append(
             {
                 "round": server_round,
@@ -221,7 +237,8 @@ class Session:
                 self.rounds_done[-1]["train-loss"], self.ledger.mib, self.ledger.budget_mib, pace,
             ),
         )  # fmt: skip
-        self._save(server_round, adapter, server_round == rounds)
+        with self.profile.phase("save"):
+            self._save(server_round, adapter, server_round == rounds)
 
     def _save(self, server_round: int, adapter: ArrayRecord, last: bool) -> None:
         tensors = adapter.to_torch_state_dict()
@@ -279,6 +296,8 @@ class Session:
         """Write into run.json how the run ended."""
         try:
             with ExitStack() as self.closing:
+                facts = about.profiled(self)
+                self.profile = self.closing.enter_context(recording(self.cfg, self.folder, facts))
                 yield
         except BaseException as error:
             self.reason = str(error) or type(error).__name__

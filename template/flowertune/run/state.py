@@ -16,8 +16,8 @@ from flowertune.run.checkpoint import sync
 
 FOLDER = "state"
 NAME = re.compile(r"round_(\d+)")
-# These may differ between a run and its continuation: they say where, not what.
-MAY_DIFFER = ("resume-from", "results-dir")
+# These may differ between a run and its continuation: they change nothing of the result.
+MAY_DIFFER = ("resume-from", "results-dir", "profile.enabled")
 
 
 def save_state(
