@@ -16,11 +16,9 @@ from typing import Any
 from flwr.common import log
 
 from flowertune.profiling.phases import OFF, SETTING, AnyProfile, Profile, Span
+from flowertune.profiling.reading import FILE, MARK, VERSION
 from flowertune.profiling.records import COLUMNS, as_row, fold_many
 
-FILE = "profile.jsonl"
-MARK = "FLWR_PROFILE "
-VERSION = 1
 ROWS_A_LINE = 20
 
 
