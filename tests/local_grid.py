@@ -27,6 +27,8 @@ class LocalGrid:
     def __init__(self, cfg: dict[str, Any], nodes: int, tamper: Tamper | None = None) -> None:
         self.cfg, self.nodes, self.tamper = cfg, nodes, tamper
         self.sent = 0
+        self.waiting: dict[str, Message] = {}
+        self.most_waiting = 0
 
     def get_node_ids(self) -> list[int]:
         return [1000 + partition for partition in range(self.nodes)]
@@ -57,12 +59,33 @@ class LocalGrid:
                 replies.append(reply)
         return replies
 
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        ids = []
+        for message in messages:
+            self.sent += 1
+            ids.append(f"message-{self.sent}")
+            message.metadata.__dict__["_message_id"] = ids[-1]
+            self.waiting[ids[-1]] = message
+        self.most_waiting = max(self.most_waiting, len(self.waiting))
+        return ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        replies = []
+        for message in [self.waiting.pop(i) for i in message_ids if i in self.waiting]:
+            partition = message.metadata.dst_node_id - 1000
+            reply: Message | None = self.handle(message, partition)
+            if self.tamper:
+                reply = self.tamper(0, partition, reply)
+            if reply is not None:
+                replies.append(reply)
+        return replies
+
     def handle(self, message: Message, partition: int) -> Message:
         """Let the client app answer one message; its errors become error replies, as in flwr."""
-        from flowertune.client_app import app
+        from flowertune.entry import client
 
         try:
-            return app(message, self.context(partition))
+            return client(message, self.context(partition))
         except Exception as error:
             return Message(Error(2, f"<class 'x'>:<'{error}'>"), reply_to=message)
 
@@ -91,10 +114,10 @@ def run_app(cfg: dict[str, Any], nodes: int, run_id: int = 1, tamper: Tamper | N
 
     ``flowertune`` must be importable from a rendered app (its folder first on ``sys.path``).
     """
-    from flowertune.server_app import app
+    from flowertune.entry import server
 
     context = Context(run_id=run_id, node_id=0, node_config={}, state=RecordDict(), run_config=cfg)
-    app(grid=LocalGrid(cfg, nodes, tamper), context=context)
+    server(grid=LocalGrid(cfg, nodes, tamper), context=context)
 
 
 if __name__ == "__main__":

@@ -264,7 +264,7 @@ def test_without_steps_nothing_is_loaded_and_the_adapter_comes_back_as_it_was(cf
 
     for name in ("load_model", "load_tokenizer", "load_examples"):
         monkeypatch.setattr(client_app, name, None)
-    cfg = {**cfg, "train.training-arguments.max-steps": 0}
+    cfg = {**cfg, "train.training-arguments.max-steps": 0, "aggregation.weights": "adapter"}
     run_app(cfg, NODES)
     saved = load_file(folder(cfg) / "peft_4" / "adapter_model.safetensors")
     start, _ = initial_adapter(cfg)

@@ -1,10 +1,12 @@
 """Check every setting of a run at once, before anything is loaded."""
 
+import re
 import string
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from flowertune.aggregation import choice
 from flowertune.errors import SettingsError
 from flowertune.transport import KINDS
 
@@ -30,6 +32,10 @@ def _whole(value: float) -> bool:
     return value >= 0
 
 
+def _one_of(values: Sequence[str]) -> Rule:
+    return Rule(str, f"{', '.join(values[:-1])} or {values[-1]}", lambda v: v in values)
+
+
 RULES: dict[str, Rule] = {
     "num-server-rounds": Rule(int, "a whole number of at least 1", lambda v: v >= 1),
     "seed": Rule(int, "a whole number of at least 0", _whole),
@@ -44,6 +50,12 @@ RULES: dict[str, Rule] = {
         str,
         "auto, float32, bfloat16 or float16",
         lambda v: v in ("auto", "float32", "bfloat16", "float16"),
+    ),
+    "model.weights": _one_of(choice.MADE),
+    "model.device-map": Rule(
+        str,
+        "auto, cpu, cuda or cuda:<number>",
+        lambda v: v in ("auto", "cpu", "cuda") or re.fullmatch(r"cuda:\d+", v) is not None,
     ),
     "model.gradient-checkpointing": Rule(bool, "true or false"),
     "model.trust-remote-code": Rule(bool, "true or false"),
@@ -81,6 +93,13 @@ RULES: dict[str, Rule] = {
     "strategy.fraction-train": Rule(float, "a number above 0 and at most 1", lambda v: 0 < v <= 1),
     "strategy.min-clients": Rule(int, "a whole number of at least 1", lambda v: v >= 1),
     "strategy.timeout": Rule(int, "a number of seconds above 0", _positive),
+    "aggregation.mode": _one_of(choice.MODES),
+    "aggregation.weights": _one_of(choice.WEIGHTS),
+    "aggregation.bucket-mb": Rule(float, "a number of MiB above 0", _positive),
+    "aggregation.window": Rule(int, "a whole number of at least 1", lambda v: v >= 1),
+    "aggregation.exact": Rule(bool, "true or false"),
+    "aggregation.on-failure": _one_of(choice.ON_FAILURE),
+    "aggregation.sink": _one_of(choice.SINKS),
     "log.wandb": Rule(bool, "true or false"),
     "profile.enabled": Rule(bool, "true or false"),
     "static.challenge": Rule(str, "the name of the challenge"),
@@ -120,7 +139,7 @@ def _problem(key: str, value: Any, rule: Rule) -> str | None:
 
 
 def _together(cfg: Mapping[str, Any]) -> list[str]:
-    problems = []
+    problems = choice.problems(cfg, WHERE)
     if cfg["train.learning-rate-min"] > cfg["train.learning-rate-max"]:
         problems.append(
             f"train.learning-rate-min is {cfg['train.learning-rate-min']}, above "

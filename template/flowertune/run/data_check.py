@@ -7,16 +7,19 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.serverapp import Grid
 
 from flowertune.data_report.lengths import Lengths, measure
-from flowertune.dataset import load_pairs
 from flowertune.errors import UserError
-from flowertune.models import load_tokenizer
 from flowertune.run.failures import reason_of
+from flowertune.run.nodes import answers
 from flowertune.training.cache import reuse
 from flowertune.training.order import rows_of_round
 
 
 def answer_lengths(message: Message, cfg: dict[str, Any], context: Context) -> Message:
     """Return a client's answer: the tokens of each row's prompt, and of prompt and answer."""
+    # Late: a server asks and never answers, and one that only averages needs no transformers.
+    from flowertune.dataset import load_pairs
+    from flowertune.models import load_tokenizer
+
     partition = int(context.node_config["partition-id"])
     partitions = int(context.node_config["num-partitions"])
     tokenizer = reuse(load_tokenizer, cfg, ("model.",))
@@ -38,8 +41,8 @@ def ask_lengths(grid: Grid, nodes: Mapping[int, int]) -> dict[int, list[Lengths]
     messages = [Message(RecordDict(), node, "query.lengths") for node in nodes.values()]
     partition_of = {node: partition for partition, node in nodes.items()}
     lengths, reasons = {}, {}
-    for reply in grid.send_and_receive(messages, timeout=3600):
-        partition = partition_of[reply.metadata.src_node_id]
+    for node, reply in answers(messages, grid.send_and_receive(messages, timeout=3600)):
+        partition = partition_of[node]
         if reply.has_error():
             reasons[partition] = reason_of(reply)
             continue

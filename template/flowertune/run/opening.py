@@ -4,9 +4,10 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from logging import INFO
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from flwr.app import Context
 from flwr.common import log
@@ -14,13 +15,25 @@ from flwr.serverapp import Grid
 
 from flowertune.errors import UserError
 from flowertune.rules import lock, protected
-from flowertune.rules.settings import ANEW, check_settings, no_client
+from flowertune.rules.settings import ANEW, check_settings, clients_per_round, no_client
 from flowertune.run.app import APP_DIR, App, read_app
 from flowertune.run.folders import results_root, run_folder
 from flowertune.run.nodes import Roll, call_roll
-from flowertune.run.quiet import hush
-from flowertune.run.session import Session
 from flowertune.sources.models import local_path
+
+if TYPE_CHECKING:
+    from flowertune.run.session import Session
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A run that may start: what it was asked for, who answered, and where it writes."""
+
+    cfg: dict[str, Any]
+    app: App
+    roll: Roll
+    folder: Path
+    differences: list[lock.Difference]
 
 
 def held_against_the_lock(cfg: dict[str, Any], app: App, roll: Roll) -> list[lock.Difference]:
@@ -81,8 +94,8 @@ def sole_writer(folder: Path) -> IO[str]:
 
 
 @contextmanager
-def open_session(grid: Grid, context: Context) -> Iterator[Session]:
-    """Check everything that can be checked before a model is loaded, and start a run.
+def opened(grid: Grid, context: Context) -> Iterator[Opened]:
+    """Check everything that can be checked without a model; hold the run's folder meanwhile.
 
     Raises
     ------
@@ -90,7 +103,6 @@ def open_session(grid: Grid, context: Context) -> Iterator[Session]:
         With the sentence to show, if a setting is wrong, no SuperNode answers, the fraction
         selects no client, or the results folder cannot be written.
     """
-    hush()
     cfg = check_settings(context.run_config)
     app = read_app()
     folder = folder_of(cfg, context.run_id)
@@ -98,9 +110,27 @@ def open_session(grid: Grid, context: Context) -> Iterator[Session]:
         log(INFO, "results: %s", folder)
         roll = call_roll(grid)
         found = held_against_the_lock(cfg, app, roll)
-        session = Session(cfg, app, roll, grid, folder, found)
-        log(INFO, lock.verdict(lock.static_values(cfg), session.differences))
-        if session.clients_per_round < 1:
-            raise UserError(no_client(cfg["strategy.fraction-train"], len(session.roll.nodes)))
+        log(INFO, lock.verdict(lock.static_values(cfg), found))
+        if clients_per_round(cfg["strategy.fraction-train"], len(roll.nodes)) < 1:
+            raise UserError(no_client(cfg["strategy.fraction-train"], len(roll.nodes)))
+        yield Opened(cfg, app, roll, folder, found)
+
+
+@contextmanager
+def open_session(grid: Grid, context: Context) -> Iterator["Session"]:
+    """Check everything that can be checked before a model is loaded, and start a run.
+
+    Raises
+    ------
+    UserError
+        As ``opened``.
+    """
+    # Late: they bring transformers, which a server that only averages models does without.
+    from flowertune.run.quiet import hush
+    from flowertune.run.session import Session
+
+    hush()
+    with opened(grid, context) as run:
+        session = Session(run.cfg, run.app, run.roll, grid, run.folder, run.differences)
         with session.recorded():
             yield session

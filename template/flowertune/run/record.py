@@ -24,3 +24,10 @@ def write_run(folder: Path, body: Mapping[str, Any]) -> None:
 def write_lines(path: Path, lines: list[dict[str, Any]]) -> None:
     """Write a JSONL file anew, whole."""
     write_atomically(path, "".join(json.dumps(line, sort_keys=True) + "\n" for line in lines))
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Read a JSONL file; one that is not there has no lines."""
+    if not path.is_file():
+        return []
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]

@@ -33,7 +33,8 @@ from flowertune.run.nodes import Roll
 from flowertune.run.plot import plot_run
 from flowertune.run.progress import round_line
 from flowertune.run.replies import dtypes_of, judge
-from flowertune.run.state import check_same, load_state, save_state
+from flowertune.run.same import check_same
+from flowertune.run.state import load_state, save_state
 from flowertune.run.values import real, whole
 from flowertune.transport.codec import pack
 

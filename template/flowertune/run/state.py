@@ -16,8 +16,6 @@ from flowertune.run.checkpoint import sync
 
 FOLDER = "state"
 NAME = re.compile(r"round_(\d+)")
-# These may differ between a run and its continuation: they change nothing of the result.
-MAY_DIFFER = ("resume-from", "results-dir", "profile.enabled")
 
 
 def save_state(
@@ -83,25 +81,3 @@ def load_state(
     body = json.loads((path / "state.json").read_text("utf-8"))
     adapter = load_file(path / "adapter.safetensors")
     return max(found), adapter, load_file(path / "strategy.safetensors"), body
-
-
-def check_same(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Refuse to go on under other settings.
-
-    Raises
-    ------
-    UserError
-        With every setting that differs.
-    """
-    keys = sorted((before.keys() | now.keys()) - set(MAY_DIFFER))
-    found = [
-        f"{key} was {before.get(key)!r} and is {now.get(key)!r}"
-        for key in keys
-        if before.get(key) != now.get(key)
-    ]
-    if found:
-        raise UserError(
-            "a run goes on only with the settings it was started with: "
-            + "; ".join(found)
-            + " (resume-from)."
-        )

@@ -1,0 +1,1 @@
+"""Average models bucket by bucket: no process ever holds a whole one. docs/aggregation.md."""
