@@ -9,7 +9,7 @@ from flwr.serverapp import Grid
 from flowertune.data_report.lengths import Lengths, measure
 from flowertune.errors import UserError
 from flowertune.run.failures import reason_of
-from flowertune.run.nodes import answers
+from flowertune.run.nodes import ask
 from flowertune.training.cache import reuse
 from flowertune.training.order import rows_of_round
 
@@ -41,8 +41,8 @@ def ask_lengths(grid: Grid, nodes: Mapping[int, int]) -> dict[int, list[Lengths]
     messages = [Message(RecordDict(), node, "query.lengths") for node in nodes.values()]
     partition_of = {node: partition for partition, node in nodes.items()}
     lengths, reasons = {}, {}
-    for node, reply in answers(messages, grid.send_and_receive(messages, timeout=3600)):
-        partition = partition_of[node]
+    for reply in ask(grid, messages, 3600):
+        partition = partition_of[reply.metadata.src_node_id]
         if reply.has_error():
             reasons[partition] = reason_of(reply)
             continue

@@ -40,6 +40,14 @@ def too_few(
     )
 
 
+def why(error: BaseException) -> str:
+    """Return in words why a run ended with ``error``."""
+    if isinstance(error, SystemExit | KeyboardInterrupt):
+        # Flower ends a ServerApp by a signal, and a ServerApp whose SuperLink died ends itself.
+        return "the ServerApp was told to stop: by flwr stop, or because its SuperLink went away"
+    return str(error) or type(error).__name__
+
+
 @contextmanager
 def told_last() -> Iterator[None]:
     """Repeat the text of an error as the last line of the run's log, and raise it again.

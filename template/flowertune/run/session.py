@@ -1,7 +1,7 @@
 """One run, from its checks to its last checkpoint."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from logging import INFO, WARNING
 from pathlib import Path
@@ -27,9 +27,9 @@ from flowertune.run import about, record
 from flowertune.run.app import App
 from flowertune.run.checkpoint import save_checkpoint
 from flowertune.run.data_check import ask_lengths
-from flowertune.run.failures import too_few
+from flowertune.run.failures import too_few, why
 from flowertune.run.ledger import Ledger
-from flowertune.run.nodes import Roll
+from flowertune.run.nodes import Roll, ask, let_newcomers_take_over
 from flowertune.run.plot import plot_run
 from flowertune.run.progress import round_line
 from flowertune.run.replies import dtypes_of, judge
@@ -128,6 +128,7 @@ class Session:
                 )
                 log(WARNING, self.reason)
                 return
+            let_newcomers_take_over(self.roll, self.grid)
             yield server_round
 
     def exchange(self, server_round: int, messages: Iterable[Message]) -> list[Message]:
@@ -144,8 +145,9 @@ class Session:
         self.profile.round = server_round
         messages = list(messages)
         self.learning_rate = messages[0].content.config_records["config"].get("learning-rate")
+        moved: dict[int, int] = {}
         for attempt in (1, 2):
-            good, reasons = self._exchange_once(server_round, messages)
+            good, reasons = self._exchange_once(server_round, messages, moved)
             self.answered, self.failed = len(good), len(messages) - len(good)
             self.partitions = [partition_of(reply) for reply in good]
             self.tokens = sum(tokens_of(reply) for reply in good)
@@ -160,10 +162,11 @@ class Session:
                     self.cfg["strategy.min-clients"])  # fmt: skip
             elif attempt == 1:
                 log(WARNING, "round %d is done once more: no reply counts", server_round)
+            moved = let_newcomers_take_over(self.roll, self.grid) if attempt == 1 else {}
         raise too_few(server_round, len(good), len(messages), self.cfg, list(reasons.values()))
 
     def _exchange_once(
-        self, server_round: int, messages: list[Message]
+        self, server_round: int, messages: list[Message], moved: Mapping[int, int]
     ) -> tuple[list[Message], dict[str, str]]:
         with self.profile.phase("distribute") as distributed:
             base = messages[0].content.array_records["arrays"].to_torch_state_dict()
@@ -174,19 +177,19 @@ class Session:
         for message in messages:
             content = RecordDict({**message.content, "arrays": packed})
             content.config_records["config"]["state-key"] = self.run_key
-            target = message.metadata
-            outgoing.append(Message(content, target.dst_node_id, target.message_type))
+            node = message.metadata.dst_node_id
+            outgoing.append(Message(content, moved.get(node, node), message.metadata.message_type))
         before = self.ledger.sent, self.ledger.received
         self.ledger.count_sent(server_round, outgoing, partitions)
         wait = self.cfg["strategy.timeout"]
         with self.profile.phase("wait") as waited:
-            replies = list(self.grid.send_and_receive(outgoing, timeout=wait))
+            replies = ask(self.grid, outgoing, wait)
         self.ledger.count_received(server_round, replies, partitions)
         sent, self.replied = self.ledger.sent - before[0], self.ledger.received - before[1]
         enter_exchange(self.profile, replies, partitions, waited, sent, self.replied)
 
         wanted = dtypes_of(outgoing[0])
-        silent = {m.metadata.dst_node_id for m in messages}
+        silent = {m.metadata.dst_node_id for m in outgoing}
         good, reasons = [], {}
         for reply in replies:
             node = reply.metadata.src_node_id
@@ -301,7 +304,7 @@ class Session:
                 self.profile = self.closing.enter_context(recording(self.cfg, self.folder, facts))
                 yield
         except BaseException as error:
-            self.reason = str(error) or type(error).__name__
+            self.reason = why(error)
             if self.admitted:
                 self._write_run("failed")
             raise
