@@ -1,36 +1,36 @@
 """Generation of many rows at once that decides every row as if it ran alone.
 
-A plain batch wastes time in two ways: it runs until its slowest row is done, and that row keeps the
-finished ones in the batch. Here a row stops by itself (end token, its own length limit, or an
-answer that nothing can change any more), and generation goes in stages: whoever is not done after a
-few tokens is batched anew with others like it.
+A plain batch wastes time: it runs until its slowest row is done, and that row keeps the finished
+ones in the batch. Here a row stops by itself (end token, its own length limit, or an answer that
+nothing can change any more), and `decoding` gives its place to the next.
 
-Padding changes floating point numbers by a rounding error, and a rounding error decides a tie. So
+A batch changes floating point numbers by a rounding error, and a rounding error decides a tie. So
 the smallest gap between the best and the second best token is kept for every row, and a row that
-came closer than `TIE` is generated again alone.
+came closer than `TIE` is generated again alone, by transformers' own `generate`. So is every row of
+a model that `decoding` does not know how to batch.
 
 Drawn answers get their random numbers from the row and the position, not from a stream that all
 rows share: they do not depend on batches either.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from transformers import (
     LogitsProcessor,
     LogitsProcessorList,
-    RepetitionPenaltyLogitsProcessor,
     StoppingCriteria,
     StoppingCriteriaList,
-    TemperatureLogitsWarper,
-    TopPLogitsWarper,
 )
 
+from evaluation.decoding.batch import can_decode, decode
+from evaluation.decoding.choice import Sampling, draw
+from evaluation.decoding.row import Row
+
+__all__ = ["Row", "Sampling", "end_token_ids", "generate", "settled_by_text", "unusual_settings"]
+
 TIE = 1e-4
-STAGES = (4, 16, 64)
 _WINDOW = 16  # newest tokens searched for a stopping word before the whole row is looked at
 
 # Settings of a model's generation_config that leave greedy decoding alone, whatever the batch and
@@ -73,105 +73,25 @@ _HARMLESS = {
 }
 
 
-@dataclass(frozen=True)
-class Sampling:
-    """How tokens are drawn: divided by `temperature`, out of the likeliest `top_p`."""
-
-    temperature: float
-    top_p: float
-    seed: int
-
-
-@dataclass
-class Row:
-    """One prompt and what has been generated for it.
-
-    Attributes:
-        index: the caller's number for it.
-        prompt: its tokens.
-        limit: the most new tokens, at least 1.
-        settled: whether nothing after these new tokens can change the answer.
-        key: what its random numbers depend on, beside the seed.
-        new: tokens generated so far.
-        done: whether it is at its end.
-        gap: smallest distance so far between the best and the second best token.
-    """
-
-    index: int
-    prompt: list[int]
-    limit: int
-    settled: Callable[[list[int]], bool] | None = None
-    key: int = 0
-    new: list[int] = field(default_factory=list)
-    done: bool = False
-    gap: float = float("inf")
-
-    def take(self, token: int, end_ids: Sequence[int]) -> None:
-        """Append a generated token and note whether the row is done."""
-        self.new.append(token)
-        self.done = (
-            token in end_ids
-            or len(self.new) >= self.limit
-            or (self.settled is not None and self.settled(self.new))
-        )
-
-
 class _RowStop(StoppingCriteria):
-    def __init__(self, rows: list[Row], end_ids: Sequence[int]):
-        self.rows, self.end_ids = rows, end_ids
+    def __init__(self, row: Row, end_ids: Sequence[int]):
+        self.row, self.end_ids = row, end_ids
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
-        for row, token in zip(self.rows, input_ids[:, -1].tolist(), strict=True):
-            if not row.done:
-                row.take(token, self.end_ids)
-        return torch.tensor([row.done for row in self.rows], device=input_ids.device)
-
-
-class _Gap(LogitsProcessor):
-    def __init__(self, rows: list[Row]):
-        self.rows = rows
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        best = scores.topk(2, dim=-1).values.float()
-        for row, gap in zip(self.rows, (best[:, 0] - best[:, 1]).tolist(), strict=True):
-            if not row.done:
-                row.gap = min(row.gap, gap)
-        return scores
+        self.row.take(int(input_ids[0, -1]), self.end_ids)
+        return torch.tensor([self.row.done], device=input_ids.device)
 
 
 class _Draw(LogitsProcessor):
     """Draws a token and leaves it the only possible one, so that greedy decoding takes it."""
 
-    def __init__(self, rows: list[Row], sampling: Sampling):
-        self.rows, self.seed = rows, sampling.seed
-        self.temperature = TemperatureLogitsWarper(sampling.temperature)
-        self.top_p = TopPLogitsWarper(sampling.top_p)
+    def __init__(self, row: Row, sampling: Sampling):
+        self.row, self.sampling = row, sampling
 
     def __call__(self, input_ids: Any, scores: Any) -> torch.Tensor:
-        warped = self.top_p(input_ids, self.temperature(input_ids, scores))
-        sums = warped.double().softmax(dim=-1).cumsum(dim=-1)
-        keys = [(self.seed, row.key, len(row.new)) for row in self.rows]
-        numbers = [np.random.default_rng(key).random() for key in keys]
-        drawn = torch.tensor(numbers, dtype=torch.float64, device=scores.device)[:, None]
-        # A number in [0, 1) times the last sum stays below it, so the token found is a possible
-        # one.
-        chosen = torch.searchsorted(sums, drawn * sums[:, -1:], right=True)
-        chosen = chosen.clamp(max=sums.shape[1] - 1)
+        (token,) = draw(scores.float(), [self.sampling.number(self.row)], self.sampling)
+        chosen = torch.tensor([[token]], device=scores.device)
         return torch.full_like(scores, float("-inf")).scatter(1, chosen, 0.0)
-
-
-class _UnpaddedRepetitionPenalty(LogitsProcessor):
-    """transformers' repetition penalty without its side effect on the padding token."""
-
-    def __init__(self, penalty: float, padding: torch.Tensor):
-        self.penalise, self.padding = RepetitionPenaltyLogitsProcessor(penalty), padding
-
-    def __call__(self, input_ids: torch.Tensor, scores: Any) -> torch.Tensor:
-        positions = torch.arange(input_ids.shape[1], device=input_ids.device)
-        is_padding = positions[None, :] < self.padding[:, None]
-        first = input_ids.gather(1, self.padding[:, None])
-        tokens: Any = torch.where(is_padding, first, input_ids)
-        return self.penalise(tokens, scores)
 
 
 def unusual_settings(generation_config: Any) -> list[str]:
@@ -187,41 +107,20 @@ def end_token_ids(generation_config: Any) -> list[int]:
     return [] if ids is None else [ids] if isinstance(ids, int) else list(ids)
 
 
-def _batches(rows: list[Row], size: int) -> Iterator[list[Row]]:
-    for start in range(0, len(rows), size):
-        yield rows[start : start + size]
-
-
 @torch.inference_mode()
-def _extend(
-    model: Any,
-    rows: list[Row],
-    tokens: int,
-    end_ids: Sequence[int],
-    pad_id: int,
-    sampling: Sampling | None = None,
+def _alone(
+    model: Any, row: Row, end_ids: Sequence[int], pad_id: int, sampling: Sampling | None
 ) -> None:
-    texts = [row.prompt + row.new for row in rows]
-    width = max(map(len, texts))
-    padding = torch.tensor([width - len(text) for text in texts])
-    ids = torch.tensor([[pad_id] * (width - len(text)) + text for text in texts])
-    mask = (torch.arange(width)[None, :] >= padding[:, None]).long()
-    device = model.device
-    config = model.generation_config
-    processors = LogitsProcessorList()
-    if (config.repetition_penalty or 1.0) != 1.0:
-        processors.append(_UnpaddedRepetitionPenalty(config.repetition_penalty, padding.to(device)))
-    processors.append(_Gap(rows) if sampling is None else _Draw(rows, sampling))
+    ids = torch.tensor([row.prompt], device=model.device)
     model.generate(
-        input_ids=ids.to(device),
-        attention_mask=mask.to(device),
-        max_new_tokens=tokens,
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        max_new_tokens=row.limit,
         do_sample=False,
-        repetition_penalty=1.0,
         eos_token_id=list(end_ids) or None,
         pad_token_id=pad_id,
-        logits_processor=processors,
-        stopping_criteria=StoppingCriteriaList([_RowStop(rows, end_ids)]),
+        logits_processor=LogitsProcessorList([_Draw(row, sampling)] if sampling else []),
+        stopping_criteria=StoppingCriteriaList([_RowStop(row, end_ids)]),
     )
 
 
@@ -248,32 +147,30 @@ def generate(
         sampling: draw tokens instead of taking the best; then there are no ties to recheck.
         on_done: receives each finished row.
     """
-    stages = [*STAGES, max((row.limit for row in rows), default=0)]
-    if unusual_settings(model.generation_config):
-        batch_size, stages = 1, stages[-1:]
-    pending = sorted(rows, key=lambda row: -len(row.prompt))
-    ties: list[Row] = []
-    reached = 0
-    for stage in stages:
-        if not pending:
-            break
-        for batch in _batches(pending, batch_size):
-            longest = max(row.limit for row in batch)
-            _extend(model, batch, max(1, min(stage, longest) - reached), end_ids, pad_id, sampling)
-            for row in batch:
-                if recheck_ties and len(batch) > 1 and row.gap < TIE:
-                    row.done = True
-                    ties.append(row)
-                elif row.done:
-                    on_done(row)
-        pending = sorted(
-            (row for row in pending if not row.done),
-            key=lambda row: -len(row.prompt) - len(row.new),
+    again: list[Row] = []
+    longest = max((len(row.prompt) + row.limit for row in rows), default=0)
+
+    def finished(row: Row) -> None:
+        if recheck_ties and row.gap < TIE:
+            again.append(row)
+        else:
+            on_done(row)
+
+    if unusual_settings(model.generation_config) or not can_decode(model, longest):
+        again = list(rows)
+    else:
+        decode(
+            model,
+            rows,
+            slots=batch_size,
+            end_ids=end_ids,
+            pad_id=pad_id,
+            sampling=sampling,
+            on_done=finished,
         )
-        reached = max(reached, stage)
-    for row in ties:
-        row.new, row.done, row.gap = [], False, float("inf")
-        _extend(model, [row], row.limit, end_ids, pad_id)
+    for row in again:
+        row.restart()
+        _alone(model, row, end_ids, pad_id, sampling)
         on_done(row)
 
 

@@ -5,6 +5,7 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from evaluation import generation
+from evaluation.decoding import choice
 
 
 @pytest.fixture(scope="module")
@@ -63,16 +64,16 @@ def run(model, rows, batch_size, **options):
 
 
 def counted(monkeypatch):
-    """The sizes of the batches that are generated from here on."""
-    sizes = []
-    extend = generation._extend
+    """The rows that are generated alone from here on."""
+    rows = []
+    alone = generation._alone
 
-    def counting(model, rows, *rest):
-        sizes.append(len(rows))
-        extend(model, rows, *rest)
+    def counting(model, row, *rest):
+        rows.append(row.index)
+        alone(model, row, *rest)
 
-    monkeypatch.setattr(generation, "_extend", counting)
-    return sizes
+    monkeypatch.setattr(generation, "_alone", counting)
+    return rows
 
 
 @pytest.mark.parametrize("penalty", [1.0, 1.3])
@@ -90,10 +91,10 @@ def test_every_row_is_decided_as_if_alone(model, batch_size, penalty, monkeypatc
 def test_an_unusual_setting_falls_back_to_single_rows(model, monkeypatch):
     monkeypatch.setattr(model.generation_config, "no_repeat_ngram_size", 2)
     assert generation.unusual_settings(model.generation_config) == ["no_repeat_ngram_size"]
-    sizes = counted(monkeypatch)
+    singly = counted(monkeypatch)
     expected = [alone(model, prompt, 30) for prompt in prompts(4)]
     assert run(model, rows_of([30] * 4), 4) == expected
-    assert sizes == [1, 1, 1, 1]
+    assert singly == [0, 1, 2, 3]
 
 
 def test_a_settled_row_stops_and_the_others_go_on(model):
@@ -105,10 +106,10 @@ def test_a_settled_row_stops_and_the_others_go_on(model):
 
 def test_a_near_tie_is_generated_again_alone(model, monkeypatch):
     monkeypatch.setattr(generation, "TIE", 1e9)
-    sizes = counted(monkeypatch)
+    singly = counted(monkeypatch)
     expected = [alone(model, prompt, 9) for prompt in prompts(3)]
     assert run(model, rows_of([9] * 3), 3) == expected
-    assert sizes == [3, 1, 1, 1]
+    assert sorted(singly) == [0, 1, 2]
 
 
 def drawn(model, batch_size, seed=7, keys=range(6), temperature=1.0, top_p=1.0):
@@ -138,8 +139,8 @@ def test_tokens_are_drawn_as_often_as_they_are_likely():
     sampling = generation.Sampling(0.7, 0.9, seed=1)
     counts = torch.zeros(5)
     for key in range(4000):
-        draw = generation._Draw([generation.Row(0, [0], 1, key=key)], sampling)
-        counts[draw(torch.tensor([[0]]), scores).argmax()] += 1
+        number = sampling.number(generation.Row(0, [0], 1, key=key))
+        counts[choice.draw(scores, [number], sampling)] += 1
     likely = (scores[0] / 0.7).softmax(-1)
     # top-p keeps the fewest tokens that reach 0.9 together: the first three
     assert likely[:2].sum() < 0.9 <= likely[:3].sum()

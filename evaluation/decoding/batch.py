@@ -1,0 +1,156 @@
+"""The loop: rows come in, get their tokens, and make room for the next as soon as they are done."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+from evaluation.decoding.cache import RaggedCache
+from evaluation.decoding.choice import Sampling, best, draw, penalise
+from evaluation.decoding.guess import Echo, width
+from evaluation.decoding.row import Row
+
+
+def can_decode(model: Any, tokens: int) -> bool:
+    """Whether `decode` knows how to feed this model rows of up to `tokens` tokens.
+
+    It does if all its layers attend to all tokens so far, by masks and positions that are given.
+    """
+    if model.config.is_encoder_decoder or getattr(model.config, "alibi", False):
+        return False
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    known = inspect.signature(base.forward).parameters
+    if not {"position_ids", "past_key_values", "logits_to_keep"} <= set(known):
+        return False
+    layers = DynamicCache(config=model.config).layers
+    return bool(layers) and all(
+        type(layer) is DynamicLayer
+        or (type(layer) is DynamicSlidingWindowLayer and layer.sliding_window >= tokens)
+        for layer in layers
+    )
+
+
+@torch.inference_mode()
+def decode(
+    model: Any,
+    rows: Sequence[Row],
+    *,
+    slots: int,
+    end_ids: Sequence[int],
+    pad_id: int,
+    sampling: Sampling | None,
+    on_done: Callable[[Row], None],
+) -> None:
+    """Generate every row to its end, in place; at most `slots` rows are in a forward pass.
+
+    `on_done` gets each row once, as soon as it is done.
+    """
+    batch = _Batch(model, slots, end_ids, pad_id, sampling)
+    # The longest first: rows that are read together then have little padding.
+    waiting = sorted(rows, key=lambda row: len(row.prompt))
+    while waiting or batch.rows:
+        free = slots - len(batch.rows)
+        # Reading prompts a few at a time would waste passes; half a batch is worth one.
+        if waiting and (free >= min(len(waiting), max(1, slots // 2)) or not batch.rows):
+            count = min(free, len(waiting))
+            batch.read([waiting.pop() for _ in range(count)])
+        for row in batch.step():
+            on_done(row)
+
+
+class _Batch:
+    def __init__(
+        self,
+        model: Any,
+        slots: int,
+        end_ids: Sequence[int],
+        pad_id: int,
+        sampling: Sampling | None,
+    ) -> None:
+        self.model, self.end_ids, self.pad_id, self.sampling = model, end_ids, pad_id, sampling
+        self.penalty = model.generation_config.repetition_penalty or 1.0
+        self.cache = RaggedCache(model.config, slots)
+        self.rows: list[Row] = []
+        self.echoes: list[Echo] = []
+
+    def read(self, rows: list[Row]) -> None:
+        """Put all but the last token of each prompt through the model; that one is `step`'s."""
+        prompts = [row.prompt[:-1] for row in rows]
+        longest = max(map(len, prompts))
+        filled = DynamicCache(config=self.model.config)
+        if longest:
+            ids = [prompt + [self.pad_id] * (longest - len(prompt)) for prompt in prompts]
+            # Padding comes after everything it could disturb, so there is nothing to mask.
+            self.model(
+                input_ids=torch.tensor(ids, device=self.model.device),
+                past_key_values=filled,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+        self.cache.admit(filled, list(map(len, prompts)))
+        self.rows += rows
+        self.echoes += [Echo(row.prompt) for row in rows]
+
+    def step(self) -> list[Row]:
+        """Give every row its next token or tokens; return the rows that are done."""
+        guesses = self._guesses()
+        tokens = 1 + max(map(len, guesses))
+        scores = self._forward(guesses, tokens)
+        chosen, gaps = self._choose(scores, tokens)
+        for number, (row, echo) in enumerate(zip(self.rows, self.echoes, strict=True)):
+            for place in range(tokens):
+                token = chosen[number * tokens + place]
+                row.gap = min(row.gap, gaps[number * tokens + place])
+                row.take(token, self.end_ids)
+                echo.add(token)
+                self.cache.lengths[number] += 1
+                right = place < len(guesses[number]) and guesses[number][place] == token
+                if row.done or not right:
+                    break
+        return self._remove_done()
+
+    def _guesses(self) -> list[list[int]]:
+        if self.penalty != 1.0:  # a token's score then depends on the one before it
+            return [[] for _ in self.rows]
+        found = [echo.guess() for echo in self.echoes]
+        left = [row.limit - len(row.new) - 1 for row in self.rows]
+        wide = width([min(right, room) for (_, right), room in zip(found, left, strict=True)])
+        return [guess[: min(wide, room)] for (guess, _), room in zip(found, left, strict=True)]
+
+    def _forward(self, guesses: list[list[int]], tokens: int) -> torch.Tensor:
+        device = self.model.device
+        ids = []
+        for echo, guess in zip(self.echoes, guesses, strict=True):
+            ids.append([echo.tokens[-1], *guess] + [self.pad_id] * (tokens - 1 - len(guess)))
+        positions = self.cache.positions(tokens)
+        logits = self.model(
+            input_ids=torch.tensor(ids, device=device),
+            attention_mask=self.cache.mask(tokens, self.model.dtype).to(device),
+            position_ids=positions.to(device),
+            past_key_values=self.cache,
+            use_cache=True,
+        ).logits
+        return logits.float().flatten(0, 1)
+
+    def _choose(self, scores: torch.Tensor, tokens: int) -> tuple[list[int], list[float]]:
+        if self.penalty != 1.0:
+            for line, echo in zip(scores, self.echoes, strict=True):
+                penalise(line, echo.tokens, self.penalty)
+        if self.sampling is None:
+            return best(scores)
+        numbers = [self.sampling.number(row, n) for row in self.rows for n in range(tokens)]
+        return draw(scores, numbers, self.sampling), [float("inf")] * len(numbers)
+
+    def _remove_done(self) -> list[Row]:
+        done = []
+        for number in reversed(range(len(self.rows))):
+            if self.rows[number].done:
+                done.append(self.rows[number])
+                self.cache.drop(number)
+                self.rows[number], self.echoes[number] = self.rows[-1], self.echoes[-1]
+                self.rows.pop()
+                self.echoes.pop()
+        return done[::-1]

@@ -1,0 +1,118 @@
+"""Keys and values of rows that are not equally far, kept in place."""
+
+from typing import Any
+
+import torch
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+_GROW = 64  # tokens of room that are added at least
+
+
+class RaggedCache(DynamicCache):
+    """A transformers cache in which every row has its own length.
+
+    Rows are the first `rows` of its slots. transformers' own cache copies everything at each
+    token, and pads rows on the left; here new tokens are written behind the old ones of their
+    row, and what a row does not have is masked.
+
+    Attributes:
+        lengths: tokens of each slot (slots,), on the CPU.
+        rows: how many slots, from the first, are in use.
+    """
+
+    def __init__(self, config: Any, slots: int) -> None:
+        super().__init__(config=config)
+        self.ragged = [RaggedLayer(self, slots) for _ in self.layers]
+        self.layers = self.ragged
+        self.lengths = torch.zeros(slots, dtype=torch.long)
+        self.rows = 0
+
+    def positions(self, tokens: int) -> torch.Tensor:
+        """The positions of the next `tokens` tokens of each row (rows, tokens)."""
+        return self.lengths[: self.rows, None] + torch.arange(tokens)
+
+    def mask(self, tokens: int, dtype: torch.dtype) -> torch.Tensor:
+        """What is added to the attention scores of the next tokens (rows, 1, tokens, columns)."""
+        positions = self.positions(tokens)
+        columns = int(positions.max()) + 1
+        hidden = torch.arange(columns) > positions[:, None, :, None]
+        return torch.zeros(hidden.shape, dtype=dtype).masked_fill(hidden, torch.finfo(dtype).min)
+
+    def admit(self, filled: DynamicCache, lengths: list[int]) -> None:
+        """Append rows whose first tokens went through the model with `filled`, padded on the right.
+
+        Where no row has a token yet, `filled` has seen none, and only room is made.
+        """
+        first, last = self.rows, self.rows + len(lengths)
+        self.rows = last
+        self.lengths[first:last] = torch.tensor(lengths)
+        if max(lengths) == 0:
+            return
+        for layer, source in zip(self.ragged, filled.layers, strict=True):
+            layer.insert(source, first, lengths)
+
+    def drop(self, row: int) -> None:
+        """Free a row's slot; the last row moves into it."""
+        last = self.rows - 1
+        if row != last:
+            self.lengths[row] = self.lengths[last]
+            for layer in self.ragged:
+                layer.move(last, row)
+        self.rows = last
+
+
+class RaggedLayer(DynamicLayer):
+    """One layer's keys and values (slots, heads, room, size of a head)."""
+
+    keys: Any
+    values: Any
+
+    def __init__(self, cache: RaggedCache, slots: int) -> None:
+        super().__init__()
+        self.cache, self.slots = cache, slots
+
+    def _make_room(self, keys: torch.Tensor, values: torch.Tensor, tokens: int) -> None:
+        if not self.is_initialized:
+            self.dtype, self.device = keys.dtype, keys.device
+            self.keys, self.values = _empty(keys, self.slots, 0), _empty(values, self.slots, 0)
+            self.is_initialized = True
+        room = self.keys.shape[2]
+        if tokens > room:
+            wanted = max(tokens + _GROW, room * 3 // 2)
+            old = self.keys, self.values
+            self.keys, self.values = (_empty(tensor, self.slots, wanted) for tensor in old)
+            self.keys[:, :, :room], self.values[:, :, :room] = old
+
+    def insert(self, source: Any, first: int, lengths: list[int]) -> None:
+        """Copy rows of another layer, each up to its length, to slots from `first` on."""
+        self._make_room(source.keys, source.values, max(lengths))
+        for number, length in enumerate(lengths):
+            self.keys[first + number, :, :length] = source.keys[number, :, :length]
+            self.values[first + number, :, :length] = source.values[number, :, :length]
+
+    def move(self, slot: int, to: int) -> None:
+        """Copy one slot's row over another's."""
+        self.keys[to], self.values[to] = self.keys[slot], self.values[slot]
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Write new tokens (rows, heads, tokens, size) behind each row's own; return all."""
+        rows, positions = self.cache.rows, self.cache.positions(key_states.shape[2])
+        columns = int(positions.max()) + 1
+        self._make_room(key_states, value_states, columns)
+        row = torch.arange(rows)[:, None]
+        self.keys[row, :, positions] = key_states.transpose(1, 2)
+        self.values[row, :, positions] = value_states.transpose(1, 2)
+        return self.keys[:rows, :, :columns], self.values[:rows, :, :columns]
+
+    def get_seq_length(self) -> int:
+        """The tokens of the longest row."""
+        lengths = self.cache.lengths[: self.cache.rows]
+        return int(lengths.max()) if len(lengths) else 0
+
+
+def _empty(like: torch.Tensor, slots: int, room: int) -> torch.Tensor:
+    # Zeros, because what is masked is still multiplied, and memory may hold infinities.
+    return like.new_zeros((slots, like.shape[1], room, like.shape[3]))

@@ -1,0 +1,42 @@
+"""One prompt and what has been generated for it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Row:
+    """One prompt and what has been generated for it.
+
+    Attributes:
+        index: the caller's number for it.
+        prompt: its tokens.
+        limit: the most new tokens, at least 1.
+        settled: whether nothing after these new tokens can change the answer.
+        key: what its random numbers depend on, beside the seed.
+        new: tokens generated so far.
+        done: whether it is at its end.
+        gap: smallest distance so far between the best and the second best token.
+    """
+
+    index: int
+    prompt: list[int]
+    limit: int
+    settled: Callable[[list[int]], bool] | None = None
+    key: int = 0
+    new: list[int] = field(default_factory=list)
+    done: bool = False
+    gap: float = float("inf")
+
+    def take(self, token: int, end_ids: Sequence[int]) -> None:
+        """Append a generated token and note whether the row is done."""
+        self.new.append(token)
+        self.done = (
+            token in end_ids
+            or len(self.new) >= self.limit
+            or (self.settled is not None and self.settled(self.new))
+        )
+
+    def restart(self) -> None:
+        """Forget what was generated."""
+        self.new, self.done, self.gap = [], False, float("inf")
