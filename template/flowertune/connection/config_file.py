@@ -1,7 +1,7 @@
 """Edit the text of Flower's configuration file (``config.toml``): text in, text out."""
 
 import tomllib
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Collection, Mapping, MutableMapping
 from typing import Any
 
 import tomlkit
@@ -44,29 +44,57 @@ def client_resources(text: str) -> tuple[float | None, float | None]:
     return _number(cpus), _number(gpus)
 
 
-def edit(text: str, values: Mapping[str, Value], make_default: bool) -> str:
-    """Set the values of ``[superlink.flowertune]``, and the default connection if asked.
+def address_of(text: str, connection: str) -> str | None:
+    """The address of ``[superlink.<connection>]``; None where there is no such connection.
+
+    Raises
+    ------
+    UserError
+        The text is no TOML.
+    """
+    superlink: Any = _parse(text).get("superlink")
+    here = superlink.get(connection) if isinstance(superlink, Mapping) else None
+    return str(here.get("address", "")) if isinstance(here, Mapping) else None
+
+
+def edit(
+    text: str,
+    values: Mapping[str, Value],
+    make_default: bool,
+    connection: str = CONNECTION,
+    drop: Collection[str] = (),
+) -> str:
+    """Set the values of ``[superlink.<connection>]``, and the default connection if asked.
 
     Comments, order, line ends and everything else in the text stay. Values that are right already
     keep their spelling, so a second edit changes nothing.
+
+    Parameters
+    ----------
+    drop
+        Keys of the connection that must not be there.
 
     Raises
     ------
     UserError
         The text is no TOML, or is written in a form that cannot be edited safely.
     """
-    wanted = {f"superlink.{CONNECTION}.{key}": value for key, value in values.items()}
+    wanted = {f"superlink.{connection}.{key}": value for key, value in values.items()}
     if make_default:
-        wanted = {"superlink.default": CONNECTION, **wanted}
+        wanted = {"superlink.default": connection, **wanted}
     expected = _parse(text)
     windows = "\r\n" in text and "\n" not in text.replace("\r\n", "")
     try:
         document = tomlkit.parse(text.replace("\r\n", "\n") if windows else text)
-        _put(document, wanted)
+        _put(document, wanted, connection)
+        for key in drop:
+            document["superlink"][connection].pop(key, None)  # type: ignore
         edited = tomlkit.dumps(document)
         edited = edited.replace("\n", "\r\n") if windows else edited
         for key, value in wanted.items():
             _put_plain(expected, key.split("."), value)
+        for key in drop:
+            expected["superlink"][connection].pop(key, None)
         good = tomllib.loads(edited) == expected
     except (TypeError, ValueError, KeyError, AttributeError):
         good, edited = False, text
@@ -86,13 +114,13 @@ def _parse(text: str) -> dict[str, Any]:
         raise UserError(f"it is not valid TOML ({error})") from error
 
 
-def _put(document: tomlkit.TOMLDocument, wanted: Mapping[str, Value]) -> None:
-    new = CONNECTION not in document.get("superlink", {})
+def _put(document: tomlkit.TOMLDocument, wanted: Mapping[str, Value], connection: str) -> None:
+    new = connection not in document.get("superlink", {})
     if "superlink" not in document:
         document["superlink"] = tomlkit.table()
     superlink: Any = document["superlink"]
     if new:
-        superlink[CONNECTION] = (
+        superlink[connection] = (
             tomlkit.inline_table() if isinstance(superlink, InlineTable) else tomlkit.table()
         )
     for key, value in wanted.items():

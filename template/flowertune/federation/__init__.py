@@ -1,0 +1,1 @@
+"""A federation of real SuperNodes on this machine: ``python -m flowertune.federation``."""

@@ -1,0 +1,320 @@
+"""`python -m flowertune.federation`: keys, command lines, connection, processes."""
+
+import os
+import signal
+import ssl
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+
+import psutil
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from flowertune.errors import UserError
+from flowertune.federation import command, local
+from flowertune.federation.keys import make_certificates, make_supernode_key, public_of
+from flowertune.federation.layout import Layout
+from flowertune.federation.prepare import write_connection
+from flowertune.federation.processes import (
+    Component,
+    environment_with,
+    marked,
+    stop_marked,
+)
+
+PYTHON = sys.executable
+
+
+def test_the_certificate_is_good_for_this_machine_and_the_hosts_given(tmp_path):
+    made = make_certificates(tmp_path, ("fl.example.org", "10.0.0.7"))
+    certificate = x509.load_pem_x509_certificate(made.certificate.read_bytes())
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == ["fl.example.org", "localhost"]
+    addresses = [str(a) for a in names.get_values_for_type(x509.IPAddress)]
+    assert addresses == ["10.0.0.7", "127.0.0.1"]
+    assert made.key.stat().st_mode & 0o777 == 0o600
+
+
+def shake_hands(server: ssl.SSLContext, client: ssl.SSLContext, host: str) -> None:
+    """A TLS handshake in memory."""
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    sides = [
+        client.wrap_bio(to_client, to_server, server_hostname=host),
+        server.wrap_bio(to_server, to_client, server_side=True),
+    ]
+    for _ in range(4):
+        for side in list(sides):
+            try:
+                side.do_handshake()
+                sides.remove(side)
+            except ssl.SSLWantReadError:
+                continue
+    assert not sides
+
+
+def test_who_trusts_the_authority_trusts_the_superlink_and_no_other(tmp_path):
+    made, other = make_certificates(tmp_path / "a"), make_certificates(tmp_path / "b")
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(made.certificate, made.key)
+    trusting = ssl.create_default_context(cafile=made.ca)
+    shake_hands(server, trusting, "127.0.0.1")
+    shake_hands(server, trusting, "localhost")
+    with pytest.raises(ssl.SSLCertVerificationError, match="not valid for"):
+        shake_hands(server, trusting, "example.org")
+    with pytest.raises(ssl.SSLCertVerificationError):
+        shake_hands(server, ssl.create_default_context(cafile=other.ca), "127.0.0.1")
+
+
+def test_a_supernodes_key_is_one_that_flower_takes(tmp_path):
+    from flwr.cli.supernode.register import try_load_public_key
+    from flwr.supercore.primitives.asymmetric import public_key_to_bytes
+
+    private = make_supernode_key(tmp_path, 0)
+    key = serialization.load_ssh_private_key(private.read_bytes(), None)
+    known = try_load_public_key(public_of(private))
+    assert public_key_to_bytes(key.public_key()) == known  # type: ignore[arg-type]
+    assert private.stat().st_mode & 0o777 == 0o600
+    assert make_supernode_key(tmp_path, 0).read_bytes() and public_of(private).read_bytes()
+    assert try_load_public_key(public_of(private)) != known  # made anew
+
+
+def layout(folder: Path, **changes) -> Layout:
+    return Layout(folder, 8000, (9001, 9002, 9003), **changes)
+
+
+def test_every_supernode_has_its_partition_and_port(tmp_path):
+    plain = layout(tmp_path)
+    lines = plain.commands().splitlines()
+    assert lines[0] == (
+        "flower-superlink --host 127.0.0.1 --port 8000 --disable-runtime-dependency-installation "
+        "--insecure"
+    )
+    assert lines[2] == (
+        "flower-supernode --superlink 127.0.0.1:8000 --host 127.0.0.1 --port 9002 "
+        "--node-config 'partition-id=1 num-partitions=3' --insecure"
+    )
+    assert plain.secured_by == "without TLS"
+
+
+def test_with_tls_nothing_is_insecure(tmp_path):
+    made = make_certificates(tmp_path)
+    keys = tuple(make_supernode_key(tmp_path, n) for n in range(3))
+    secured = layout(tmp_path, certificates=made, keys=keys)
+    assert "--insecure" not in secured.commands()
+    assert "--enable-supernode-auth" in secured.superlink()
+    assert secured.supernode(2)[-2:] == ["--auth-supernode-private-key", str(keys[2])]
+    assert secured.connection() == (
+        {"address": "127.0.0.1:8000", "root-certificates": str(made.ca)},
+        ("insecure",),
+    )
+    assert "--enable-supernode-auth" not in layout(tmp_path, certificates=made).superlink()
+
+
+def test_flower_knows_all_options(tmp_path):
+    """An option that Flower has dropped would end a component at once."""
+    from flwr.superlink.cli.flower_superlink import _parse_args_run_superlink
+    from flwr.supernode.cli.flower_supernode import _parse_args_run_supernode
+
+    made = make_certificates(tmp_path)
+    keys = tuple(make_supernode_key(tmp_path, n) for n in range(3))
+    for each in (layout(tmp_path), layout(tmp_path, certificates=made, keys=keys)):
+        _parse_args_run_superlink().parse_args(each.superlink()[1:])
+        node = _parse_args_run_supernode().parse_args(each.supernode(1)[1:])
+        assert node.node_config == ["partition-id=1 num-partitions=3"] or node.node_config == (
+            "partition-id=1 num-partitions=3"
+        )
+
+
+def test_gpus_go_round(tmp_path):
+    shared = layout(tmp_path, gpus=("0", "3"))
+    seen = [shared.environment(n)["CUDA_VISIBLE_DEVICES"] for n in range(3)]
+    assert seen == ["0", "3", "0"]
+    assert layout(tmp_path).environment(0) == {}
+
+
+def test_the_connection_is_written_and_nothing_else_changes(tmp_path):
+    file = tmp_path / "config.toml"
+    file.write_text('# mine\n[superlink]\ndefault = "far"\n[superlink.far]\naddress = "x:1"\n')
+    made = make_certificates(tmp_path)
+    write_connection(layout(tmp_path, certificates=made), "local-deployment", file)
+    assert tomllib.loads(file.read_text())["superlink"] == {
+        "default": "far",
+        "far": {"address": "x:1"},
+        "local-deployment": {"address": "127.0.0.1:8000", "root-certificates": str(made.ca)},
+    }
+    write_connection(layout(tmp_path), "local-deployment", file)  # TLS no more
+    found = tomllib.loads(file.read_text())["superlink"]["local-deployment"]
+    assert found == {"address": "127.0.0.1:8000", "insecure": True}
+    assert file.read_text().startswith("# mine\n")
+
+
+def test_a_connection_to_somewhere_else_is_not_taken(tmp_path):
+    file = tmp_path / "config.toml"
+    text = '[superlink.local-deployment]\naddress = "fl.example.org:443"\n'
+    file.write_text(text)
+    with pytest.raises(UserError, match=r"leads to 'fl.example.org:443' already; choose another"):
+        write_connection(layout(tmp_path), "local-deployment", file)
+    assert file.read_text() == text
+
+
+def test_flowers_own_file_is_the_start_where_there_is_none(tmp_path):
+    write_connection(layout(tmp_path), "fed", tmp_path / "new" / "config.toml")
+    superlink = tomllib.loads((tmp_path / "new" / "config.toml").read_text())["superlink"]
+    assert {"default", "local", "fed"} <= set(superlink)
+
+
+def component(folder: Path, name: str, program: str, mark: str) -> Component:
+    return Component(
+        name, [PYTHON, "-c", program], environment_with(mark, os.environ), folder / f"{name}.log"
+    )
+
+
+def wait_for(condition, seconds: float = 20):
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+    return found
+
+
+# Starts a child that leaves its session and, in turn, one whose parent ends: an orphan.
+FAMILY = """
+import subprocess, sys, time
+sleep = "import time; time.sleep(99)"
+inner = f"import subprocess,sys; subprocess.Popen([sys.executable, '-c', {sleep!r}])"
+subprocess.Popen([sys.executable, "-c", inner], start_new_session=True).wait()
+print("up", flush=True)
+time.sleep(99)
+"""
+
+
+def test_no_process_is_left_not_even_one_that_got_away(tmp_path):
+    family = component(tmp_path, "family", FAMILY, "mark-1")
+    other = component(tmp_path, "other", "import time; time.sleep(99)", "mark-2")
+    family.start()
+    other.start()
+    try:
+        wait_for(lambda: family.log.read_text() == "up\n")
+        assert len(marked("mark-1")) == 2
+        family.stop(5)
+        assert len(marked("mark-1")) == 1  # the orphan
+        stop_marked("mark-1", 5)
+        assert marked("mark-1") == [] and len(marked("mark-2")) == 1
+    finally:
+        stop_marked("mark-1", 5)
+        other.stop(5)
+
+
+def test_one_that_will_not_end_is_killed(tmp_path):
+    stubborn = component(
+        tmp_path,
+        "stubborn",
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', "
+        "flush=True); time.sleep(99)",
+        "mark-3",
+    )
+    stubborn.start()
+    wait_for(lambda: "up" in stubborn.log.read_text())
+    began = time.monotonic()
+    stop_marked("mark-3", 0.5)
+    assert marked("mark-3") == [] and time.monotonic() - began < 10
+    assert not psutil.pid_exists(stubborn.pid or 0)
+
+
+def test_a_component_that_ends_early_is_told_with_the_end_of_its_log(tmp_path):
+    dying = component(
+        tmp_path, "superlink", "print('a\\n' * 99 + '\\x1b[91mno port\\x1b[0m'); exit(3)", "mark-4"
+    )
+    dying.start()
+    wait_for(dying.ended)
+    with pytest.raises(UserError) as error:
+        local.refuse_if_ended(dying)
+    first, *rest = str(error.value).splitlines()
+    assert first == f"The superlink ended with status 3; its log, {dying.log}, ends:"
+    assert rest[-1] == "  no port" and len(rest) == 15
+
+
+def running(tmp_path: Path, node: Component) -> local.Federation:
+    link = component(tmp_path, "superlink", "import time; time.sleep(99)", "mark-5")
+    link.start()
+    return local.Federation(layout(tmp_path), "x", "mark-5", link, [node], {})
+
+
+def test_a_supernode_that_ended_is_brought_back_unless_it_always_ends(tmp_path):
+    node = component(tmp_path, "supernode-0", "import time; time.sleep(99)", "mark-5")
+    node.start()
+    federation, said = running(tmp_path, node), []
+    try:
+        first = node.pid
+        federation.look_after(said.append, restart=True)
+        assert said == [] and node.pid == first
+        os.kill(node.pid or 0, signal.SIGKILL)
+        wait_for(node.ended)
+        federation.look_after(said.append, restart=True)
+        assert node.pid != first and node.ended() is None
+        assert said == [
+            f"supernode-0 (pid {first}) was killed by signal 9; started again (pid {node.pid})."
+        ]
+        os.kill(node.pid or 0, signal.SIGKILL)
+        wait_for(node.ended)
+        federation.look_after(said.append, restart=False)
+        assert said[-1].endswith("it stays away.") and node.pid is None
+        federation.look_after(said.append, restart=True)
+        assert len(said) == 2
+
+        node.command = [PYTHON, "-c", "exit(1)"]
+        node.start()
+        with pytest.raises(UserError, match="supernode-0 ended with status 1 again and again"):
+            for _ in range(5):
+                wait_for(node.ended)
+                federation.look_after(said.append, restart=True)
+
+        federation.superlink.stop(5)
+        with pytest.raises(UserError, match="The superlink was killed by signal 15"):
+            federation.look_after(said.append, restart=True)
+    finally:
+        stop_marked("mark-5", 5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--nodes", "0"), "--nodes is 0; give a whole number of at least 1."),
+        (("--name", "a.b"), "--name is 'a.b'; use letters, digits"),
+        (("--port", "70000"), "--port is 70000, which is taken"),
+    ],
+)
+def test_arguments_that_cannot_be_met(arguments, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("FLWR_HOME", str(tmp_path))
+    assert command.main(list(arguments)) == 1
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "config.toml").exists()
+
+
+def test_only_keys_starts_nothing(tmp_path, capsys):
+    assert command.main(["--only-keys", str(tmp_path), "--nodes", "3", "--host", "a.example"]) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "ca.crt", "server.pem", "server.key",
+        *(f"supernode-{n}.{kind}" for n in range(3) for kind in ("key", "pub")),
+    }  # fmt: skip
+    assert capsys.readouterr().out.count("\n") == 5
+
+
+# A SuperLink that cannot start: Flower is told to listen where somebody listens already.
+def test_a_superlink_that_cannot_start_is_one_sentence_and_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("FLWR_HOME", str(tmp_path))
+    before = {p.pid for p in psutil.process_iter()}
+    done = subprocess.run(
+        [PYTHON, "-c",
+         "from flowertune.federation import layout, command\n"
+         "layout.Layout.superlink = lambda self: ['false']\n"
+         "raise SystemExit(command.main(['--nodes', '1']))"],
+        env={**os.environ, "PYTHONPATH": str(Path(command.__file__).parents[2])},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: The superlink ended with status 1; its log, ")
+    assert not {p.pid for p in psutil.process_iter() if "supernode" in p.name()} - before
