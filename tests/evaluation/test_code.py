@@ -1,5 +1,8 @@
 """Code: prompts, programs and what passes."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 import challenges
@@ -8,6 +11,9 @@ from evaluation.errors import EvaluationError
 from evaluation.programs import Program, run_all
 
 SETS = code.CHALLENGE.named()
+REFERENCES = json.loads(
+    Path(__file__).parents[1].joinpath("sample_references.json").read_text("utf-8")
+)
 
 
 def documents(name, rows):
@@ -131,3 +137,21 @@ def test_official_answers_are_drawn_and_standard_ones_are_not():
             0.95,
         )
         assert standard["do_sample"] is False
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [("multiple-js", "  return 'no such answer';\n}\n"), ("multiple-cpp", "    return {};")],
+)
+def test_right_solutions_pass_and_wrong_constants_fail(name, wrong):
+    """Every sample problem of a language, as prompt, answer and tests are put together here."""
+    form = SETS[name].form("official")
+    problems = sample(name)
+    joined = [
+        Program(form.language, code.program(document, body))
+        for row, document in zip(problems, documents(name, problems), strict=True)
+        for body in ("\n" + REFERENCES[row["name"]], "\n" + wrong)
+    ]
+    statuses = [outcome.status for outcome in run_all(joined)]
+    assert statuses == ["passed", "failed"] * len(problems)
+    assert len(problems) >= 10
