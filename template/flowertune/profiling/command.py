@@ -42,27 +42,27 @@ def profile(
 ) -> None:
     """Show where the time, bytes and memory of a FlowerTune run went.
 
-    The run must have been started with --run-config "profile.enabled=true". It may be running or
-    finished, here or on another machine: its profile is read from its log, on the SuperLink.
+    Start the run with --run-config "profile.enabled=true". It may be running or finished,
+    here or on another machine: its profile is read from its log, on the SuperLink.
     """
     if len(ctx.args) > 1:
         raise click.UsageError(f"Got unexpected extra arguments ({' '.join(ctx.args[1:])})")
     as_json = output_format == "json"
     try:
         sittings, flower = _read(run, superlink, ctx.args, live, quiet=as_json)
-        if not sittings:
-            raise click.ClickException(
-                f"Run {run} has left no profile; start a run with "
-                '--run-config "profile.enabled=true".'
-            )
         if trace_file is not None:
             _write_trace(trace_file, sittings)
-        if as_json:
-            print(json.dumps(_as_json(sittings, flower), indent=2))
-        elif not live or not sys.stdout.isatty():
-            _show(summarise(sittings), flower)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
+    except click.ClickException as error:
+        if not as_json:
+            raise
+        print(json.dumps({"success": False, "error-message": error.format_message()}))
+        raise typer.Exit(1) from None
+    if as_json:
+        print(json.dumps({"success": True, **_as_json(sittings, flower)}, indent=2))
+    elif not live or not sys.stdout.isatty():
+        _show(summarise(sittings), flower)
 
 
 def app() -> typer.Typer:
@@ -82,6 +82,17 @@ def main() -> None:
 def _read(
     run: str, superlink: str | None, extra: list[str], live: bool, quiet: bool
 ) -> tuple[list[Sitting], dict[str, str]]:
+    sittings, flower = _found(run, superlink, extra, live, quiet)
+    if not sittings:
+        raise click.ClickException(
+            f'Run {run} has left no profile; start a run with --run-config "profile.enabled=true".'
+        )
+    return sittings, flower
+
+
+def _found(
+    run: str, superlink: str | None, extra: list[str], live: bool, quiet: bool
+) -> tuple[list[Sitting], dict[str, str]]:
     folder = Path(run)
     if folder.is_dir():
         reader = Reader(mark="")
@@ -90,7 +101,7 @@ def _read(
     if not run.isascii() or not run.isdecimal():
         raise click.UsageError(f"{run!r} is neither a run's id (flwr list) nor a folder.")
     try:
-        from flowertune.profiling.superlink import connection_named, source
+        from flowertune.profiling.superlink import source
     except ImportError as error:
         raise click.ClickException(
             f"This flwr cannot be asked for a run's log ({error}); give the run's folder "
@@ -99,12 +110,12 @@ def _read(
     reader = Reader(MARK)
     with contextlib.ExitStack() as stack:
         with _silence() if quiet else contextlib.nullcontext():
-            found = stack.enter_context(source(int(run), connection_named(superlink, extra)))
+            found = stack.enter_context(source(int(run), superlink, extra))
             flower = found.about()
         _follow(reader, found.log(live), flower, live, quiet)
         if live:
             flower = found.about()
-    return reader.sittings, _flower(flower)
+    return reader.sittings, flower
 
 
 def _follow(
@@ -128,7 +139,7 @@ def _follow_on_terminal(reader: Reader, pieces: Iterator[str], flower: dict[str,
         for piece in pieces:
             if reader.feed(piece):
                 summary = summarise(reader.sittings)
-                shown.update(table.rich(summary, _flower(flower), console.width), refresh=True)
+                shown.update(table.rich(summary, flower, console.width), refresh=True)
         if reader.sittings:
             summary = summarise(reader.sittings)
             shown.update(table.rich(summary, None, console.width), refresh=True)
@@ -158,16 +169,6 @@ def _file(path: Path, reader: Reader, live: bool) -> Iterator[str]:
                 time.sleep(AGAIN)
     except FileNotFoundError:
         return
-
-
-def _flower(found: dict[str, str]) -> dict[str, str]:
-    if not found:
-        return {}
-    return {
-        "Flower": f"{found['status']}, {found['elapsed']}",
-        "compute": found["compute"],
-        "traffic": found["traffic"],
-    }
 
 
 def _show(summary: Summary, flower: dict[str, str]) -> None:

@@ -82,6 +82,7 @@ def take_profiles(
         for span in spans:
             span.who = f"client {partitions.get(node, node)}"
             span.at += begin - start
+            span.round = span.round or profile.round
         profile.enter(spans)
         busy.append((begin, begin + seconds))
     return (min(b for b, _ in busy), max(e for _, e in busy)) if busy else None

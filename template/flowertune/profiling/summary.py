@@ -68,8 +68,9 @@ class Summary:
     rows: list[Row]
 
     def as_json(self) -> dict[str, Any]:
-        """Return the same as plain values."""
-        return asdict(self)
+        """Return the same as plain values, with names as flwr writes them: ``gb-per-second``."""
+        rows = [_hyphens(asdict(row)) for row in self.rows]
+        return {**_hyphens(asdict(self)), "rows": rows}
 
 
 def summarise(sittings: Sequence[Sitting]) -> Summary:
@@ -98,6 +99,10 @@ def summarise(sittings: Sequence[Sitting]) -> Summary:
         lost=sum(sitting.lost for sitting in sittings),
         rows=rows,
     )
+
+
+def _hyphens(values: dict[str, Any]) -> dict[str, Any]:
+    return {name.replace("_", "-"): value for name, value in values.items()}
 
 
 def covered(spans: Iterable[Span]) -> float:

@@ -4,7 +4,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from flwr.cli.flower_config import read_superlink_connection
+import typer
+from flwr.cli.flower_config import read_flower_config, read_superlink_connection
+from flwr.cli.typing import SuperLinkConnection
 from flwr.cli.utils import flwr_cli_exc_handler, init_http_client_from_connection
 from flwr.proto.control_pb2 import ListRunsRequest, StreamLogsRequest
 from flwr.supercore.control import ControlHttpClient
@@ -14,15 +16,20 @@ from flowertune.profiling.units import seconds, size
 FINISHED = "finished"
 
 
-def connection_named(name: str | None, extra: list[str]) -> str | None:
-    """Return the name of the connection that the arguments after the run id ask for.
+def connection_of(name: str | None, extra: list[str]) -> SuperLinkConnection:
+    """Return the connection that the arguments after the run id ask for, or the default one.
 
-    Other flwr commands took an app's folder and a federation there in former times; the folder
-    says nothing about a run, so only the second counts.
+    Other flwr commands took an app's folder and a federation there in former times. The folder
+    says nothing about a run; the federation counts where a connection has its name.
     """
-    if name is not None and (name in (".", "..") or "/" in name or Path(name).is_dir()):
-        return extra[0] if extra else None
-    return name
+    former = name is not None and (name in (".", "..") or "/" in name or Path(name).is_dir())
+    if not former:
+        return read_superlink_connection(name)
+    if extra and extra[0] not in read_flower_config()[0].get("superlink", {}):
+        text = f"There is no SuperLink connection {extra[0]!r}; the default one is asked."
+        typer.echo(text, err=True)
+        extra = []
+    return read_superlink_connection(extra[0] if extra else None)
 
 
 class Source:
@@ -39,18 +46,20 @@ class Source:
         with flwr_cli_exc_handler():
             found = self._client.ListRuns(ListRunsRequest(run_id=self._run_id))
         row = format_runs([run_from_proto(run) for run in found.run_dict.values()], found.now)[0]
-        traffic = row.network_traffic_inbound, row.network_traffic_outbound
-        return {
-            "status": row.status_text,
-            "elapsed": seconds(row.elapsed),
-            "traffic": f"{size(traffic[0])} from SuperNodes, {size(traffic[1])} to them",
+        inbound, outbound = row.network_traffic_inbound, row.network_traffic_outbound
+        words = {
+            "Flower": f"{row.status_text}, {seconds(row.elapsed)}",
             "compute": f"ServerApp {seconds(row.compute_time_serverapp)}, ClientApps "
             f"{seconds(row.compute_time_clientapp)}",
         }
+        # Between processes of a simulation Flower counts nothing.
+        if inbound or outbound:
+            words["traffic"] = f"{size(inbound)} from SuperNodes, {size(outbound)} to them"
+        return words
 
     def log(self, live: bool) -> Iterator[str]:
         """Yield the run's log in pieces: what there is by now or, live, until the run ends."""
-        done = self.about()["status"].startswith(FINISHED)
+        done = self.about()["Flower"].startswith(FINISHED)
         with flwr_cli_exc_handler():
             for piece in self._client.StreamLogs(StreamLogsRequest(run_id=self._run_id)):
                 yield piece.log_output
@@ -60,15 +69,15 @@ class Source:
 
 
 @contextmanager
-def source(run_id: int, connection: str | None) -> Iterator[Source]:
-    """Yield a run on the SuperLink of a connection, or of the default one.
+def source(run_id: int, name: str | None, extra: list[str]) -> Iterator[Source]:
+    """Yield a run on the SuperLink that the arguments ask for (see ``connection_of``).
 
     Raises
     ------
     click.ClickException
         If there is no such connection, SuperLink or run, or the account may not see it.
     """
-    client = init_http_client_from_connection(read_superlink_connection(connection))
+    client = init_http_client_from_connection(connection_of(name, extra))
     try:
         yield Source(client, run_id)
     finally:

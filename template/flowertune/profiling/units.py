@@ -26,7 +26,9 @@ def size(value: float | None) -> str:
 
 def number(value: float | None) -> str:
     """Return a number without a unit."""
-    return NONE if value is None else _digits(value)
+    if value is None:
+        return NONE
+    return f"{value:.2g}" if value < 0.995 else _digits(value)
 
 
 def percent(value: float | None) -> str:
