@@ -65,7 +65,7 @@ def take_profiles(
     tuple[float, float] | None
         When, on the server's clock, the first client began and the last one ended.
     """
-    if not profile.enabled:
+    if not isinstance(profile, Profile):
         return None
     busy = []
     for reply in replies:

@@ -1,7 +1,8 @@
 """Read a profile back: from the text of a run's log, or of its profile.jsonl."""
 
 import json
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,20 @@ class Reader:
             except ValueError:
                 sitting.lost += 1
         return True
+
+
+def joined(sittings: Sequence[Sitting]) -> tuple[list[Span], list[float], float]:
+    """Return spans with times from 0, where later sittings begin, and the length of all.
+
+    What lies between a run and its continuation is left out.
+    """
+    spans, starts, offset = [], [], 0.0
+    for sitting in sittings:
+        starts.append(offset)
+        for span in sitting.spans:
+            spans.append(replace(span, at=span.at - sitting.start + offset))
+        offset += sitting.seconds
+    return spans, starts[1:], offset
 
 
 def read_file(path: Path) -> list[Sitting]:

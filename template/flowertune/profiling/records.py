@@ -86,7 +86,7 @@ def as_row(span: Span, start: float) -> list[Any]:
     What is unknown or says nothing at the end of the list is left out.
     """
     row: list[Any] = [getattr(span, name) for name in COLUMNS]
-    row[3], row[4] = round(span.at - start, 4), round(span.seconds, 6)
+    row[3], row[4] = round(span.at - start, 6), round(span.seconds, 6)
     if span.spread is None:
         row = row[:-3]
     else:

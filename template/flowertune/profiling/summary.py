@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from flowertune.profiling.phases import Span
-from flowertune.profiling.reading import Sitting
+from flowertune.profiling.reading import Sitting, joined
 from flowertune.profiling.records import most, percentile, total
 
 SERVER, CLIENTS = "server", "clients"
@@ -75,8 +75,7 @@ class Summary:
 
 def summarise(sittings: Sequence[Sitting]) -> Summary:
     """Return the summary of a run; of one that goes on, as far as it is."""
-    spans = [span for sitting in sittings for span in sitting.spans]
-    seconds = sum(sitting.seconds for sitting in sittings)
+    spans, _, seconds = joined(sittings)
     server = [span for span in spans if span.who == SERVER]
     clients = [span for span in spans if span.who != SERVER]
     rows = _rows(SERVER, server, seconds) + _rows(CLIENTS, clients, None)

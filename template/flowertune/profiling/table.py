@@ -71,14 +71,12 @@ def columns(rows: list[Row]) -> dict[str, Cell]:
 def plain(summary: Summary, flower: dict[str, str] | None = None) -> str:
     """Return the summary as text without colours, as wide as it needs."""
     lines = [f"{name + ':':18}{value}" for name, value in head(summary, flower)]
-    shown = columns(summary.rows)
-    cells = [[cell(row) for cell in shown.values()] for row in summary.rows]
-    widths = [max(map(len, column)) for column in zip(list(shown), *cells, strict=True)]
     for where, title in TITLES.items():
-        rows = [line for row, line in zip(summary.rows, cells, strict=True) if row.where == where]
-        if rows:
-            lines += ["", title]
-            lines += [_line(line, list(shown), widths) for line in (list(shown), *rows)]
+        if rows := [row for row in summary.rows if row.where == where]:
+            shown = columns(rows)
+            cells = [list(shown), *([cell(row) for cell in shown.values()] for row in rows)]
+            widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+            lines += ["", title, *(_line(line, list(shown), widths) for line in cells)]
     return "\n".join(lines) + "\n"
 
 
@@ -92,30 +90,31 @@ def rich(summary: Summary, flower: dict[str, str] | None = None, width: int = 20
     for name, value in head(summary, flower):
         grid.add_row(Text(name, style="dim"), Text(value))
     parts: list[Any] = [grid]
-    shown = _fitting(summary, width)
+    hidden: list[str] = []
     for where, title in TITLES.items():
         rows = [row for row in summary.rows if row.where == where]
         if not rows:
             continue
         table = Table(title=title, title_justify="left", title_style="bold", header_style="dim")
+        shown = _fitting(rows, width)
         for name in shown:
             table.add_column(name, justify="left" if name in LEFT else "right", no_wrap=True)
-        longest = max((row.seconds for row in rows if row.share is not None), default=0.0)
+        longest = max((row.seconds for row in rows), default=0.0)
         for row in rows:
-            style = "bold" if longest and row.seconds == longest else ""
+            style = "bold" if row.seconds == longest else ""
             table.add_row(*(cell(row) for cell in shown.values()), style=style)
         parts += [Text(""), table]
-    hidden = [name for name in columns(summary.rows) if name not in shown]
+        hidden += [name for name in columns(rows) if name not in (*shown, *hidden)]
     if hidden:
         said = f"not shown, for want of room: {', '.join(hidden)} (--format json has everything)"
         parts.append(Text(said, style="dim"))
     return Group(*parts)
 
 
-def _fitting(summary: Summary, width: int) -> dict[str, Cell]:
+def _fitting(rows: list[Row], width: int) -> dict[str, Cell]:
     shown, used = {}, 1
-    for name, cell in columns(summary.rows).items():
-        used += max(len(name), *(len(cell(row)) for row in summary.rows)) + 3
+    for name, cell in columns(rows).items():
+        used += max(len(name), *(len(cell(row)) for row in rows)) + 3
         if used <= width:
             shown[name] = cell
     return shown

@@ -8,6 +8,7 @@ from flowertune.profiling.phases import Span
 from flowertune.profiling.reading import Sitting
 
 MICRO = 1_000_000
+TOUCHING = 1e-4  # seconds; times are rounded, and what ends there has not overlapped
 
 
 def trace(sittings: Sequence[Sitting]) -> dict[str, Any]:
@@ -44,9 +45,9 @@ def lanes(spans: Sequence[Span]) -> list[int]:
         lane = 0
         while True:
             stack = stacks[lane]
-            while stack and stack[-1] <= span.at:
+            while stack and stack[-1] <= span.at + TOUCHING:
                 stack.pop()
-            if not stack or span.until <= stack[-1]:
+            if not stack or span.until <= stack[-1] + TOUCHING:
                 stack.append(span.until)
                 found.append(lane)
                 break

@@ -2,10 +2,12 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from flowertune.profiling.reading import FILE as PROFILE
+from flowertune.profiling.reading import Sitting, read_file
 from flowertune.recorded.run import Recorded
 from flowertune.run.manifest import FILE, file_sha256
 
@@ -29,7 +31,8 @@ class Facts:
     """A run, its checkpoints, and the settings that differ from the app's own.
 
     ``rows_visited`` is the share of all rows trained on up to the last checkpoint. ``changed``
-    maps a setting to (the app's value, the run's); it is None where no app is known.
+    maps a setting to (the app's value, the run's); it is None where no app is known. ``profile``
+    is empty where the run was not profiled.
     """
 
     run: Recorded
@@ -37,6 +40,7 @@ class Facts:
     versions: Mapping[str, str]
     rows_visited: float | None
     changed: dict[str, tuple[Any, Any]] | None
+    profile: list[Sitting] = field(default_factory=list)
 
 
 def collect(run: Recorded, defaults: Mapping[str, Any] | None) -> Facts:
@@ -59,6 +63,7 @@ def collect(run: Recorded, defaults: Mapping[str, Any] | None) -> Facts:
         versions=newest.get("versions", {}),
         rows_visited=newest.get("rows-visited"),
         changed=changed,
+        profile=read_file(run.folder / PROFILE),
     )
 
 

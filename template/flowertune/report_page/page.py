@@ -10,6 +10,7 @@ from flowertune.data_report.text import as_text
 from flowertune.recorded.run import tokens_per_second
 from flowertune.report_page.facts import Facts
 from flowertune.report_page.plots import line_plot
+from flowertune.report_page.profile import profile_section
 from flowertune.report_page.style import STYLE
 from flowertune.run.progress import duration
 
@@ -28,6 +29,7 @@ def page(facts: Facts) -> str:
         _tiles(facts),
         _lock(facts),
         _plots(facts),
+        profile_section(facts.profile),
         _settings(facts),
         _data(facts),
         _checkpoints(facts),

@@ -39,6 +39,20 @@ svg { display: block; width: 100%; height: auto; }
 .limit { stroke: var(--bad); stroke-width: 1.5; stroke-dasharray: 5 4; }
 .hit { fill: transparent; }
 g:hover .hit { fill: var(--series); fill-opacity: .35; }
+h3 { font-size: .95rem; margin: 16px 0 6px; }
+.wide { overflow-x: auto; } .wide svg { min-width: 700px; }
+.legend { display: flex; flex-wrap: wrap; gap: 4px 16px; margin: 8px 0 12px; font-size: .88rem; }
+.legend i { display: inline-block; width: 12px; height: 12px; border-radius: 2px;
+  margin-right: 6px; vertical-align: -1px; }
+.p-plan { fill: #8d6e63; background: #8d6e63; } .p-distribute { fill: #c2559d;
+  background: #c2559d; } .p-wait { fill: #b9c2cd; background: #b9c2cd; }
+.p-transfer { fill: #e08a1e; background: #e08a1e; } .p-load { fill: #7e6bc4;
+  background: #7e6bc4; } .p-train { fill: #2f7fd6; background: #2f7fd6; }
+.p-serve { fill: #17a2a2; background: #17a2a2; } .p-accumulate { fill: #2e9e5b;
+  background: #2e9e5b; } .p-write { fill: #b5a11d; background: #b5a11d; }
+.p-evaluate { fill: #d65a4a; background: #d65a4a; } .p-save { fill: #6b8f23;
+  background: #6b8f23; } .p-else { fill: #77808c; background: #77808c; }
+.phases td { white-space: nowrap; } .phases td.number, .phases th.number { padding-left: 6px; }
 .scroll { overflow-x: auto; max-height: 420px; overflow-y: auto; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: 5px 12px 5px 0; border-bottom: 1px solid var(--line);
