@@ -243,40 +243,64 @@ def running(tmp_path: Path, node: Component) -> local.Federation:
     return local.Federation(layout(tmp_path), "x", "mark-5", link, [node], {})
 
 
-def test_a_supernode_that_ended_is_brought_back_unless_it_always_ends(tmp_path):
+@pytest.fixture
+def node(tmp_path):
     node = component(tmp_path, "supernode-0", "import time; time.sleep(99)", "mark-5")
     node.start()
+    yield node
+    stop_marked("mark-5", 5)
+
+
+def kill(node: Component) -> None:
+    os.kill(node.pid or 0, signal.SIGKILL)
+    wait_for(node.ended)
+
+
+def test_a_supernode_that_was_killed_is_brought_back(tmp_path, node):
+    federation, said, first = running(tmp_path, node), [], node.pid
+    federation.look_after(said.append, restart=True)
+    assert said == [] and node.pid == first
+    node.started -= local.SOON
+    kill(node)
+    federation.look_after(said.append, restart=True)
+    assert node.pid != first and node.ended() is None
+    assert said == [
+        f"supernode-0 (pid {first}) was killed by signal 9; it is started again.",
+        f"supernode-0 runs again (pid {node.pid}).",
+    ]
+
+
+def test_one_that_ends_soon_after_its_start_gets_a_pause_and_a_last_try(
+    tmp_path, node, monkeypatch
+):
+    monkeypatch.setattr(local, "TRIES", 3)
     federation, said = running(tmp_path, node), []
-    try:
-        first = node.pid
+    node.command = [PYTHON, "-c", "exit(1)"]
+    kill(node)
+    for _ in range(3):
         federation.look_after(said.append, restart=True)
-        assert said == [] and node.pid == first
-        os.kill(node.pid or 0, signal.SIGKILL)
-        wait_for(node.ended)
-        federation.look_after(said.append, restart=True)
-        assert node.pid != first and node.ended() is None
-        assert said == [
-            f"supernode-0 (pid {first}) was killed by signal 9; started again (pid {node.pid})."
-        ]
-        os.kill(node.pid or 0, signal.SIGKILL)
-        wait_for(node.ended)
-        federation.look_after(said.append, restart=False)
-        assert said[-1].endswith("it stays away.") and node.pid is None
-        federation.look_after(said.append, restart=True)
-        assert len(said) == 2
-
-        node.command = [PYTHON, "-c", "exit(1)"]
-        node.start()
-        with pytest.raises(UserError, match="supernode-0 ended with status 1 again and again"):
-            for _ in range(5):
-                wait_for(node.ended)
-                federation.look_after(said.append, restart=True)
-
-        federation.superlink.stop(5)
-        with pytest.raises(UserError, match="The superlink was killed by signal 15"):
+    assert len(said) == 1 and said[0].endswith("it is started again in 10 s.")
+    with pytest.raises(UserError, match="supernode-0 ended with status 1 again and again"):
+        for _ in range(6):
+            node.started -= local.PAUSE  # as if time passed
             federation.look_after(said.append, restart=True)
-    finally:
-        stop_marked("mark-5", 5)
+            wait_for(node.ended)
+    assert sum("runs again" in line for line in said) == 2
+
+
+def test_one_that_is_to_stay_away_is_told_once(tmp_path, node):
+    federation, said = running(tmp_path, node), []
+    kill(node)
+    for _ in range(3):
+        federation.look_after(said.append, restart=False)
+    assert said == [f"supernode-0 (pid {node.pid}) was killed by signal 9; it stays away."]
+
+
+def test_without_its_superlink_a_federation_ends(tmp_path, node):
+    federation = running(tmp_path, node)
+    federation.superlink.stop(5)
+    with pytest.raises(UserError, match="The superlink was killed by signal 15"):
+        federation.look_after(print, restart=True)
 
 
 @pytest.mark.parametrize(

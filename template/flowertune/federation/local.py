@@ -15,8 +15,9 @@ from flowertune.federation.processes import Component, environment_with, stop_ma
 
 Say = Callable[[str], None]
 GRACE = 10.0
-# A SuperNode that ends again so soon after each of so many starts would do so for ever.
-SOON, STARTS = 20.0, 3
+# A SuperLink refuses a SuperNode that comes back with its key until it has missed the old one,
+# which takes it about a minute. One that ends this soon so many times would do so for ever.
+SOON, PAUSE, TRIES = 20.0, 10.0, 12
 
 
 @dataclass
@@ -41,17 +42,22 @@ class Federation:
         refuse_if_ended(self.superlink)
         for node in self.supernodes:
             how = node.ended()
-            if how is None or node.process is None:
+            if how is None or node.given_up:
                 continue
-            pid, node.process = node.pid, None
+            now = time.monotonic()
+            if not node.told:
+                node.told = True
+                node.short_lives = node.short_lives + 1 if now - node.started < SOON else 0
+                then = "it stays away" if not restart else "it is started again"
+                later = f" in {PAUSE:g} s" if restart and node.short_lives else ""
+                say(f"{node.name} (pid {node.pid}) {how}; {then}{later}.")
             if not restart:
-                say(f"{node.name} (pid {pid}) {how}; it stays away.")
-                continue
-            recent = [start for start in node.starts if time.monotonic() - start < SOON]
-            if len(recent) >= STARTS:
+                node.given_up = True
+            elif node.short_lives >= TRIES:
                 raise UserError(f"{node.name} {how} again and again; its log ends:\n{node.tail()}")
-            _start(node)
-            say(f"{node.name} (pid {pid}) {how}; started again (pid {node.pid}).")
+            elif not node.short_lives or now - node.started >= PAUSE:
+                node.start()
+                say(f"{node.name} runs again (pid {node.pid}).")
 
 
 @contextmanager
@@ -85,14 +91,14 @@ def federation(layout: Layout, connection: str, timeout: float, say: Say) -> Ite
     ]
     running = Federation(layout, connection, mark, superlink, supernodes, everyone)
     try:
-        _start(superlink)
+        superlink.start()
         ca = layout.certificates.ca if layout.certificates else None
         _wait(lambda: control.healthy(layout.address, ca), [superlink], superlink, timeout)
         say(f"SuperLink (pid {superlink.pid}) answers on {layout.address}, {layout.secured_by}.")
         for key in layout.keys:
             control.register(connection, public_of(key))
         for node in supernodes:
-            _start(node)
+            node.start()
         _wait(
             lambda: control.supernodes(connection)["online"] >= len(supernodes),
             [superlink, *supernodes],
@@ -126,11 +132,6 @@ def _component(
     log = layout.folder / f"{name}.log"
     log.write_text("", "utf-8")
     return Component(name, command, environment, log)
-
-
-def _start(component: Component) -> None:
-    component.starts.append(time.monotonic())
-    component.start()
 
 
 def _wait(

@@ -5,8 +5,9 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -29,7 +30,10 @@ class Component:
     environment: Mapping[str, str]
     log: Path
     process: subprocess.Popen[bytes] | None = None
-    starts: list[float] = field(default_factory=list)
+    started: float = 0.0
+    short_lives: int = 0  # how many times in a row it ended soon after its start
+    told: bool = False  # whether its end has been told
+    given_up: bool = False
 
     def start(self) -> None:
         """Start it; what it prints is added to its log.
@@ -39,6 +43,7 @@ class Component:
         UserError
             If its program is not there.
         """
+        self.started, self.told = time.monotonic(), False
         with self.log.open("ab") as log:
             try:
                 # a session of its own: Ctrl-C at the terminal must not reach it before us
