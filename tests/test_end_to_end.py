@@ -124,8 +124,19 @@ def test_when_every_client_fails_the_run_fails_with_the_first_clients_sentence(
     assert "7" in last_line(log) and "50" in last_line(log)
 
 
-def weights_sha(run: Path) -> str:
-    return hashlib.sha256((run / "peft_4" / "adapter_model.safetensors").read_bytes()).hexdigest()
+def weights_sha(run: Path, rounds: int = 4) -> str:
+    weights = run / f"peft_{rounds}" / "adapter_model.safetensors"
+    return hashlib.sha256(weights.read_bytes()).hexdigest()
+
+
+def test_one_and_two_workers_give_the_same_bits(shell, app, model, run):
+    """Until here a client had 6 cores, or all there are: one worker on the machine of CI."""
+    before = set((app / "results").iterdir())
+    shell.type("python -m flowertune.connect --num-cpus 1", app)
+    shell.type(f"flwr run . --stream --run-config \"model.name='{model}' {SMALL}\"", app)
+    (again,) = set((app / "results").iterdir()) - before
+    assert weights_sha(again, 2) == weights_sha(run, 2)
+    assert (again / "ledger.jsonl").read_text() == (run / "ledger.jsonl").read_text()
 
 
 def simulation_of(shell) -> psutil.Process | None:
