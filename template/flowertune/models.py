@@ -59,6 +59,13 @@ def compute_dtype(cfg: dict[str, Any]) -> torch.dtype:
     return torch.bfloat16 if fast else torch.float32
 
 
+def device_map(cfg: dict[str, Any]) -> dict[str, Any] | None:
+    """Return where the model goes: ``model.device-map``; "auto" is the GPU where there is one."""
+    if cfg["model.device-map"] != "auto":
+        return {"": cfg["model.device-map"]}
+    return {"": 0} if torch.cuda.is_available() else None
+
+
 def load_model(cfg: dict[str, Any]) -> PeftModel:
     """Return the base model with a LoRA adapter on it, on the GPU where there is one."""
     bits, dtype = cfg["model.quantization"], compute_dtype(cfg)
@@ -71,7 +78,7 @@ def load_model(cfg: dict[str, Any]) -> PeftModel:
         resolve_model(cfg),
         quantization_config=quantization,
         dtype=dtype,
-        device_map={"": 0} if torch.cuda.is_available() else None,
+        device_map=device_map(cfg),
         **_hub_arguments(cfg),
     )
     checkpointing = cfg["model.gradient-checkpointing"]

@@ -1,16 +1,17 @@
 """The clients of a round, and how much each counts: fixed before the first bucket is asked for."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from flwr.app import Message
 from flwr.serverapp import Grid
 
 from flowertune.aggregation.accumulate import MOST_WEIGHT
-from flowertune.aggregation.messages import Offer, Subject, ask_offer
+from flowertune.aggregation.messages import ADAPTER, Offer, Subject, ask_offer
 from flowertune.errors import UserError
 from flowertune.run.failures import reason_of
+from flowertune.run.nodes import ask
 
 PATIENCE = 300.0  # seconds in which a client says what it has to give
 
@@ -82,7 +83,11 @@ def cohort_of(offers: Iterable[tuple[Offer, int]]) -> Cohort:
 
 
 def ask_offers(
-    grid: Grid, nodes: Mapping[int, int], subject: Subject, plan: str
+    grid: Grid,
+    nodes: Mapping[int, int],
+    subject: Subject,
+    plan: str,
+    weights: Mapping[int, int] | None = None,
 ) -> tuple[Cohort, dict[int, str]]:
     """Ask what clients have to give; return those that take part, and the others' reasons.
 
@@ -92,12 +97,14 @@ def ask_offers(
         The node of each partition to ask.
     plan : str
         The digest of the server's plan; a client with another one does not take part.
+    weights : Mapping[int, int] | None
+        The weight of each partition, where it is known already.
     """
     partition_of = {node: partition for partition, node in nodes.items()}
     asks = [ask_offer(node, subject) for node in nodes.values()]
     good: list[tuple[Offer, int]] = []
     reasons = dict.fromkeys(nodes, f"no answer within {PATIENCE:.0f} s")
-    for reply in grid.send_and_receive(asks, timeout=PATIENCE):
+    for reply in ask(grid, asks, PATIENCE):
         node = reply.metadata.src_node_id
         partition = partition_of.get(node)
         if partition is None:
@@ -109,7 +116,8 @@ def ask_offers(
             reasons[partition] = f"it says now that it is partition {offer.partition}"
         else:
             del reasons[partition]
-            good.append((offer, node))
+            weight = offer.weight if weights is None else weights[partition]
+            good.append((replace(offer, weight=weight), node))
     return cohort_of(good), reasons
 
 
@@ -126,10 +134,12 @@ def find_again(grid: Grid, cohort: Cohort, offer: Offer, subject: Subject, plan:
     there = set(grid.get_node_ids())
     others = set(cohort.nodes.values()) - {cohort.nodes[offer.partition]}
     asks = [ask_offer(node, subject) for node in sorted(there - others)]
-    for reply in grid.send_and_receive(asks, timeout=60) if asks else ():
+    for reply in ask(grid, asks, 60) if asks else ():
         found = judge(reply, plan)
         if isinstance(found, str) or found.partition != offer.partition:
             continue
+        if subject.kind == ADAPTER:
+            found = replace(found, weight=offer.weight)  # the weight was told with the training
         if found != offer:
             raise UserError(
                 f"partition {offer.partition} came back with another weight or other content "

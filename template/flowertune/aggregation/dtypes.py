@@ -46,7 +46,7 @@ def bfloat16_bits(values: np.ndarray) -> np.ndarray:
 
 
 def convert(data: bytes, dtype: str, wanted: str, name: str) -> bytes:
-    """Return values in another kind, each rounded once; integers and equal kinds stay.
+    """Return values in another kind, rounded to nearest; integers and equal kinds stay.
 
     Raises
     ------

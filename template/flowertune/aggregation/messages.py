@@ -108,7 +108,10 @@ def pack(bucket: Bucket, pieces: list[bytes]) -> ArrayRecord:
 
 
 def unpack(bucket: Bucket, record: ArrayRecord) -> list[bytes]:
-    """Return the bytes of a bucket's pieces.
+    """Return the bytes of a bucket's pieces, and empty the record.
+
+    Whoever else still holds the message (Flower's simulation does, until its next one) holds no
+    more than its shell then.
 
     Raises
     ------
@@ -126,4 +129,5 @@ def unpack(bucket: Bucket, record: ArrayRecord) -> list[bytes]:
         found.append(array.data)
     if len(record) != len(bucket):
         raise UserError(f"a reply holds {len(record)} pieces, not {len(bucket)}.")
+    record.clear()
     return found

@@ -33,6 +33,7 @@ from flowertune.rules.settings import ANEW, clients_per_round
 from flowertune.run import about, manifest, record
 from flowertune.run.failures import told_last, too_few
 from flowertune.run.ledger import Ledger
+from flowertune.run.nodes import let_newcomers_take_over
 from flowertune.run.opening import Opened, opened
 from flowertune.run.progress import duration
 from flowertune.run.same import check_same
@@ -199,6 +200,7 @@ class ModelRun:
         log(INFO, "saved %s", path)
 
     def _cohort(self, server_round: int, subject: messages.Subject) -> tuple[Cohort, int]:
+        let_newcomers_take_over(self.roll, self.grid)
         partitions = list(self.roll.nodes)
         chosen = choose(partitions, self.clients_per_round, self.cfg["seed"], server_round)
         nodes = {partition: self.roll.nodes[partition] for partition in chosen}

@@ -14,6 +14,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from peft import PeftConfig
 
+from flowertune.aggregation.adapters import is_layerwise, mean_adapter
 from flowertune.boards.during import boards_of
 from flowertune.data_report.lengths import Lengths
 from flowertune.data_report.report import refuse_if_too_many_are_empty, report_of
@@ -188,13 +189,15 @@ class Session:
         sent, self.replied = self.ledger.sent - before[0], self.ledger.received - before[1]
         enter_exchange(self.profile, replies, partitions, waited, sent, self.replied)
 
-        wanted = dtypes_of(outgoing[0])
+        # Layer-wise, a reply says what was trained, and buckets of it are asked for afterwards.
+        layerwise = is_layerwise(self.cfg)
+        like, wanted = ({}, {}) if layerwise else (self.like, dtypes_of(outgoing[0]))
         silent = {m.metadata.dst_node_id for m in outgoing}
         good, reasons = [], {}
         for reply in replies:
             node = reply.metadata.src_node_id
             silent.discard(node)
-            tensors, reason = judge(reply, self.like, wanted)
+            tensors, reason = judge(reply, like, wanted)
             if reason is not None:
                 reasons[f"partition {partitions.get(node, '?')}"] = reason
                 continue
@@ -207,7 +210,27 @@ class Session:
             reasons[f"partition {partitions.get(node, '?')}"] = f"no answer within {wait} s"
         # The order of arrival must not decide how sums are rounded.
         good.sort(key=partition_of)
+        if layerwise and good:
+            good = self._with_mean(server_round, good, reasons)
         return good, dict(sorted(reasons.items()))
+
+    def _with_mean(
+        self, server_round: int, good: list[Message], reasons: dict[str, str]
+    ) -> list[Message]:
+        """Return the replies that are in the mean, each with the mean as its adapter.
+
+        So the strategy's own mean, over equal adapters, is this one.
+        """
+        replies = {partition_of(reply): reply for reply in good}
+        key = self.run_key, server_round
+        mean, inside, lost = mean_adapter(
+            self.grid, self.cfg, self.like, replies, key, self.ledger, self.profile
+        )
+        reasons |= {f"partition {partition}": reason for partition, reason in lost.items()}
+        arrays = ArrayRecord(mean)
+        for partition in inside:
+            replies[partition].content["arrays"] = arrays
+        return [reply for partition, reply in replies.items() if partition in inside]
 
     def end_round(self, server_round: int, adapter: ArrayRecord, metrics: MetricRecord) -> None:
         """Note a round's result, say it in one line, and save what is due."""

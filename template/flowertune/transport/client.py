@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from flwr.app import ArrayRecord, ConfigRecord
 
+from flowertune.aggregation.adapters import is_layerwise, keep
 from flowertune.transport.codec import pack, unpack
 from flowertune.transport.feedback import Feedback
 
@@ -18,7 +19,7 @@ def answer(
     config: ConfigRecord,
     partition: int,
 ) -> ArrayRecord:
-    """Return a client's reply in the run's precision.
+    """Return a client's reply in the run's precision; nothing yet where it is asked for in buckets.
 
     int8 sends the update (trained minus received), which is small and loses little, and keeps
     what rounding cut off for the partition's next update (error feedback: Seide et al., 1-bit
@@ -26,6 +27,10 @@ def answer(
     """
     trained = {name: tensor.detach().float().cpu() for name, tensor in trained.items()}
     kind = cfg["train.transport"]
+    if is_layerwise(cfg):
+        server_round = int(config["server-round"])  # type: ignore[arg-type]
+        keep(trained, kind, str(config["state-key"]), server_round, partition)
+        return ArrayRecord()
     if kind != "int8":
         return pack(trained, kind)
     feedback = Feedback.of_run(str(config["state-key"]), partition)
