@@ -18,16 +18,17 @@ class Peak:
     """The most memory this process has in use between the start and the end of a ``with``.
 
     ``rss`` is everything resident, which includes pages of mapped files; ``anon`` is the part
-    that no file stands behind. Bytes; 0 where the system does not tell.
+    that no file stands behind; ``before`` is that part at the start. Bytes; 0 where unknown.
     """
 
     def __init__(self) -> None:
-        self.rss = self.anon = 0
+        self.rss = self.anon = self.before = 0
 
     def __enter__(self) -> "Peak":
         self._meter, self._stop = Meter(), threading.Event()
         self._thread = threading.Thread(target=self._sample, name="peak-memory", daemon=True)
         self._look()
+        self.before = self.anon
         self._thread.start()
         return self
 

@@ -188,6 +188,7 @@ class ModelRun:
             "gb-per-s": round((self.ledger.received - received) / seconds / 1e9, 4),
             "peak-rss-mib": round(peak.rss / MIB, 1),
             "peak-anonymous-mib": round(peak.anon / MIB, 1),
+            "before-anonymous-mib": round(peak.before / MIB, 1),
             "row-check": check.record() if check else None,
         }
         with self.profile.phase("save"):

@@ -1,0 +1,237 @@
+"""How fast whole models are averaged: the sums against memory bandwidth, and against flwr's FedAvg.
+
+    python -m benchmarks.aggregation [--mib 256] [--threads N] [--clients 2]
+    python -m benchmarks.aggregation --end-to-end     and `flwr run` in both engines (minutes)
+
+Adding a client's 16-bit values to float32 sums moves 10 bytes for every 2 that came: the values are
+read, and the sums are read and written. What memory allows is measured in the same run with the
+same traffic and no arithmetic to speak of: float32 sums to which float32 values are added in place
+(12 bytes of traffic for 4). Both arrays are far larger than the caches. FedAvg is flwr's own
+function on the same arrays.
+
+End to end: two synthetic models of Llama-3.2-1B's shapes in the Simulation Engine, and of
+SmolLM2-135M's in the Deployment Engine over TLS with SuperNode keys, with profile.enabled. The
+share of wall time in flwr's own transport is what is left when the phases of the app are taken off:
+the server's sums and writes, and the clients' reading.
+"""
+
+import argparse
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+MIB = 2**20
+
+
+def best(action: Callable[[], Any], times: int = 5) -> float:
+    """Seconds of the fastest of some calls."""
+    found = []
+    for _ in range(times):
+        start = time.perf_counter()
+        action()
+        found.append(time.perf_counter() - start)
+    return min(found)
+
+
+def bandwidth(count: int) -> float:
+    """Bytes of memory traffic a second (in GB): ``count`` float32 sums, added to in place."""
+    import torch
+
+    total, values = torch.zeros(count), torch.rand(count)
+    return 12 * count / best(lambda: total.add_(values)) / 1e9
+
+
+def sums(mib: int, dtype: str, clients: int) -> None:
+    """Print the rate of the app's sums, of the memory, and of flwr's FedAvg, for one kind."""
+    import numpy as np
+    import torch
+    from flowertune.aggregation.accumulate import Room, bytes_of_accumulator, mean_of
+    from flowertune.aggregation.plan import Plan, Tensor
+
+    size = {"F16": 2, "BF16": 2, "F32": 4}[dtype]
+    plan = Plan([Tensor("w", (mib * MIB // size // 1024, 1024), dtype)], mib * MIB)
+    (bucket,) = plan.buckets
+    kind = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}[dtype]
+    data = [
+        torch.rand((p.row1 - p.row0) * 1024).to(kind).view(torch.uint8).numpy().tobytes()
+        for p in bucket
+    ]
+    for exact in (False, True):
+        room = Room()
+        room.reserve(plan.nbytes // size * bytes_of_accumulator(dtype, exact) + 4096)
+        means = [mean_of(piece, 100, exact, room) for piece in bucket]
+
+        def add(means: Any = means) -> None:
+            for mean, piece in zip(means, data, strict=True):
+                mean.add(piece, 7)
+
+        add()  # the first client's values start the sums
+        rate = plan.nbytes / best(add) / 1e9
+        if exact:
+            print(f"  {dtype} exact: sums {rate:6.2f} GB/s")
+            continue
+        wide = bytes_of_accumulator(dtype, exact)
+        traffic = bandwidth(plan.nbytes // size)
+        allowed = traffic * size / (size + 2 * wide)
+        print(
+            f"  {dtype}: sums {rate:6.2f} GB/s; memory {traffic:5.1f} GB/s of traffic, which "
+            f"allows {allowed:5.2f}; {rate / allowed:.0%} of it"
+        )
+        began = time.perf_counter()
+        fill = [mean_of(piece, 7 * clients, exact, room) for piece in bucket]
+        room.reserve(plan.nbytes // size * bytes_of_accumulator(dtype, exact) + 4096)
+        for _ in range(clients):
+            add(fill)
+        for mean in fill:
+            mean.result()
+        ours = time.perf_counter() - began
+        if dtype == "BF16":
+            print("         flwr's FedAvg: NumPy has no bfloat16, and flwr refuses it")
+            continue
+        theirs = fedavg(data, np.float16 if dtype == "F16" else np.float32, clients)
+        print(
+            f"         mean of {clients} clients: {ours:.2f} s here, {theirs:.2f} s in flwr's "
+            f"FedAvg, {theirs / ours:.1f} times as long"
+        )
+
+
+def fedavg(data: list[bytes], kind: Any, clients: int) -> float:
+    """Seconds that flwr's own average takes for the same arrays."""
+    import numpy as np
+    from flwr.app import ArrayRecord, MetricRecord, RecordDict
+    from flwr.common import Array
+    from flwr.serverapp.strategy.strategy_utils import aggregate_arrayrecords
+
+    arrays = {str(i): Array(np.frombuffer(piece, kind)) for i, piece in enumerate(data)}
+    records = [
+        RecordDict({"a": ArrayRecord(dict(arrays)), "m": MetricRecord({"num-examples": 7})})
+        for _ in range(clients)
+    ]
+    began = time.perf_counter()
+    aggregate_arrayrecords(records, "num-examples")
+    return time.perf_counter() - began
+
+
+def synthetic() -> None:
+    """Print how fast a client makes synthetic weights."""
+    from flowertune.aggregation.plan import Tensor
+    from flowertune.aggregation.synthetic import synthetic_rows
+
+    tensor = Tensor("w", (4096, 8192), "F16")
+    rate = tensor.nbytes / best(lambda: synthetic_rows(1, 2, tensor, 0, 4096)) / 1e9
+    print(f"  synthetic float16 weights: {rate:.2f} GB/s on one core")
+
+
+def free_port() -> int:
+    """A TCP port of the loopback interface that nobody listens on."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def end_to_end() -> None:
+    """Run both engines with flwr's own commands, and print what they reached."""
+    with tempfile.TemporaryDirectory() as folder:
+        app, home = Path(folder, "app"), Path(folder, "home")
+        environment = {
+            **os.environ, "FLWR_HOME": str(home), "FLWR_TELEMETRY_ENABLED": "0",
+            "FLWR_DISABLE_UPDATE_CHECK": "1", "RAY_USAGE_STATS_ENABLED": "0",
+            "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(free_port()),
+            "FLWR_LOCAL_CONTROL_API_PORT": str(free_port()),
+            "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1",
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        }  # fmt: skip
+
+        def typed(*words: str, cwd: Path = app) -> None:
+            done = subprocess.run(
+                words, cwd=cwd, env=environment, text=True, stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT, check=False,
+            )  # fmt: skip
+            if done.returncode:
+                sys.exit(f"$ {' '.join(words)}\n{done.stdout}")
+
+        typed("copier", "copy", "--quiet", "--defaults", "--vcs-ref", "HEAD", "--data",
+              "challenge=flowertune-llm", str(ROOT), str(app), cwd=ROOT)  # fmt: skip
+        settings = (
+            "model.weights='synthetic' model.quantization=0 model.dtype='float16' "
+            "train.training-arguments.max-steps=0 num-server-rounds=1 strategy.fraction-train=1.0 "
+            "aggregation.sink='digest' profile.enabled=true "
+        )
+
+        def config(name: str, model: str) -> str:
+            return f"{settings} model.name='{model}' results-dir='{folder}/{name}'"
+
+        typed("python", "-m", "flowertune.connect", "--num-supernodes", "2", "--num-cpus", "1")
+        try:
+            typed("flwr", "run", ".", "--stream", "--run-config",
+                  config("simulation", "meta-llama/Llama-3.2-1B"))  # fmt: skip
+        finally:
+            typed("python", "-m", "flowertune.connect", "--stop")
+        report("Simulation Engine, 2 clients, Llama-3.2-1B", Path(folder, "simulation"))
+        typed("python", "-m", "flowertune.federation", "--auth", "--", "flwr", "run", ".",
+              "local-deployment", "--stream", "--run-config",
+              config("deployment", "smollm2-135m-instruct"))  # fmt: skip
+        report("Deployment Engine, 2 clients, SmolLM2-135M", Path(folder, "deployment"))
+
+
+def report(name: str, results: Path) -> None:
+    """Print what one run reached."""
+    (run,) = (path for path in results.iterdir() if path.is_dir())
+    line = json.loads((run / "rounds.jsonl").read_text("utf-8").splitlines()[0])
+    seconds, found = line["seconds"], line["aggregation"]
+    own = own_seconds(run)
+    print(
+        f"  {name}: {line['received-bytes'] / 1e9:.2f} GB in {seconds:.1f} s, "
+        f"{found['gb-per-s']:.3f} GB/s; in the app's own phases {own:.1f} s, so "
+        f"{1 - own / seconds:.1%} in flwr's transport; peak memory "
+        f"{found['peak-rss-mib']:,.0f} MiB ({found['peak-anonymous-mib']:,.0f} anonymous)"
+    )
+
+
+def own_seconds(run: Path) -> float:
+    """Seconds of the phases that are the app's own: the server's work, and clients' reading."""
+    rows, columns = [], []
+    for text in (run / "profile.jsonl").read_text("utf-8").splitlines():
+        line = json.loads(text)
+        columns = line.get("columns", columns)
+        rows += [dict(zip(columns, row, strict=False)) for row in line.get("rows", [])]
+    own = ("accumulate", "write", "serve", "plan")
+    return sum(row["seconds"] for row in rows if row["phase"] in own)
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.aggregation",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--mib", type=int, default=256, help="bytes of one client, in MiB (default 256)")
+    add("--threads", type=int, default=1, help="threads of the sums (default 1)")
+    add("--clients", type=int, default=2, help="clients of the mean (default 2)")
+    add("--end-to-end", action="store_true", help="run flwr in both engines as well")
+    arguments = parser.parse_args()
+    sys.path.insert(0, str(ROOT / "template"))
+    import torch
+
+    torch.set_num_threads(arguments.threads)
+    print(f"sums of {arguments.mib} MiB a client, {arguments.threads} thread(s)")
+    for dtype in ("F16", "BF16", "F32"):
+        sums(arguments.mib, dtype, arguments.clients)
+    synthetic()
+    if arguments.end_to_end:
+        print("end to end")
+        end_to_end()
+
+
+if __name__ == "__main__":
+    main()
