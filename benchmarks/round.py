@@ -2,18 +2,16 @@
 
     python -m benchmarks.round [--rounds 4] [--quantization 0 4] [--threads N]
 
-One worker, the built-in model SmolLM2-135M-Instruct, the finance sample; by default 5 clients of 2
-steps of 4 rows in each of 4 rounds. The same rounds run with the engine's caches on and off (off:
-tokenizer, rows, model and adapter are made anew for every message, as the official app does), in
-turn, in one process, over a grid of this process: no Ray, no network. A second process measures
-the start: from a worker's first message to its first training step, against importing torch,
-transformers and peft and loading the model.
+One worker, the built-in model SmolLM2-135M-Instruct, as many rows as the finance challenge has (the
+sample's, over and over); by default 5 clients of 2 steps of 4 rows in each of 4 rounds. The same
+rounds run with the engine's caches on and off (off: tokenizer, rows, model and adapter are made
+anew for every message, as the official app does), in turn, in one process, over a grid of this
+process: no Ray, no network. `benchmarks.start` measures how a worker starts.
 """
 
 import argparse
 import contextlib
 import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -25,9 +23,18 @@ from unittest import mock
 ROOT = Path(__file__).parent.parent
 CLIENTS, STEPS, BATCH = 5, 2, 4
 NODES = 50
+DATA_ROWS = 76_772  # FinGPT/fingpt-sentiment-train, the finance challenge's data
 
 
-def settings(quantization: int, rounds: int, results: str) -> dict[str, Any]:
+def write_data(folder: Path) -> Path:
+    """Write a file with the finance sample's rows, repeated up to the real number of rows."""
+    sample = (ROOT / "challenges" / "samples" / "finance.jsonl").read_text("utf-8").splitlines()
+    path = folder / "data.jsonl"
+    path.write_text("".join(sample[n % len(sample)] + "\n" for n in range(DATA_ROWS)), "utf-8")
+    return path
+
+
+def settings(quantization: int, rounds: int, folder: Path) -> dict[str, Any]:
     """The run-config of the benchmark: the quickstart's, with its own sizes."""
     import tomllib
 
@@ -40,8 +47,8 @@ def settings(quantization: int, rounds: int, results: str) -> dict[str, Any]:
         **default_settings("finance"),
         **flatten_dict(quick),
         "model.quantization": quantization,
-        "static.dataset.name": str(ROOT / "challenges" / "samples" / "finance.jsonl"),
-        "results-dir": results,
+        "static.dataset.name": str(folder / "data.jsonl"),
+        "results-dir": str(folder),
         "num-server-rounds": rounds,
         "train.save-every-round": rounds,
         "strategy.fraction-train": CLIENTS / NODES,
@@ -125,87 +132,34 @@ def measure(quantization: int, rounds: int) -> None:
     from tests.local_grid import in_this_process, run_app
 
     results: dict[bool, tuple[Clock, list[float]]] = {}
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_data(folder)
         for run_id, on in enumerate((True, False)):
             clock = Clock()
             cache.forget()
             cfg = settings(quantization, rounds, folder)
             with in_this_process("finance"), caches(on), clock.running():
                 run_app(cfg, NODES, run_id)
-            results[on] = clock, rounds_of(Path(folder, str(run_id)))
+            results[on] = clock, rounds_of(folder / str(run_id))
 
     (warm, warm_rounds), (cold, cold_rounds) = results[True], results[False]
     later = slice(CLIENTS, None)
     share = sum(warm.fit[later]) / sum(warm_rounds[1:])
-    name = f"{quantization}-bit" if quantization else "unquantised"
-    print(f"{name}: {CLIENTS} clients x {STEPS} steps x {BATCH} rows, {rounds} rounds")
+    kind = f"{quantization}-bit" if quantization else "unquantised"
+    print(f"{kind}: {CLIENTS} clients x {STEPS} steps x {BATCH} rows, {rounds} rounds")
     print(f"  from round 2 on, share of wall time in the steps, caches on   {share:7.1%}")
     off = sum(cold.fit[later]) / sum(cold_rounds[1:])
     print(f"  the same, caches off                                          {off:7.1%}")
     ratio = sum(cold_rounds[1:]) / sum(warm_rounds[1:])
     print(f"  rounds, caches off / on                                       {ratio:7.2f}")
+    outside = [h - f for h, f in zip(cold.handler[later], cold.fit[later], strict=True)]
+    print(f"  set-up of one message, caches off, in steps of training       "
+          f"{STEPS * sum(outside) / sum(cold.fit[later]):7.2f}")  # fmt: skip
     print(f"  tokens/s inside the steps                                     "
           f"{warm.tokens / sum(warm.fit):7.0f}")  # fmt: skip
     print(f"  padding                                                       "
           f"{1 - warm.tokens / warm.padded:7.1%}")  # fmt: skip
-
-
-START = """
-import sys, time
-begin = time.perf_counter()
-sys.path[:0] = [{root!r}, {root!r} + "/template"]
-if sys.argv[1] == "bare":
-    import peft, torch, transformers
-    torch.set_num_threads({threads})
-    transformers.AutoModelForCausalLM.from_pretrained({model!r}, dtype=torch.float32)
-    print(time.perf_counter() - begin)
-else:
-    from flowertune import client_app
-    import torch
-    torch.set_num_threads({threads})
-    def first_step(*arguments):
-        print(time.perf_counter() - begin)
-        raise SystemExit
-    client_app.fit = first_step
-    from flowertune.transport.codec import pack
-    from flowertune.models import initial_adapter
-    from benchmarks.round import settings
-    from tests.local_grid import LocalGrid
-    from flwr.app import ConfigRecord, Message, RecordDict
-    from flwr.supercore.task_identity import TaskIdentity
-    TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1
-    cfg = settings(0, 1, "/tmp")
-    adapter, _ = initial_adapter(cfg)
-    config = ConfigRecord({{"server-round": 1, "learning-rate": 1e-3, "state-key": "x"}})
-    content = RecordDict({{"arrays": pack(adapter, "float32"), "config": config}})
-    message = Message(content, 1000, "train")
-    message.metadata.__dict__["_message_id"] = "m"
-    begin = time.perf_counter() - imported
-    LocalGrid(cfg, 50).handle(message, 0)
-"""
-
-
-def measure_start(threads: int) -> None:
-    """Print the time to the first step against the least it could be, each in its own process."""
-    from flowertune.sources import smollm2
-
-    code = START.format(root=str(ROOT), threads=threads, model=str(smollm2.fetch()))
-    code = code.replace(
-        "    def first_step", "    imported = time.perf_counter() - begin\n    def first_step"
-    )
-
-    def seconds(kind: str) -> float:
-        done = subprocess.run(
-            [sys.executable, "-c", code, kind], capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            sys.exit(done.stderr)
-        return float(done.stdout.splitlines()[-1])
-
-    pairs = [(seconds("bare"), seconds("worker")) for _ in range(3)]
-    ratios = sorted(worker / bare for bare, worker in pairs)
-    print("start: a worker's first message to its first step")
-    print(f"  against imports and loading the model, median of 3 pairs      {ratios[1]:7.2f}")
 
 
 def main() -> None:
@@ -225,7 +179,6 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     for quantization in arguments.quantization:
         measure(quantization, arguments.rounds)
-    measure_start(arguments.threads)
 
 
 if __name__ == "__main__":
