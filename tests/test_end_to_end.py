@@ -48,7 +48,8 @@ def app(shell, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def log(shell, app, model) -> str:
-    return shell.type(f"flwr run . --stream --run-config \"model.name='{model}' {SMALL}\"", app)
+    config = f"model.name='{model}' {SMALL} profile.enabled=true"
+    return shell.type(f'flwr run . --stream --run-config "{config}"', app)
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +80,7 @@ def test_the_checkpoints_manifest_says_how_it_was_made(run, model):
         "loss.png",
         "rounds.jsonl",
         "ledger.jsonl",
+        "profile.jsonl",
         "run.json",
         ".lock",
     }
@@ -90,6 +92,22 @@ def test_the_checkpoints_manifest_says_how_it_was_made(run, model):
     sent, received = (manifest["communication"][k] for k in ("sent-bytes", "received-bytes"))
     assert sent == received > 0
     assert manifest["protected-changed"] == []
+
+
+def test_flwr_profile_shows_where_the_time_went(shell, app, run):
+    assert "│ profile " in shell.type("flwr --help", app)
+    said = shell.type(f"flwr profile {run.name}", app)
+    assert f"{run.name}, finished, " in said and "finished:completed" in said
+    for phase in ("wait", "transfer", "accumulate", "save", "load", "train", "serve"):
+        assert f"\n{phase} " in said
+    # The form in which other commands once took the app and the federation.
+    assert "Clients" in shell.type(f"flwr profile {run.name} . local-simulation", app)
+    found = json.loads(shell.type(f"flwr-profile {run.name} --format json --trace t.json", app))
+    rows = {(row["where"], row["phase"]): row for row in found["rows"]}
+    # 5 clients in each of 2 rounds, and all that they said came through
+    assert rows["clients", "train"]["count"] == 10 and found["lost"] == 0
+    assert rows["clients", "train"]["tokens-per-second"] > 0
+    assert json.loads((app / "t.json").read_text())["traceEvents"]
 
 
 def test_evaluation_scores_it_and_refuses_to_call_it_official(shell, run):

@@ -115,4 +115,7 @@ def test_an_app_installs_with_its_data(tmp_path: Path) -> None:
     assert {name.split("/")[0] for name in names} == {
         "flowertune",
         "flowertune_medical-1.0.0.dist-info",
+        # These two bring `flwr profile`.
+        "_flowertune_medical_profiling",
+        "zz_flowertune_medical_profile.pth",
     }

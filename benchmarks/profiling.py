@@ -1,0 +1,92 @@
+"""What a profile costs: the same run with and without `profile.enabled`, in turn.
+
+    python -m benchmarks.profiling [--pairs 10] [--rounds 10] [--steps 8]
+
+A tiny random model, 4 SuperNodes of which 2 train in a round, server and clients in one process,
+one after the other: no Ray, no network, nothing but the run. Its rounds are far shorter than those
+of any real run, and a profile costs the same per phase; so what is measured here is more than a
+real run pays. Prints the median over all pairs of time with by time without.
+"""
+
+import argparse
+import contextlib
+import io
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+NODES = 4
+
+
+def settings(folder: Path, rounds: int, steps: int) -> dict[str, Any]:
+    """The run-config of the benchmark; writes its model and its rows into ``folder``."""
+    from tests.apps import default_settings
+    from tests.tiny import save_tiny_llama
+
+    line = '{{"instruction": "Add one.", "input": "{0}", "output": "{1}"}}\n'
+    (folder / "rows.jsonl").write_text("".join(line.format(i, i + 1) for i in range(400)))
+    return {
+        **default_settings("finance"),
+        "results-dir": str(folder / "results"),
+        "model.name": str(save_tiny_llama(folder / "model")),
+        "model.quantization": 0,
+        "model.gradient-checkpointing": False,
+        "static.dataset.name": str(folder / "rows.jsonl"),
+        "static.num-supernodes": 0,
+        "strategy.fraction-train": 0.5,
+        "num-server-rounds": rounds,
+        "train.save-every-round": rounds,
+        "train.training-arguments.max-steps": steps,
+    }
+
+
+def timed(cfg: dict[str, Any], run_id: int) -> tuple[float, float]:
+    """Run once; returns seconds of wall time and of processor time."""
+    from tests.local_grid import run_app
+
+    wall, processor = time.perf_counter(), time.process_time()
+    with contextlib.redirect_stdout(io.StringIO()):
+        run_app(cfg, NODES, run_id)
+    return time.perf_counter() - wall, time.process_time() - processor
+
+
+def main() -> None:
+    """Measure and print."""
+    import logging
+
+    sys.path.insert(0, str(Path(__file__).parent.parent / "template"))
+    import torch
+
+    from tests.local_grid import in_this_process
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pairs", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--steps", type=int, default=8)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    logging.getLogger("flwr").setLevel(logging.WARNING)
+    ratios: dict[str, list[float]] = {"wall": [], "processor": []}
+    with tempfile.TemporaryDirectory() as folder, in_this_process("finance"):
+        cfg = settings(Path(folder), given.rounds, given.steps)
+        timed(cfg, 1)
+        for pair in range(given.pairs):
+            seconds = {}
+            # Which of the two comes first changes, so that a drift of the machine cancels.
+            for on in (True, False) if pair % 2 else (False, True):
+                seconds[on] = timed({**cfg, "profile.enabled": on}, 10 + 2 * pair + on)
+            for i, kind in enumerate(ratios):
+                ratios[kind].append(seconds[True][i] / seconds[False][i])
+            print(
+                f"pair {pair + 1}: {seconds[False][0]:.2f} s without, {seconds[True][0]:.2f} s with"
+            )
+    for kind, found in ratios.items():
+        low, middle, high = statistics.quantiles(found, n=4)
+        print(f"{kind} time with / without: median {middle:.4f}, quartiles {low:.4f} to {high:.4f}")
+
+
+if __name__ == "__main__":
+    main()
