@@ -165,6 +165,18 @@ def test_synthetic_models_need_no_weights_and_the_rows_are_checked(cfg):
     assert found["weights"] == "synthetic" and found["peak-rss-mib"] > 0
 
 
+@pytest.mark.parametrize("clients", [1, 3])
+def test_memory_depends_on_the_bucket_and_not_on_the_model_or_its_clients(cfg, clients):
+    """270 MB a client in buckets of 8 MiB; the clients' own memory is in this process as well."""
+    cfg |= {
+        "model.name": "smollm2-135m-instruct", "model.weights": "synthetic",
+        "model.dtype": "bfloat16", "aggregation.sink": "digest", "aggregation.bucket-mb": 8,
+    }  # fmt: skip
+    found = last(run(Nodes(cfg, clients)))["aggregation"]
+    assert found["model-bytes"] > 250e6
+    assert found["peak-anonymous-mib"] - found["before-anonymous-mib"] < 6 * 8 + 40
+
+
 def test_a_client_with_another_plan_takes_no_part(cfg, model, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(model, other)

@@ -1,0 +1,84 @@
+"""Whole models over real processes: TLS, keys, and a SuperNode that is killed and comes back."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tests.apps import rendered
+from tests.tiny import save_tiny_llama
+
+
+def supernode(home: Path, partition: int) -> psutil.Process | None:
+    """The SuperNode of a partition in the federation of this FLWR_HOME."""
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or []
+        if f"partition-id={partition} num-partitions=2" in words:
+            try:
+                if process.environ().get("FLWR_HOME") == str(home):
+                    return process
+            except (psutil.Error, OSError):
+                continue
+    return None
+
+
+@pytest.mark.slow
+def test_a_supernode_killed_amid_a_round_comes_back_and_the_mean_is_that_of_both(tmp_path):
+    home, results = tmp_path / "flwr-home", tmp_path / "results"
+    model = save_tiny_llama(tmp_path / "model")
+    halves = {n: t.half() for n, t in load_file(model / "model.safetensors").items()}
+    save_file(halves, model / "model.safetensors", {"format": "pt"})
+    env = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "FLWR_HOME": str(home), "FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
+    env.pop("PYTHONPATH", None)
+    config = (
+        f"model.name='{model}' model.quantization=0 train.training-arguments.max-steps=0 "
+        f"num-server-rounds=1 strategy.fraction-train=1.0 results-dir='{results}' "
+        "aggregation.bucket-mb=0.025"
+    )
+    with (tmp_path / "said.txt").open("w") as said:
+        command = subprocess.Popen(
+            [sys.executable, "-m", "flowertune.federation", "--auth", "--", "flwr", "run", ".",
+             "local-deployment", "--stream", "--run-config", config],
+            cwd=rendered("flowertune-llm"), env=env, stdout=said, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 300
+        while not (journals := list(results.glob("*/.model_1.part/journal.jsonl"))) or (
+            journals[0].read_text().count("\n") < 2
+        ):
+            assert command.poll() is None and time.monotonic() < deadline, log(tmp_path)
+            time.sleep(0.05)
+        victim = supernode(home, 1)
+        assert victim is not None
+        victim.send_signal(signal.SIGKILL)
+        assert command.wait(300) == 0, log(tmp_path)
+    finally:
+        if command.poll() is None:
+            command.terminate()
+            command.wait(60)
+    (run,) = results.iterdir()
+    line = json.loads((run / "rounds.jsonl").read_text())
+    assert line["partitions"] == [0, 1] and line["failed"] == 0
+    assert "supernode-1 runs again" in log(tmp_path)
+    # Equal models, in both buckets before the kill and those after it: the same bits.
+    mean = (run / "model_1" / "model.safetensors").read_bytes()
+    assert mean == (model / "model.safetensors").read_bytes()
+    assert load_file(run / "model_1" / "model.safetensors")["lm_head.weight"].dtype == torch.float16
+
+
+def log(folder: Path) -> str:
+    """What the federation and the run said."""
+    return (folder / "said.txt").read_text()
