@@ -19,7 +19,7 @@ SMALL = (
     "model.quantization=0 model.dtype='float32' model.gradient-checkpointing=false "
     "train.seq-length=64 train.training-arguments.per-device-train-batch-size=2 "
     "train.training-arguments.max-steps=1 strategy.fraction-train=1.0 num-server-rounds=2 "
-    "prompt.template='{question}' static.dataset.question='{input}'"
+    "aggregation.mode='all_at_once' prompt.template='{question}' static.dataset.question='{input}'"
 )
 
 

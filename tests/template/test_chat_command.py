@@ -217,6 +217,9 @@ def test_errors_come_before_any_model(saved, model, tmp_path, capsys, monkeypatc
     monkeypatch.setattr(command, "load", None)  # would fail
     (tmp_path / "half").mkdir()
     (tmp_path / "half" / "adapter_config.json").write_text("{}")
+    averaged = tmp_path / "run"
+    averaged.mkdir()
+    (averaged / "model_1").symlink_to(model)
     lone = tmp_path / "lone"
     lone.mkdir()
     for name in ("adapter_config.json", "adapter_model.safetensors"):
@@ -225,7 +228,8 @@ def test_errors_come_before_any_model(saved, model, tmp_path, capsys, monkeypatc
         ((), "Say what to talk to: --peft-path results/<run id>/peft_<round>"),
         (("--peft-path", tmp_path / "none"), "there is no such folder; give one like results/"),
         (("--peft-path", tmp_path), "no PEFT checkpoint and no run with one"),
-        (("--peft-path", model), "It holds a whole model; name that with --model."),
+        (("--peft-path", model), f"There is a whole model: --model {model}"),
+        (("--peft-path", averaged), f"There is a whole model: --model {averaged / 'model_1'}"),
         (("--peft-path", tmp_path / "half"), "it holds no adapter_model.safetensors"),
         (("--peft-path", saved, "--model", "./none"), "--model cannot be had"),
         (("--peft-path", saved, "--question", " "), "--question is empty"),

@@ -192,3 +192,21 @@ def test_a_newcomer_that_cannot_answer_does_not_end_the_run(cfg):
     with pytest.raises(UserError, match="could not answer: out of memory"):
         call_roll(failing, wait=1)
     assert not Roll().complete
+
+
+def test_a_superlink_that_goes_away_leaves_a_reason_and_a_state_to_go_on_from(cfg):
+    class Ended(Changing):
+        def handle(self, message, partition):
+            config = message.content.config_records.get("config", {})
+            if config.get("server-round") == 2:
+                raise SystemExit(0)  # as Flower ends a ServerApp whose SuperLink died
+            return super().handle(message, partition)
+
+    with pytest.raises(SystemExit):
+        run(cfg, Ended(cfg, 2))
+    folder = Path(cfg["results-dir"]) / "1"
+    about = json.loads((folder / "run.json").read_text())
+    assert about["status"] == "failed" and "its SuperLink went away" in about["reason"]
+    assert [path.name for path in (folder / "state").iterdir()] == ["round_1"]
+    rounds, _ = run({**cfg, "resume-from": str(folder)}, Changing(cfg, 2))
+    assert [line["round"] for line in rounds] == [1, 2, 3]

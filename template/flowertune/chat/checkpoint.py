@@ -87,11 +87,16 @@ def find_checkpoint(given: Path) -> Path:
     }
     if saved:
         return find_checkpoint(saved[max(saved)])
-    whole = " It holds a whole model; name that with --model."
+    whole = [path for path in (folder, *sorted(folder.glob("model_*"))) if _is_model(path)]
+    hint = f" There is a whole model: --model {whole[-1]}" if whole else ""
     raise UserError(
         f"{folder} is no PEFT checkpoint and no run with one: it holds neither {CONFIG} nor a "
-        f"folder peft_<round>.{whole if (folder / 'config.json').is_file() else ''}"
+        f"folder peft_<round>.{hint}"
     )
+
+
+def _is_model(folder: Path) -> bool:
+    return (folder / "config.json").is_file()
 
 
 def _given(model: str) -> str:
@@ -103,7 +108,7 @@ def _given(model: str) -> str:
 
 def _base_of(folder: Path, config: dict[str, Any], noted: dict[str, Any], revision: str) -> str:
     recorded = config.get("base_model_name_or_path")
-    if isinstance(recorded, str) and (Path(recorded) / "config.json").is_file():
+    if isinstance(recorded, str) and _is_model(Path(recorded)):
         return recorded
     # the path of another machine says nothing here, but the name in the manifest may
     name = noted.get("name") or recorded
