@@ -5,8 +5,10 @@
 
 import json
 import random
+import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 from flowertune.profiling import messages
@@ -355,3 +357,41 @@ def test_a_client_cannot_disturb_with_its_profile(profile, sent):
     reply = reply_of(RecordDict({RECORD: ConfigRecord(sent)}))
     assert take_profiles(profile, [reply], {}, 0.0, 9.0) is None
     assert profile.take() == [] and RECORD not in reply.content
+
+
+class Gpu:
+    """As much of ``torch.cuda`` as is asked for the memory of two GPUs."""
+
+    def __init__(self):
+        self.peaks = [0, 0]
+
+    def is_initialized(self):
+        return True
+
+    def device_count(self):
+        return 2
+
+    def max_memory_allocated(self, device):
+        return self.peaks[device]
+
+    def reset_peak_memory_stats(self, device):
+        self.peaks[device] = 100  # what is allocated now
+
+
+def test_vram_is_the_peak_of_the_phase(profile, monkeypatch):
+    gpu = Gpu()
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=gpu))
+    with profile.phase("outer"):
+        gpu.peaks = [900, 50]
+        with profile.phase("inner"):
+            gpu.peaks[0] = 300
+    with profile.phase("later"):
+        pass
+    assert {s.phase: s.vram for s in profile.take()} == {"inner": 400, "outer": 950, "later": 200}
+
+
+def test_vram_of_a_process_without_a_gpu_is_not_known(profile, monkeypatch):
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    with profile.phase("train"):
+        pass
+    assert profile.take()[0].vram is None and "torch" not in sys.modules
