@@ -17,7 +17,7 @@ from flowertune.errors import UserError
 from flowertune.federation import command, local
 from flowertune.federation.keys import make_certificates, make_supernode_key, public_of
 from flowertune.federation.layout import Layout
-from flowertune.federation.prepare import write_connection
+from flowertune.federation.prepare import held, write_connection
 from flowertune.federation.processes import (
     Component,
     environment_with,
@@ -316,6 +316,18 @@ def test_arguments_that_cannot_be_met(arguments, said, tmp_path, monkeypatch, ca
     assert command.main(list(arguments)) == 1
     assert said in capsys.readouterr().err
     assert not (tmp_path / "config.toml").exists()
+
+
+def test_a_second_federation_of_the_same_name_is_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("FLWR_HOME", str(tmp_path))
+    folder = tmp_path / "flowertune" / "federations" / "local-deployment"
+    folder.mkdir(parents=True)
+    with held(folder):
+        assert command.main(["--tls"]) == 1
+    assert f"A federation runs in {folder} already" in capsys.readouterr().err
+    assert not (folder / "ca.crt").exists()
+    with held(folder):
+        pass  # it was let go
 
 
 def test_only_keys_starts_nothing(tmp_path, capsys):

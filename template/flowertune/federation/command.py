@@ -15,7 +15,13 @@ from flowertune.connection.files import flower_home
 from flowertune.errors import UserError
 from flowertune.federation.keys import make_certificates, make_supernode_key, public_of
 from flowertune.federation.local import Federation, federation
-from flowertune.federation.prepare import layout_of, nodes_asked_for, write_connection
+from flowertune.federation.prepare import (
+    folder_of,
+    held,
+    layout_of,
+    nodes_asked_for,
+    write_connection,
+)
 from flowertune.federation.processes import run_inside
 
 CONNECTION = "local-deployment"
@@ -106,20 +112,22 @@ def _only_keys(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    layout = layout_of(arguments, os.environ)
-    file = flower_home(os.environ) / "config.toml"
-    write_connection(layout, arguments.name, file)
-    (layout.folder / "commands.txt").write_text(layout.commands(), "utf-8")
-    _say(f"{file}: wrote [superlink.{arguments.name}].")
-    _say(f"Logs, and the command lines: {layout.folder}")
-    restart = not arguments.no_restart
-    with federation(layout, arguments.name, arguments.timeout, _say) as running:
-        if arguments.command:
-            return _run_inside(running, arguments.command, restart)
-        _say(f"Ready: flwr run . {arguments.name} --stream      (Ctrl-C stops everything)")
-        while True:
-            running.look_after(_say, restart)
-            time.sleep(0.3)
+    folder = folder_of(arguments, os.environ)
+    with held(folder):
+        layout = layout_of(arguments, folder)
+        file = flower_home(os.environ) / "config.toml"
+        write_connection(layout, arguments.name, file)
+        (folder / "commands.txt").write_text(layout.commands(), "utf-8")
+        _say(f"{file}: wrote [superlink.{arguments.name}].")
+        _say(f"Logs, and the command lines: {folder}")
+        restart = not arguments.no_restart
+        with federation(layout, arguments.name, arguments.timeout, _say) as running:
+            if arguments.command:
+                return _run_inside(running, arguments.command, restart)
+            _say(f"Ready: flwr run . {arguments.name} --stream      (Ctrl-C stops everything)")
+            while True:
+                running.look_after(_say, restart)
+                time.sleep(0.3)
 
 
 def _run_inside(running: Federation, command: list[str], restart: bool) -> int:

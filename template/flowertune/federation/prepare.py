@@ -1,10 +1,11 @@
 """Make ready what a federation needs: ports, certificates, keys, Flower's configuration."""
 
 import argparse
+import fcntl
 import re
 import socket
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from flowertune.connection.config_file import address_of, edit
@@ -21,8 +22,44 @@ def nodes_asked_for(arguments: argparse.Namespace) -> int:
     return arguments.nodes
 
 
-def layout_of(arguments: argparse.Namespace, env: Mapping[str, str]) -> Layout:
-    """Return the federation that the arguments ask for; makes its folder, certificates and keys.
+def folder_of(arguments: argparse.Namespace, env: Mapping[str, str]) -> Path:
+    """Return the folder for logs and keys; makes it.
+
+    Raises
+    ------
+    UserError
+        If the federation's name cannot be that of a connection.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", arguments.name):
+        raise UserError(
+            f"--name is {arguments.name!r}; use letters, digits, hyphens and underscores."
+        )
+    folder = arguments.folder or flower_home(env) / "flowertune" / "federations" / arguments.name
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder.resolve()
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold a folder: a second federation would take away the keys and logs of the first.
+
+    Raises
+    ------
+    UserError
+        If a federation that runs holds it.
+    """
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(
+                f"A federation runs in {folder} already; stop it, or give this one another --name."
+            ) from None
+        yield
+
+
+def layout_of(arguments: argparse.Namespace, folder: Path) -> Layout:
+    """Return the federation that the arguments ask for; makes its certificates and keys.
 
     Raises
     ------
@@ -30,15 +67,8 @@ def layout_of(arguments: argparse.Namespace, env: Mapping[str, str]) -> Layout:
         If an argument cannot be met.
     """
     count = nodes_asked_for(arguments)
-    if not re.fullmatch(r"[A-Za-z0-9_-]+", arguments.name):
-        raise UserError(
-            f"--name is {arguments.name!r}; use letters, digits, hyphens and underscores."
-        )
     if arguments.port and not _is_free(arguments.port):
         raise UserError(f"--port is {arguments.port}, which is taken; leave it out for a free one.")
-    folder = arguments.folder or flower_home(env) / "flowertune" / "federations" / arguments.name
-    folder = folder.resolve()
-    folder.mkdir(parents=True, exist_ok=True)
     port, *node_ports = _free_ports(count + 1)
     return Layout(
         folder=folder,
