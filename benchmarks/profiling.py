@@ -62,7 +62,7 @@ def main() -> None:
 
     from tests.local_grid import in_this_process
 
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--pairs", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--steps", type=int, default=8)

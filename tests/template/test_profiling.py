@@ -64,6 +64,16 @@ def test_an_error_ends_a_phase_and_goes_on(profile):
     assert span.phase == "train" and span.seconds < 1
 
 
+def test_a_phase_timed_elsewhere_lies_where_it_was(profile):
+    ended = time.perf_counter()
+    time.sleep(0.05)
+    profile.add("transfer", 0.01)
+    profile.add("wait", 0.02, nbytes=3, ended=ended)
+    transfer, wait = profile.take()
+    assert 0.04 < transfer.until - wait.until < 0.2
+    assert (wait.seconds, wait.nbytes) == (0.02, 3)
+
+
 def test_peaks_are_those_of_the_phase(profile):
     with profile.phase("before"):
         pass

@@ -40,7 +40,7 @@ class Link:
             found = list(self.grid.pull_messages([message_id]))
             if found:
                 now = time.perf_counter()
-                self.profile.add("wait", looked - began)
+                self.profile.add("wait", looked - began, ended=looked)
                 self.profile.add("transfer", now - looked, tensor_bytes(found[0]))
                 nodes: Mapping[int, int] = {found[0].metadata.src_node_id: partition}
                 wall = time.time()

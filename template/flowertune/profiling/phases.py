@@ -125,10 +125,14 @@ class Profile:
         nbytes: int = 0,
         tokens: int = 0,
         round: int | None = None,
+        ended: float | None = None,
     ) -> None:
-        """Enter a phase that somebody else has timed, and that has just ended."""
+        """Enter a phase that somebody else has timed.
+
+        It ended just now, or at ``ended``, which is a time of ``time.perf_counter``.
+        """
         number = self.round if round is None else round
-        at = self._epoch + time.perf_counter() - seconds
+        at = self._epoch + (time.perf_counter() if ended is None else ended) - seconds
         self.enter([Span(self.who, name, number, at, seconds, nbytes, tokens)])
 
     def enter(self, spans: Iterable[Span]) -> None:
@@ -203,6 +207,7 @@ class _Off:
         nbytes: int = 0,
         tokens: int = 0,
         round: int | None = None,
+        ended: float | None = None,
     ) -> None:
         """Do nothing."""
 
