@@ -163,10 +163,17 @@ def test_layers_sort_as_people_count():
     assert sorted(names, key=natural) == ["head", "l.2.a", "l.2.b", "l.10.a", "l.norm"]
 
 
-def test_a_client_that_serves_imports_neither_torch_nor_transformers():
+@pytest.mark.parametrize(
+    ("modules", "without"),
+    [
+        ("flowertune.entry", ("torch", "transformers", "peft", "datasets")),
+        ("flowertune.entry, flowertune.aggregation.whole", ("transformers", "peft", "datasets")),
+    ],
+)
+def test_a_process_that_only_averages_imports_nothing_it_does_not_need(modules, without):
     code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); import flowertune.entry; "
-        "print([m for m in ('torch', 'transformers', 'peft', 'datasets') if m in sys.modules])"
+        f"import sys; sys.path.insert(0, sys.argv[1]); import {modules}; "
+        f"print([m for m in {without} if m in sys.modules])"
     )
     template = Path(__file__).parents[2] / "template"
     done = subprocess.run(
