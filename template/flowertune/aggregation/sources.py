@@ -14,7 +14,6 @@ from flowertune.aggregation.plan import Piece, Tensor
 from flowertune.aggregation.synthetic import synthetic_rows
 from flowertune.errors import UserError
 
-
 _SAMPLES = 16
 
 
