@@ -203,8 +203,11 @@ def _write_trace(path: Path, sittings: list[Sitting]) -> None:
         ) from None
 
 
-def _silence() -> contextlib.redirect_stdout[io.StringIO]:
-    return contextlib.redirect_stdout(io.StringIO())
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    # flwr says which SuperLink it uses, and what it thinks of its configuration.
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        yield
 
 
 if __name__ == "__main__":
