@@ -8,8 +8,9 @@
 | 64-bit        | 80-bit float | fixed; another one may round differently |
 
 Values times whole weights are added up, and divided once at the end; the mean of equal models is
-that model, bit for bit. 16-bit sums are exact in float64 while the weights add up to less than
-2^28, for bfloat16 unless the exponents at one place lie more than 15 apart.
+that model, bit for bit. Sums of float16 values are exact in float64 while weights times values add
+up to less than 2^29; those of bfloat16 unless the exponents at one place lie more than 44 apart,
+less the bits of the weights' sum.
 
 The first client's values start a sum: adding them to a zero would turn -0.0 into 0.0.
 """
@@ -130,7 +131,7 @@ class _TorchMean:
         for i in range(0, len(out), _BLOCK):
             part = self.sum[i : i + _BLOCK]
             if self.wide:
-                part = divided(part, self.total)
+                part = part / self.total
                 if self.out.itemsize == 2:
                     part = to_odd_float32(part)
             else:
@@ -216,22 +217,6 @@ def _tensor(data: bytes) -> torch.Tensor:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")
         return torch.from_numpy(np.frombuffer(data, np.uint8))
-
-
-def divided(sums: torch.Tensor, total: int) -> torch.Tensor:
-    """Return ``sums / total`` so that rounding it to 32 or 16 bits rounds the true quotient.
-
-    A quotient that float64 rounds to a value of at most 25 bits may hide on which side of it the
-    true one lies, and that side decides a tie; such quotients are moved there by one bit.
-    """
-    quotient = sums / total
-    short = (quotient.view(torch.int64) & ((1 << 28) - 1)) == 0
-    short &= quotient.isfinite()
-    rest = torch.where(short, sums - quotient * total, 0.0)  # exact: 25 + 28 bits
-    if bool(rest.any()):
-        side = torch.where(rest > 0, torch.inf, -torch.inf).to(quotient.dtype)
-        quotient = torch.where(rest != 0, torch.nextafter(quotient, side), quotient)
-    return quotient
 
 
 def to_odd_float32(values: torch.Tensor) -> torch.Tensor:
