@@ -1,6 +1,6 @@
 """What a profile costs: the same run with and without `profile.enabled`, in turn.
 
-    python -m benchmarks.profiling [--pairs 10] [--rounds 10] [--steps 8]
+    python -m benchmarks.profiling [--pairs 8] [--rounds 5] [--steps 8]
 
 A tiny random model, 4 SuperNodes of which 2 train in a round, server and clients in one process,
 one after the other: no Ray, no network, nothing but the run. Its rounds are far shorter than those
@@ -63,8 +63,8 @@ def main() -> None:
     from tests.local_grid import in_this_process
 
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--pairs", type=int, default=10)
-    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--pairs", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=8)
     given = parser.parse_args()
     torch.set_num_threads(1)
