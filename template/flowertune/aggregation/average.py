@@ -183,17 +183,22 @@ class Averaging:
                 mean.add(pieces.pop(), weight)
 
     def _finish(self, bucket: Bucket, means: list[Mean]) -> None:
-        seen = hashlib.sha256()
+        seen, rounding, writing, written = hashlib.sha256(), 0.0, 0.0, 0
         for piece, mean in zip(bucket, means, strict=True):
-            with self.profile.phase("accumulate"):
-                data = mean.result()
-            with self.profile.phase("write", len(data)):
-                seen.update(data)
-                self.sink.write(piece, data)
+            began = time.perf_counter()
+            data = mean.result()
+            ready = time.perf_counter()
+            seen.update(data)
+            self.sink.write(piece, data)
+            rounding, writing = rounding + ready - began, writing + time.perf_counter() - ready
+            written += len(data)
             self.watch(piece, data, self.cohort)
-        with self.profile.phase("write"):
-            self.sink.flush()
-            self.journal.finished(seen.hexdigest())
+        began = time.perf_counter()
+        self.sink.flush()
+        self.journal.finished(seen.hexdigest())
+        # One entry a bucket, however many pieces it has.
+        self.profile.add("accumulate", rounding)
+        self.profile.add("write", writing + time.perf_counter() - began, written)
 
     def _next_pieces(self, bucket: Bucket) -> list[bytes]:
         """Return the pieces of the oldest ask; where they do not come, do as the settings say."""

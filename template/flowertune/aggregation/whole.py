@@ -153,7 +153,7 @@ class ModelRun:
         subject = messages.Subject(
             messages.MODEL, server_round, self.run_key, self.plan.bucket_bytes
         )
-        with Peak() as peak, self.profile.phase("average", self.plan.nbytes):
+        with Peak() as peak:
             cohort, asked = self._cohort(server_round, subject)
             sink = self._sink(server_round)
             check = None
