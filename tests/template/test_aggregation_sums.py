@@ -6,6 +6,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
+from flowertune.aggregation import accumulate
 from flowertune.aggregation.accumulate import Room, bytes_of_accumulator, mean_of
 from flowertune.aggregation.dtypes import bfloat16_bits, convert, to_float32
 from flowertune.aggregation.plan import Piece, Tensor
@@ -14,7 +15,13 @@ from flowertune.aggregation.synthetic import synthetic_rows
 from flowertune.errors import UserError
 
 TORCH = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64}
-COUNT = 300_001  # more than a block, and no multiple of anything
+COUNT = 100_001
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    """Several blocks, and a last one that is not full."""
+    monkeypatch.setattr(accumulate, "_BLOCK", 1 << 15)
 
 
 def bytes_of(tensor: torch.Tensor) -> bytes:

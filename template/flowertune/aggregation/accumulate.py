@@ -29,8 +29,9 @@ MOST_WEIGHT = 2**28
 _TORCH = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
 }  # fmt: skip
-# Values that are converted and added at a time: the converted ones stay in a core's cache.
-_BLOCK = 1 << 18
+# Values that are converted and added at a time: the converted ones stay in the cache, and calls of
+# torch cost little beside the work in them.
+_BLOCK = 1 << 19
 
 
 class Mean(Protocol):
