@@ -90,9 +90,10 @@ def test_training_over_tls_with_keys_and_nothing_left_at_the_end(tmp_path):
         (run,) = (tmp_path / "results").iterdir()
         assert (run / "peft_2" / "adapter_model.safetensors").is_file()
         ledger = [json.loads(line) for line in (run / "ledger.jsonl").read_text().splitlines()]
-        assert sorted((e["partition"], e["direction"]) for e in ledger if e["round"] == 2) == [
+        # Layer-wise, a client gets the adapter and is asked for each bucket of what it trained.
+        assert {(e["partition"], e["direction"]) for e in ledger if e["round"] == 2} == {
             (0, "received"), (0, "sent"), (1, "received"), (1, "sent"),
-        ]  # fmt: skip
+        }  # fmt: skip
 
         before = online()
         node = next(p for p in relatives(home) if "partition-id=1 num-partitions=2" in p.cmdline())
