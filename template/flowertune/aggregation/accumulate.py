@@ -120,6 +120,8 @@ class _TorchMean:
         block = torch.empty(min(_BLOCK, len(values)), dtype=self.sum.dtype)
         for i in range(0, len(values), _BLOCK):
             part = values[i : i + _BLOCK]
+            if self.wide and part.dtype.itemsize == 2:
+                part = part.float()  # two fast conversions instead of a slow one
             converted = block[: len(part)].copy_(part)
             if self.empty:
                 torch.mul(converted, factor, out=self.sum[i : i + _BLOCK])
