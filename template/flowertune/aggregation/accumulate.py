@@ -61,6 +61,13 @@ class Room:
     def __init__(self) -> None:
         self._all = torch.empty(0, dtype=torch.uint8)
         self._used = 0
+        self._blocks: dict[torch.dtype, torch.Tensor] = {}
+
+    def converted(self, part: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """Return up to a block of values in another kind; the next call overwrites them."""
+        if dtype not in self._blocks:
+            self._blocks[dtype] = torch.empty(_BLOCK, dtype=dtype)
+        return self._blocks[dtype][: len(part)].copy_(part)
 
     def reserve(self, nbytes: int) -> None:
         """Make room for ``nbytes`` and forget what was there."""
@@ -109,7 +116,7 @@ class _TorchMean:
         self, dtype: str, result: str, count: int, total: int, wide: bool, room: Room
     ) -> None:
         self.dtype, self.out, self.total, self.wide = _TORCH[dtype], _TORCH[result], total, wide
-        self.sum = room.take(count, torch.float64 if wide else torch.float32)
+        self.room, self.sum = room, room.take(count, torch.float64 if wide else torch.float32)
         # Weights over a power of two are as exact as whole ones, and their sums cannot overflow.
         self.scale = 1 if wide else 1 << total.bit_length()
         self.empty = True
@@ -117,16 +124,15 @@ class _TorchMean:
     def add(self, data: bytes, weight: int) -> None:
         values = _tensor(data).view(self.dtype)
         factor = weight / self.scale
-        block = torch.empty(min(_BLOCK, len(values)), dtype=self.sum.dtype)
-        for i in range(0, len(values), _BLOCK):
-            part = values[i : i + _BLOCK]
+        for total, part in zip(self.sum.split(_BLOCK), values.split(_BLOCK), strict=True):
             if self.wide and part.dtype.itemsize == 2:
-                part = part.float()  # two fast conversions instead of a slow one
-            converted = block[: len(part)].copy_(part)
+                # Two fast conversions instead of a slow one.
+                part = self.room.converted(part, torch.float32)
+            part = self.room.converted(part, total.dtype)
             if self.empty:
-                torch.mul(converted, factor, out=self.sum[i : i + _BLOCK])
+                torch.mul(part, factor, out=total)
             else:
-                self.sum[i : i + _BLOCK].add_(converted, alpha=factor)
+                total.add_(part, alpha=factor)
         self.empty = False
 
     def result(self) -> memoryview:

@@ -12,6 +12,7 @@ from logging import INFO, WARNING
 from pathlib import Path
 from typing import Any
 
+import torch
 from flwr.app import Context
 from flwr.common import log
 from flwr.serverapp import Grid
@@ -78,6 +79,11 @@ class ModelRun:
         """How many clients are averaged in a round."""
         return clients_per_round(self.cfg["strategy.fraction-train"], len(self.roll.nodes))
 
+    @property
+    def simulated(self) -> bool:
+        """Whether this process is that of the Simulation Engine."""
+        return type(self.grid).__name__ == "InMemoryGrid"
+
     def found(self) -> list[lock.Difference]:
         """Return the differences to what is locked; the budget is one once it is passed."""
         if not self.ledger.over_budget:
@@ -95,6 +101,9 @@ class ModelRun:
         """
         if self.cfg["resume-from"] != ANEW:
             self._go_on()
+        if self.simulated:
+            # The clients have all cores; threads that wait for each other would wait for them.
+            torch.set_num_threads(1)
         with self.profile.phase("plan"):
             tensors = shapes.model_tensors(self.cfg)
             self.together = self.cfg["aggregation.mode"] == choice.ALL_AT_ONCE
@@ -129,8 +138,8 @@ class ModelRun:
         clients, exact = self.clients_per_round, self.cfg["aggregation.exact"]
         if self.together:
             # The Simulation Engine's clients are on this machine, and so is what lies between.
-            here = type(self.grid).__name__ == "InMemoryGrid"
-            refuse_if_too_large(self.plan, clients, exact, 2 * clients if here else 0, available())
+            copies = 2 * clients if self.simulated else 0
+            refuse_if_too_large(self.plan, clients, exact, copies, available())
         free = shutil.disk_usage(self.folder).free
         if self.cfg["aggregation.sink"] == "safetensors" and self.plan.nbytes > free:
             raise UserError(
