@@ -216,8 +216,7 @@ def main() -> None:
     )
     add = parser.add_argument
     add("--mib", type=int, default=256, help="bytes of one client, in MiB (default 256)")
-    cores = os.cpu_count() or 1
-    add("--threads", type=int, default=cores, help="threads of the sums (default: all cores)")
+    add("--threads", type=int, default=1, help="threads (default 1, as in a run)")
     add("--clients", type=int, default=2, help="clients of the mean (default 2)")
     add("--end-to-end", action="store_true", help="run flwr in both engines as well")
     arguments = parser.parse_args()

@@ -101,9 +101,9 @@ class ModelRun:
         """
         if self.cfg["resume-from"] != ANEW:
             self._go_on()
-        if self.simulated:
-            # The clients have all cores; threads that wait for each other would wait for them.
-            torch.set_num_threads(1)
+        # One core adds up faster than any transport brings values, and threads that wait for each
+        # other do badly on a machine whose cores are busy.
+        torch.set_num_threads(1)
         with self.profile.phase("plan"):
             tensors = shapes.model_tensors(self.cfg)
             self.together = self.cfg["aggregation.mode"] == choice.ALL_AT_ONCE
