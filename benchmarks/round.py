@@ -103,7 +103,8 @@ class Clock:
 @contextlib.contextmanager
 def caches(on: bool) -> Iterator[None]:
     """With the caches off, everything is made anew for every message."""
-    from flowertune import client_app
+    from flowertune import client_app, dataset
+    from flowertune.run import data_check
     from flowertune.sources import models, rows
 
     if on:
@@ -115,7 +116,9 @@ def caches(on: bool) -> Iterator[None]:
         rows.load_partition.cache_clear()
         return make(cfg, *arguments)
 
-    with mock.patch.object(client_app, "reuse", make_anew):
+    with contextlib.ExitStack() as patches:
+        for module in (client_app, dataset, data_check):
+            patches.enter_context(mock.patch.object(module, "reuse", make_anew))
         yield
 
 

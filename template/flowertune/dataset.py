@@ -6,8 +6,9 @@ from typing import Any
 from flowertune.errors import UserError
 from flowertune.run.app import APP_DIR
 from flowertune.sources.rows import check_columns, load_partition
+from flowertune.training.cache import reuse
 from flowertune.training.chat import chat_prompt
-from flowertune.training.tokens import Example, encode
+from flowertune.training.tokens import Example, cut, encode
 
 
 def prompt_and_answer(
@@ -47,6 +48,21 @@ def load_pairs(
     return [prompt_and_answer(row, cfg, tokenizer) for row in rows.to_list()]
 
 
+def _tokens(
+    cfg: dict[str, Any], tokenizer: Any, partition_id: int, num_partitions: int
+) -> list[Example]:
+    return encode(tokenizer, load_pairs(cfg, tokenizer, partition_id, num_partitions))
+
+
+def load_tokens(
+    cfg: dict[str, Any], tokenizer: Any, partition_id: int, num_partitions: int
+) -> list[Example]:
+    """Return the rows of one partition as tokens, uncut; made once in a worker."""
+    keys = ("model.", "static.", "prompt.")
+    rest = tokenizer, partition_id, num_partitions
+    return reuse(_tokens, cfg, keys, *rest, keep=num_partitions)
+
+
 def load_examples(
     cfg: dict[str, Any], tokenizer: Any, partition_id: int, num_partitions: int
 ) -> list[Example]:
@@ -58,12 +74,11 @@ def load_examples(
         If the dataset cannot be had, lacks a column, or no row has room for its answer.
     """
     length = cfg["train.seq-length"]
-    pairs = load_pairs(cfg, tokenizer, partition_id, num_partitions)
-    examples = [encode(tokenizer, prompt, answer, length) for prompt, answer in pairs]
-    kept = [example for example in examples if example is not None]
+    whole = load_tokens(cfg, tokenizer, partition_id, num_partitions)
+    kept = [example for row in whole if (example := cut(row, length)) is not None]
     if not kept:
         raise UserError(
-            f"train.seq-length is {length}, and none of the {len(examples)} rows of partition "
+            f"train.seq-length is {length}, and none of the {len(whole)} rows of partition "
             f"{partition_id} has room for its answer; use a larger one (in "
             "[tool.flwr.app.config] of pyproject.toml)."
         )

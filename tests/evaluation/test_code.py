@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -145,10 +146,10 @@ def test_official_answers_are_drawn_and_standard_ones_are_not():
 )
 def test_right_solutions_pass_and_wrong_constants_fail(name, wrong):
     """Every sample problem of a language, as prompt, answer and tests are put together here."""
-    form = SETS[name].form("official")
+    language: Any = SETS[name].form("official").language
     problems = sample(name)
     joined = [
-        Program(form.language, code.program(document, body))
+        Program(language, code.program(document, body))
         for row, document in zip(problems, documents(name, problems), strict=True)
         for body in ("\n" + REFERENCES[row["name"]], "\n" + wrong)
     ]

@@ -1,5 +1,7 @@
 """Ragged batches and guessed tokens: cheaper, and never another answer."""
 
+from typing import Any
+
 import pytest
 import torch
 from transformers import (
@@ -15,8 +17,8 @@ from evaluation.decoding import batch, guess
 from evaluation.decoding.cache import RaggedCache
 from evaluation.decoding.row import Row
 
-SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
-HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2}
+SIZES: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+HEADS: dict[str, Any] = {"num_attention_heads": 4, "num_key_value_heads": 2}
 
 
 @pytest.fixture(scope="module")

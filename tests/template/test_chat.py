@@ -32,18 +32,18 @@ def test_the_prompt_is_the_templates():
 def test_there_is_one_beginning_of_sequence(with_template):
     prompt = chat_prompt(with_template, "Hello")
     assert prompt == "[INST] Hello[/INST]"
-    example = encode(with_template, prompt, "Hi", 64)
-    assert example is not None and example.ids.count(with_template.bos_token_id) == 1
+    (example,) = encode(with_template, [(prompt, "Hi")])
+    assert example.ids.count(with_template.bos_token_id) == 1
     assert example.ids[0] == with_template.bos_token_id
 
 
 def test_a_row_is_tokenised_as_a_conversation_is():
     tokenizer, question, answer = smollm2(), "Name a colour.", "Red."
-    example = encode(tokenizer, chat_prompt(tokenizer, question), answer, 256)
+    (example,) = encode(tokenizer, [(chat_prompt(tokenizer, question), answer)])
     turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
     whole = tokenizer.apply_chat_template(turns, tokenize=False).removesuffix("\n")
-    assert example is not None and list(example.ids) == tokenizer(whole)["input_ids"]
-    assert tokenizer.decode(example.ids[example.answer_start :]) == "Red.<|im_end|>"
+    assert list(example.ids) == tokenizer(whole)["input_ids"]
+    assert tokenizer.decode(list(example.ids[example.answer_start :])) == "Red.<|im_end|>"
 
 
 def test_a_tokenizer_without_a_template_is_one_sentence(tmp_path):

@@ -1,7 +1,6 @@
 """The data report, and rows as the model sees them."""
 
 import json
-import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import pytest
 from flowertune import inspect
 from flowertune.data_report import view
-from flowertune.data_report.lengths import Lengths, measure
+from flowertune.data_report.lengths import Lengths, lengths_of
 from flowertune.data_report.report import refuse_if_too_many_are_empty, report_of
 from flowertune.data_report.summary import summarise
 from flowertune.data_report.text import as_text
@@ -45,11 +44,13 @@ def ends_with_eos() -> Any:
 
 
 @pytest.mark.parametrize("tokenizer", [mistral, smollm2, ends_with_eos])
-def test_lengths_are_those_of_training(tokenizer):
+def test_rows_have_the_same_tokens_in_every_company(tokenizer):
+    """Rows are tokenised many at once, and a tokenizer could treat them otherwise than alone."""
     made = tokenizer()
-    examples = [encode(made, prompt, answer, sys.maxsize) for prompt, answer in PAIRS]
-    expected = [Lengths(e.answer_start, len(e.ids)) for e in examples if e]
-    assert measure(made, PAIRS) == expected and len(expected) == len(PAIRS)
+    alone = [encode(made, [pair])[0] for pair in PAIRS]
+    assert encode(made, PAIRS * 300) == alone * 300
+    assert lengths_of(alone) == [Lengths(e.answer_start, len(e.ids)) for e in alone]
+    assert all(list(e.ids).count(made.eos_token_id) == 1 for e in alone)
 
 
 def test_the_report_counts_and_names():
@@ -122,8 +123,7 @@ def test_the_report_of_a_run_is_of_the_rows_that_train(cfg):
 def test_a_rows_parts_are_its_tokens():
     tokenizer = smollm2()
     prompt, answer = "Q: What is it?\nA:", "a small thing"
-    example = encode(tokenizer, prompt, answer, 64)
-    assert example is not None
+    (example,) = encode(tokenizer, [(prompt, answer)])
     parts = view.parts_of(tokenizer, prompt, answer, 64)
     assert [part.fate for part in parts] == ["read", "learned"]
     assert [part.text for part in parts] == [prompt, " a small thing<|im_end|>"]

@@ -5,13 +5,19 @@
 
 import pytest
 import torch
-from flowertune.training.tokens import IGNORED, collate, encode
+from flowertune.training.tokens import IGNORED, collate, cut
+from flowertune.training.tokens import encode as encode_all
 
 from tests import tokenizers
 
 TOKENIZERS = pytest.mark.parametrize("tokenizer", [tokenizers.mistral, tokenizers.smollm2])
 ALPACA = "Below is an instruction.\n### Instruction:\nWhat is 2 + 2?\n### Response:"
 SCORER = "Instruction: Which?\nInput: Profit rose .\nAnswer: "
+
+
+def encode(tokenizer, prompt, answer, seq_length):
+    (example,) = encode_all(tokenizer, [(prompt, answer)])
+    return cut(example, seq_length)
 
 
 def decoded(tokenizer, ids) -> str:
@@ -40,8 +46,9 @@ def test_alpaca_text_reads_as_one_text(tokenizer):
 def test_an_answer_after_a_space_keeps_the_scorers_seam():
     tokenizer = tokenizers.smollm2()
     # " positive" as one token would never be asked for after a prompt that ends in a space.
-    assert encode(tokenizer, SCORER, "positive", 512).ids[-2:-1] == (
-        tuple(tokenizer("positive")["input_ids"])
+    assert (
+        encode(tokenizer, SCORER, "positive", 512).ids[-2:-1].tolist()
+        == (tokenizer("positive")["input_ids"])
     )
 
 

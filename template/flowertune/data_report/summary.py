@@ -3,15 +3,16 @@
 from collections.abc import Mapping
 from typing import Any
 
-from flowertune.data_report.lengths import measure
+from flowertune.data_report.lengths import lengths_of
 from flowertune.data_report.report import report_of
 from flowertune.dataset import load_pairs
+from flowertune.training.tokens import encode
 
 
 def summarise(cfg: Mapping[str, Any], tokenizer: Any, partitions: int) -> dict[str, Any]:
     """Return the data report over all partitions (``report.report_of`` says what is in it).
 
-    Every row is tokenised twice and nothing is kept of it. No weights are needed.
+    Nothing is kept of the rows. No weights are needed.
 
     Raises
     ------
@@ -19,7 +20,7 @@ def summarise(cfg: Mapping[str, Any], tokenizer: Any, partitions: int) -> dict[s
         If the dataset cannot be had or lacks a column.
     """
     lengths = {
-        number: measure(tokenizer, load_pairs(dict(cfg), tokenizer, number, partitions))
+        number: lengths_of(encode(tokenizer, load_pairs(dict(cfg), tokenizer, number, partitions)))
         for number in range(partitions)
     }
     return report_of(lengths, cfg["train.seq-length"])

@@ -1,6 +1,5 @@
 """Show a row as the model sees it: what it reads, what it learns, what is cut off."""
 
-import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,9 +26,7 @@ def parts_of(tokenizer: Any, prompt: str, answer: str, seq_length: int) -> list[
 
     Special tokens are written out. A row that is cut before its answer has nothing "learned".
     """
-    whole = encode(tokenizer, prompt, answer, sys.maxsize)
-    if whole is None:
-        raise ValueError("an uncut row has an answer")
+    (whole,) = encode(tokenizer, [(prompt, answer)])
     ids = list(whole.ids)
     ends = (
         ("read", min(whole.answer_start, seq_length)),

@@ -6,7 +6,7 @@ from typing import Any
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.serverapp import Grid
 
-from flowertune.data_report.lengths import Lengths, measure
+from flowertune.data_report.lengths import Lengths, lengths_of
 from flowertune.errors import UserError
 from flowertune.run.failures import reason_of
 from flowertune.run.nodes import ask
@@ -17,13 +17,13 @@ from flowertune.training.order import rows_of_round
 def answer_lengths(message: Message, cfg: dict[str, Any], context: Context) -> Message:
     """Return a client's answer: the tokens of each row's prompt, and of prompt and answer."""
     # Late: a server asks and never answers, and one that only averages needs no transformers.
-    from flowertune.dataset import load_pairs
+    from flowertune.dataset import load_tokens
     from flowertune.models import load_tokenizer
 
     partition = int(context.node_config["partition-id"])
     partitions = int(context.node_config["num-partitions"])
     tokenizer = reuse(load_tokenizer, cfg, ("model.",))
-    found = measure(tokenizer, load_pairs(cfg, tokenizer, partition, partitions))
+    found = lengths_of(load_tokens(cfg, tokenizer, partition, partitions))
     answer = ConfigRecord()
     answer["prompt"] = [row.prompt for row in found]
     answer["total"] = [row.total for row in found]

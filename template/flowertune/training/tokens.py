@@ -1,5 +1,7 @@
 """Turn a prompt and its answer into tokens of which only the answer is trained on."""
 
+from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,11 +10,15 @@ import torch
 IGNORED = -100
 
 
+CHUNK = 1000
+
+
 @dataclass(frozen=True)
 class Example:
     """Token ids of one row; the model is trained to predict ``ids[answer_start:]``."""
 
-    ids: tuple[int, ...]
+    # 32-bit numbers: all rows of a dataset are kept, and a tuple takes several times as much.
+    ids: array
     answer_start: int
 
 
@@ -21,29 +27,45 @@ def join(prompt: str, answer: str) -> str:
     return "" if prompt[-1:].isspace() or answer[:1].isspace() else " "
 
 
-def encode(tokenizer: Any, prompt: str, answer: str, seq_length: int) -> Example | None:
-    """Tokenise one row; ``None`` if nothing of the answer is left within ``seq_length`` tokens.
+def encode(tokenizer: Any, pairs: Sequence[tuple[str, str]]) -> list[Example]:
+    """Tokenise rows given as (prompt, answer); nothing is cut off.
 
     The prompt's tokens are exactly those a scorer feeds the model, special tokens included, so
     the mask is a position in the list and depends on no tokenizer's habits. The answer gets the
     tokens it has as the prompt's continuation where the tokenizer keeps the prompt's own tokens
     in front of them, and its own tokens where it would merge the two at the seam.
     The end-of-sequence token is trained on, so that the model learns to stop.
+
+    Rows go through the tokenizer a thousand at a time, several times faster than one by one.
     """
-    prompt_ids = tokenizer(prompt)["input_ids"]
+    chunks = (pairs[start : start + CHUNK] for start in range(0, len(pairs), CHUNK))
+    return [example for chunk in chunks for example in _encode(tokenizer, chunk)]
+
+
+def _encode(tokenizer: Any, pairs: Sequence[tuple[str, str]]) -> list[Example]:
     eos = tokenizer.eos_token_id
-    if prompt_ids and prompt_ids[-1] == eos:
-        prompt_ids = prompt_ids[:-1]
-    continuation = join(prompt, answer) + answer
-    whole = tokenizer(prompt + continuation)["input_ids"]
-    if whole[: len(prompt_ids)] == prompt_ids:
-        answer_ids = [i for i in whole[len(prompt_ids) :] if i != eos]
-    else:
-        answer_ids = tokenizer(continuation, add_special_tokens=False)["input_ids"]
-    ids = (prompt_ids + answer_ids + [eos])[:seq_length]
-    if len(ids) <= len(prompt_ids):
+    continuations = [join(prompt, answer) + answer for prompt, answer in pairs]
+    prompts = tokenizer([prompt for prompt, _ in pairs])["input_ids"]
+    wholes = tokenizer([p + c for (p, _), c in zip(pairs, continuations, strict=True)])["input_ids"]
+    found = []
+    for prompt, whole, continuation in zip(prompts, wholes, continuations, strict=True):
+        if prompt and prompt[-1] == eos:
+            prompt = prompt[:-1]
+        if whole[: len(prompt)] == prompt:
+            answer = [i for i in whole[len(prompt) :] if i != eos]
+        else:
+            answer = tokenizer(continuation, add_special_tokens=False)["input_ids"]
+        found.append(Example(array("i", [*prompt, *answer, eos]), len(prompt)))
+    return found
+
+
+def cut(example: Example, seq_length: int) -> Example | None:
+    """Return a row of at most ``seq_length`` tokens; ``None`` if none of its answer is left."""
+    if example.answer_start >= seq_length:
         return None
-    return Example(tuple(ids), len(prompt_ids))
+    if len(example.ids) <= seq_length:
+        return example
+    return Example(example.ids[:seq_length], example.answer_start)
 
 
 def collate(examples: list[Example], pad_id: int) -> dict[str, torch.Tensor]:
