@@ -35,15 +35,15 @@ def test_misleading_answers_get_their_official_label(load, monkeypatch):
         script[tuple(tokenizer(prompt)["input_ids"])] = [*tokens, tokenizer.eos_token_id]
     taken = {}
 
-    def scripted(model, rows, tokens, end_ids, *_):
+    def scripted(model, rows, *, end_ids, on_done, **_):
         for row in rows:
             answer = script[tuple(row.prompt)]
-            while not row.done and len(row.new) < len(answer) and tokens:
+            while not row.done and len(row.new) < len(answer):
                 row.take(answer[len(row.new)], end_ids)
-            row.done = True
             taken[row.index] = len(row.new), len(answer)
+            on_done(row)
 
-    monkeypatch.setattr(generation, "_extend", scripted)
+    monkeypatch.setattr(generation, "decode", scripted)
     with run.quiet():
         scorer = lm.RowwiseLM(wordy_llama(tokenizer, ["x"]), tokenizer, 4)
     requests = [

@@ -117,7 +117,7 @@ def test_another_setting_does_not_find_the_answers_of_a_killed_run(tiny, tmp_pat
     run("finance", *words)
     run("finance", *words, "--answer-tokens", 5)
     assert len(list(tmp_path.glob("unfinished-*"))) == 2
-    monkeypatch.setattr(generation, "_extend", lambda *_: pytest.fail("generated again"))
+    monkeypatch.setattr(generation, "generate", lambda *_, **__: pytest.fail("generated again"))
     run("finance", *words)
 
 
