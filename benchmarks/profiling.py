@@ -23,24 +23,20 @@ NODES = 4
 
 def settings(folder: Path, rounds: int, steps: int) -> dict[str, Any]:
     """The run-config of the benchmark; writes its model and its rows into ``folder``."""
-    from tests.apps import default_settings
+    from tests.apps import tiny_settings
     from tests.tiny import save_tiny_llama
 
-    line = '{{"instruction": "Add one.", "input": "{0}", "output": "{1}"}}\n'
-    (folder / "rows.jsonl").write_text("".join(line.format(i, i + 1) for i in range(400)))
-    return {
-        **default_settings("finance"),
-        "results-dir": str(folder / "results"),
-        "model.name": str(save_tiny_llama(folder / "model")),
-        "model.quantization": 0,
-        "model.gradient-checkpointing": False,
-        "static.dataset.name": str(folder / "rows.jsonl"),
-        "static.num-supernodes": 0,
-        "strategy.fraction-train": 0.5,
-        "num-server-rounds": rounds,
-        "train.save-every-round": rounds,
-        "train.training-arguments.max-steps": steps,
-    }
+    return tiny_settings(
+        folder,
+        save_tiny_llama(folder / "model"),
+        400,
+        {
+            "strategy.fraction-train": 0.5,
+            "num-server-rounds": rounds,
+            "train.save-every-round": rounds,
+            "train.training-arguments.max-steps": steps,
+        },
+    )
 
 
 def timed(cfg: dict[str, Any], run_id: int) -> tuple[float, float]:

@@ -1,8 +1,10 @@
 """Rendered apps for tests."""
 
 import atexit
+import os
 import shutil
 import tomllib
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -15,11 +17,17 @@ ROOT = Path(__file__).parent.parent
 
 
 @cache
+def _renders() -> Path:
+    """The folder of this process's rendered apps; it goes away with the process."""
+    folder = Path(mkdtemp(prefix="rendered-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+@cache
 def rendered(challenge: str, rules: str = "50-supernodes") -> Path:
     """A render of the working tree, made once per test session; do not change it."""
-    parent = mkdtemp(prefix="rendered-")
-    atexit.register(shutil.rmtree, parent, ignore_errors=True)
-    folder = Path(parent) / f"app-{challenge}"
+    folder = _renders() / rules / f"app-{challenge}"
     copier.run_copy(
         str(ROOT),
         folder,
@@ -28,10 +36,39 @@ def rendered(challenge: str, rules: str = "50-supernodes") -> Path:
         defaults=True,
         quiet=True,
     )
+    _at_first(folder)
     return folder
+
+
+@cache
+def _at_first(folder: Path) -> set[str]:
+    """What lay at the top of a render when it was made."""
+    return set(os.listdir(folder))
+
+
+def strangers() -> list[str]:
+    """What lies at the top of a render and was put there after it was made."""
+    apps = _renders().glob("*/*")
+    return [f"{app.name}/{name}" for app in apps for name in {*os.listdir(app)} - _at_first(app)]
 
 
 def default_settings(challenge: str) -> dict[str, Any]:
     """The flat run-config of a rendered app, as flwr hands it to the app."""
     toml = tomllib.loads((rendered(challenge) / "pyproject.toml").read_text("utf-8"))
     return dict(flatten_dict(toml["tool"]["flwr"]["app"]["config"]))
+
+
+def tiny_settings(folder: Path, model: Path, rows: int, changes: Mapping[str, Any]) -> dict:
+    """The settings of a small finance run, changed as given; writes its rows to ``folder``."""
+    line = '{{"instruction": "Add one.", "input": "{0}", "output": "{1}"}}\n'
+    (folder / "rows.jsonl").write_text("".join(line.format(i, i + 1) for i in range(rows)))
+    return {
+        **default_settings("finance"),
+        "results-dir": str(folder / "results"),
+        "model.name": str(model),
+        "model.quantization": 0,
+        "model.gradient-checkpointing": False,
+        "static.dataset.name": str(folder / "rows.jsonl"),
+        "static.num-supernodes": 0,
+        **changes,
+    }

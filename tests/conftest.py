@@ -1,5 +1,7 @@
 """What all tests share."""
 
+from collections.abc import Iterator
+
 import pytest
 
 
@@ -11,6 +13,15 @@ def a_task(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TaskIdentity, "_run_id", 1)
     monkeypatch.setattr(TaskIdentity, "_node_id", 1)
     monkeypatch.setattr(TaskIdentity, "_task_id", 1)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def rendered_apps_stay_as_they_are() -> Iterator[None]:
+    """Fail a file of tests that writes into an app that all tests of this process share."""
+    from tests.apps import strangers
+
+    yield
+    assert strangers() == []
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -99,3 +99,11 @@ def contents(folder: Path) -> Mapping[str, bytes]:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and ".git" not in path.relative_to(folder).parts
     }
+
+
+def copy_of(folder: Path, destination: Path) -> Path:
+    """Copy a folder without its `.git`; what is built or changed there leaves it as it was."""
+    for path, data in contents(folder).items():
+        (destination / path).parent.mkdir(parents=True, exist_ok=True)
+        (destination / path).write_bytes(data)
+    return destination

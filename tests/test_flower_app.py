@@ -19,7 +19,7 @@ from flwr.supercore.constant import (
 
 import challenges
 from tests.apps import rendered
-from tests.templates import contents
+from tests.templates import contents, copy_of
 
 LEFT_BEHIND = (
     "results/1/peft_1/manifest.json",
@@ -29,13 +29,6 @@ LEFT_BEHIND = (
     "flowertune/__pycache__/x.py",
     "old.fab",
 )
-
-
-def copy_of(app: Path, destination: Path) -> Path:
-    for path, data in contents(app).items():
-        (destination / path).parent.mkdir(parents=True, exist_ok=True)
-        (destination / path).write_bytes(data)
-    return destination
 
 
 @pytest.mark.parametrize("name", challenges.names())

@@ -12,7 +12,7 @@ from flowertune.errors import UserError
 from flowertune.run.nodes import Roll, ask, call_roll, let_newcomers_take_over
 from flwr.app import Context, Error, Message, RecordDict
 
-from tests.apps import default_settings
+from tests.apps import tiny_settings
 from tests.local_grid import LocalGrid, in_this_process
 from tests.tiny import save_tiny_llama
 
@@ -66,22 +66,17 @@ def model(tmp_path_factory) -> Path:
 @pytest.fixture
 def cfg(model, tmp_path, monkeypatch):
     monkeypatch.setenv("FLWR_HOME", str(tmp_path / "flwr-home"))
-    rows = tmp_path / "rows.jsonl"
-    line = '{{"instruction": "Add one.", "input": "{0}", "output": "{1}"}}\n'
-    rows.write_text("".join(line.format(i, i + 1) for i in range(12)))
-    return {
-        **default_settings("finance"),
-        "results-dir": str(tmp_path / "results"),
-        "model.name": str(model),
-        "model.quantization": 0,
-        "model.gradient-checkpointing": False,
-        "static.dataset.name": str(rows),
-        "static.num-supernodes": 0,
-        "strategy.fraction-train": 1.0,
-        "num-server-rounds": 3,
-        "train.training-arguments.max-steps": 1,
-        "train.training-arguments.per-device-train-batch-size": 1,
-    }
+    return tiny_settings(
+        tmp_path,
+        model,
+        12,
+        {
+            "strategy.fraction-train": 1.0,
+            "num-server-rounds": 3,
+            "train.training-arguments.max-steps": 1,
+            "train.training-arguments.per-device-train-batch-size": 1,
+        },
+    )
 
 
 def run(cfg, grid: Changing) -> tuple[list[dict], list[dict]]:

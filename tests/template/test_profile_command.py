@@ -17,16 +17,16 @@ from typer.testing import CliRunner
 
 from tests.apps import rendered
 from tests.flower import make_shell
+from tests.templates import copy_of
 
 HELP = "Show where the time, bytes and memory"
 
 
 def build(challenge: str, kind: str, folder: Path) -> Path:
     """Build an app's wheel with the backend its pyproject.toml names, as pip does."""
-    app = rendered(challenge)
+    app = copy_of(rendered(challenge), folder / "app")
     code = f"from flowertune.profiling.building import build_{kind}; build_{kind}({str(folder)!r})"
     env = {**os.environ, "PYTHONPATH": str(app)}
-    folder.mkdir()
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=app, env=env, capture_output=True, text=True, check=False
     )

@@ -16,7 +16,7 @@ from flowertune.errors import UserError
 from flowertune.run import opening
 from flwr.app import ArrayRecord, Error, Message
 
-from tests.apps import ROOT, default_settings, rendered
+from tests.apps import ROOT, rendered, tiny_settings
 from tests.local_grid import in_this_process, run_app
 from tests.tiny import save_tiny_llama
 
@@ -30,24 +30,19 @@ def model(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def cfg(model, tmp_path):
-    rows = tmp_path / "rows.jsonl"
-    line = '{{"instruction": "Add one.", "input": "{0}", "output": "{1}"}}\n'
-    rows.write_text("".join(line.format(i, i + 1) for i in range(60)))
-    return {
-        **default_settings("finance"),
-        "results-dir": str(tmp_path / "results"),
-        "model.name": str(model),
-        "model.quantization": 0,
-        "model.gradient-checkpointing": False,
-        "static.dataset.name": str(rows),
-        "static.num-supernodes": 0,
-        "strategy.fraction-train": 0.5,
-        "num-server-rounds": 4,
-        "train.save-every-round": 2,
-        "train.learning-rate-max": 1e-2,
-        "train.training-arguments.max-steps": 2,
-        "train.training-arguments.per-device-train-batch-size": 2,
-    }
+    return tiny_settings(
+        tmp_path,
+        model,
+        60,
+        {
+            "strategy.fraction-train": 0.5,
+            "num-server-rounds": 4,
+            "train.save-every-round": 2,
+            "train.learning-rate-max": 1e-2,
+            "train.training-arguments.max-steps": 2,
+            "train.training-arguments.per-device-train-batch-size": 2,
+        },
+    )
 
 
 @pytest.fixture(autouse=True)

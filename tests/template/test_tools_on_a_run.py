@@ -10,7 +10,7 @@ from flowertune.models import load_tokenizer
 from flowertune.planning.made import make_plan
 from flowertune.recorded.run import read_run
 
-from tests.apps import default_settings, rendered
+from tests.apps import rendered, tiny_settings
 from tests.local_grid import in_this_process, run_app
 from tests.tiny import save_tiny_llama
 
@@ -21,21 +21,17 @@ NODES = 4
 def run(tmp_path_factory):
     """The settings and the folder of a run of two rounds, with two clients in each."""
     folder = tmp_path_factory.mktemp("run")
-    line = '{{"instruction": "Add one.", "input": "{0}", "output": "{1}"}}\n'
-    (folder / "rows.jsonl").write_text("".join(line.format(i, i + 1) for i in range(40)))
-    cfg = {
-        **default_settings("finance"),
-        "results-dir": str(folder / "results"),
-        "model.name": str(save_tiny_llama(folder / "model")),
-        "model.quantization": 0,
-        "model.gradient-checkpointing": False,
-        "static.dataset.name": str(folder / "rows.jsonl"),
-        "static.num-supernodes": 0,
-        "strategy.fraction-train": 0.5,
-        "num-server-rounds": 2,
-        "train.training-arguments.max-steps": 1,
-        "train.training-arguments.per-device-train-batch-size": 2,
-    }
+    cfg = tiny_settings(
+        folder,
+        save_tiny_llama(folder / "model"),
+        40,
+        {
+            "strategy.fraction-train": 0.5,
+            "num-server-rounds": 2,
+            "train.training-arguments.max-steps": 1,
+            "train.training-arguments.per-device-train-batch-size": 2,
+        },
+    )
     with pytest.MonkeyPatch.context() as patch, in_this_process("finance"):
         patch.setenv("FLWR_HOME", str(folder / "flwr-home"))
         run_app(cfg, NODES, run_id=77)
