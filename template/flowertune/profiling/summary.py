@@ -7,7 +7,7 @@ from typing import Any
 
 from flowertune.profiling.phases import Span
 from flowertune.profiling.reading import Sitting, joined
-from flowertune.profiling.records import most, percentile, total
+from flowertune.profiling.records import folded, most, percentile
 
 SERVER, CLIENTS = "server", "clients"
 UNTIMED = "(not timed)"
@@ -127,18 +127,18 @@ def _rows(where: str, spans: Sequence[Span], elapsed: float | None) -> list[Row]
 
 
 def _row(where: str, phase: str, spans: Sequence[Span], whole: float) -> Row:
-    seconds, count = sum(span.seconds for span in spans), sum(span.count for span in spans)
-    nbytes, tokens = sum(span.nbytes for span in spans), sum(span.tokens for span in spans)
+    all_of_it = folded(spans)
+    seconds, nbytes, tokens = all_of_it.seconds, all_of_it.nbytes, all_of_it.tokens
     slowest = max(spans, key=lambda span: span.max)
     place = [slowest.who] if where == CLIENTS else []
     place += [f"round {slowest.round}"] if slowest.round else []
     return Row(
         where=where,
         phase=phase,
-        count=count,
+        count=all_of_it.count,
         seconds=seconds,
         share=seconds / whole if whole else None,
-        mean=seconds / count,
+        mean=seconds / all_of_it.count,
         p95=percentile(spans, 0.95),
         max=slowest.max,
         slowest=", ".join(place),
@@ -146,9 +146,9 @@ def _row(where: str, phase: str, spans: Sequence[Span], whole: float) -> Row:
         gb_per_second=nbytes / seconds / 1e9 if nbytes and seconds else None,
         tokens=tokens,
         tokens_per_second=tokens / seconds if tokens and seconds else None,
-        rss=most(span.rss for span in spans),
-        anon=most(span.anon for span in spans),
-        vram=most(span.vram for span in spans),
-        read=total(span.read for span in spans),
-        written=total(span.written for span in spans),
+        rss=all_of_it.rss,
+        anon=all_of_it.anon,
+        vram=all_of_it.vram,
+        read=all_of_it.read,
+        written=all_of_it.written,
     )
