@@ -55,15 +55,7 @@ def train(message: Message, context: Context) -> Message:
     if cfg["train.training-arguments.max-steps"] > 0:
         with profile.phase("load"):
             tokenizer = reuse(load_tokenizer, cfg, ("model.",))
-            examples = reuse(
-                load_examples,
-                cfg,
-                ("model.", "static.", "prompt.", "train.seq-length"),
-                tokenizer,
-                partition,
-                partitions,
-                keep=partitions,
-            )
+            examples = load_examples(cfg, tokenizer, partition, partitions)
             model = reuse(load_model, cfg, ("model.",))
             set_peft_model_state_dict(model, adapter)
         steps = steps_of_round(examples, cfg, server_round, partition)

@@ -6,8 +6,6 @@ It is what run/session.py is for adapters, without what that needs to train: no 
 import json
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from logging import INFO, WARNING
 from pathlib import Path
 from typing import Any
@@ -28,15 +26,14 @@ from flowertune.aggregation.plan import Plan
 from flowertune.aggregation.row_check import RowCheck
 from flowertune.aggregation.sinks import DigestSink, SafetensorsSink, part_of
 from flowertune.errors import UserError
-from flowertune.profiling.journal import recording
 from flowertune.rules import lock
-from flowertune.rules.settings import ANEW, clients_per_round
-from flowertune.run import about, manifest, record
+from flowertune.rules.settings import ANEW
+from flowertune.run import manifest, record
 from flowertune.run.failures import told_last, too_few
-from flowertune.run.ledger import Ledger
 from flowertune.run.nodes import let_newcomers_take_over
 from flowertune.run.opening import Opened, opened
 from flowertune.run.progress import duration
+from flowertune.run.running import Run
 from flowertune.run.same import check_same
 from flowertune.training.order import choose
 
@@ -60,36 +57,17 @@ def average_models(grid: Grid, context: Context) -> None:
         log(INFO, "results: %s", run.folder)
 
 
-class ModelRun:
+class ModelRun(Run):
     """What the server knows of a run that averages whole models, and everything it writes."""
 
     def __init__(self, start: Opened, grid: Grid) -> None:
-        self.cfg, self.app, self.roll, self.folder = start.cfg, start.app, start.roll, start.folder
-        self.differences, self.grid = start.differences, grid
-        self.ledger = Ledger(self.cfg["static.budget-mib"])
+        super().__init__(start, grid)
         self.rounds: int = self.cfg["num-server-rounds"]
-        self.rounds_done: list[dict[str, Any]] = []
-        self.run_key, self.started = self.folder.name, record.now()
-        self.reason: str | None = None
-        self.data: dict[str, Any] | None = None
-        self.admitted = self.cfg["resume-from"] == ANEW
-
-    @property
-    def clients_per_round(self) -> int:
-        """How many clients are averaged in a round."""
-        return clients_per_round(self.cfg["strategy.fraction-train"], len(self.roll.nodes))
 
     @property
     def simulated(self) -> bool:
         """Whether this process is that of the Simulation Engine."""
         return type(self.grid).__name__ == "InMemoryGrid"
-
-    def found(self) -> list[lock.Difference]:
-        """Return the differences to what is locked; the budget is one once it is passed."""
-        if not self.ledger.over_budget:
-            return self.differences
-        used, budget = round(self.ledger.mib, 1), self.ledger.budget_mib
-        return [*self.differences, lock.Difference("MiB communicated", used, budget)]
 
     def begin(self) -> None:
         """Make the plan; go on with an earlier run where that is asked for.
@@ -356,21 +334,3 @@ class ModelRun:
     def _write_lines(self) -> None:
         record.write_lines(self.folder / record.ROUNDS, self.rounds_done)
         record.write_lines(self.folder / record.LEDGER, self.ledger.entries)
-
-    def _write_run(self, status: str) -> None:
-        record.write_run(self.folder, about.run_of(self, status))  # type: ignore[arg-type]
-
-    @contextmanager
-    def recorded(self) -> Iterator[None]:
-        """Write into run.json how the run ended."""
-        try:
-            with ExitStack() as closing:
-                facts = about.profiled(self)  # type: ignore[arg-type]
-                self.profile = closing.enter_context(recording(self.cfg, self.folder, facts))
-                yield
-        except BaseException as error:
-            self.reason = str(error) or type(error).__name__
-            if self.admitted:
-                self._write_run("failed")
-            raise
-        self._write_run("finished")

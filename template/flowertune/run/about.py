@@ -8,6 +8,7 @@ from flowertune.run.data_check import rows_visited
 from flowertune.run.manifest import package_versions
 
 if TYPE_CHECKING:
+    from flowertune.run.running import Run
     from flowertune.run.session import Session
 
 
@@ -46,37 +47,37 @@ def manifest_of(session: "Session", server_round: int) -> dict[str, Any]:
     }
 
 
-def run_of(session: "Session", status: str) -> dict[str, Any]:
+def run_of(run: "Run", status: str) -> dict[str, Any]:
     """Return what run.json says; ``status`` is running, finished or failed."""
-    static, found = lock.static_values(session.cfg), session.found()
+    static, found = lock.static_values(run.cfg), run.found()
     return {
-        "run-id": session.run_key,
-        "name": session.app.name,
+        "run-id": run.run_key,
+        "name": run.app.name,
         "challenge": static["challenge"],
         "rules": static["rules"],
         "official": not found,
         "differences": [vars(difference) for difference in found],
-        "rounds": session.cfg["num-server-rounds"],
-        "clients-per-round": session.clients_per_round,
-        "supernodes": len(session.roll.nodes),
-        "budget-mib": session.ledger.budget_mib,
-        "model": session.cfg["model.name"],
-        "started": session.started,
+        "rounds": run.cfg["num-server-rounds"],
+        "clients-per-round": run.clients_per_round,
+        "supernodes": len(run.roll.nodes),
+        "budget-mib": run.ledger.budget_mib,
+        "model": run.cfg["model.name"],
+        "started": run.started,
         "ended": None if status == "running" else record.now(),
         "status": status,
-        "reason": session.reason,
-        "settings": session.cfg,
-        "data": session.data,
+        "reason": run.reason,
+        "settings": run.cfg,
+        "data": run.data,
     }
 
 
-def profiled(session: "Session") -> dict[str, Any]:
+def profiled(run: "Run") -> dict[str, Any]:
     """Return what the profile of a run says at its head."""
     kept = ("model.name", "train.transport", "aggregation.mode")
     return {
-        "run": session.run_key,
-        "rounds": session.cfg["num-server-rounds"],
-        "clients-per-round": session.clients_per_round,
-        "supernodes": len(session.roll.nodes),
-        **{key: session.cfg[key] for key in kept if key in session.cfg},
+        "run": run.run_key,
+        "rounds": run.cfg["num-server-rounds"],
+        "clients-per-round": run.clients_per_round,
+        "supernodes": len(run.roll.nodes),
+        **{key: run.cfg[key] for key in kept if key in run.cfg},
     }

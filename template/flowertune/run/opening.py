@@ -131,6 +131,6 @@ def open_session(grid: Grid, context: Context) -> Iterator["Session"]:
 
     hush()
     with opened(grid, context) as run:
-        session = Session(run.cfg, run.app, run.roll, grid, run.folder, run.differences)
+        session = Session(run, grid)
         with session.recorded():
             yield session

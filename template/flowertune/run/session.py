@@ -2,10 +2,7 @@
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
 from logging import INFO, WARNING
-from pathlib import Path
-from typing import Any
 
 import torch
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
@@ -19,21 +16,19 @@ from flowertune.boards.during import boards_of
 from flowertune.data_report.lengths import Lengths
 from flowertune.data_report.report import refuse_if_too_many_are_empty, report_of
 from flowertune.data_report.text import as_text
-from flowertune.profiling.journal import recording
 from flowertune.profiling.messages import enter_exchange
-from flowertune.profiling.phases import OFF, AnyProfile
 from flowertune.rules import lock
-from flowertune.rules.settings import ANEW, clients_per_round
+from flowertune.rules.settings import ANEW
 from flowertune.run import about, record
-from flowertune.run.app import App
 from flowertune.run.checkpoint import save_checkpoint
 from flowertune.run.data_check import ask_lengths
-from flowertune.run.failures import too_few, why
-from flowertune.run.ledger import Ledger
-from flowertune.run.nodes import Roll, ask, let_newcomers_take_over
+from flowertune.run.failures import too_few
+from flowertune.run.nodes import ask, let_newcomers_take_over
+from flowertune.run.opening import Opened
 from flowertune.run.plot import plot_run
 from flowertune.run.progress import round_line
 from flowertune.run.replies import dtypes_of, judge
+from flowertune.run.running import Run
 from flowertune.run.same import check_same
 from flowertune.run.state import load_state, save_state
 from flowertune.run.values import real, whole
@@ -51,36 +46,13 @@ def tokens_of(reply: Message) -> int:
     return whole(metrics, "tokens") if "tokens" in metrics else 0
 
 
-class Session:
+class Session(Run):
     """What the server knows of a run, and everything it writes."""
 
-    def __init__(
-        self,
-        cfg: dict[str, Any],
-        app: App,
-        roll: Roll,
-        grid: Grid,
-        folder: Path,
-        differences: list[lock.Difference],
-    ) -> None:
-        self.cfg, self.app, self.roll, self.grid, self.folder = cfg, app, roll, grid, folder
-        self.differences = differences
-        self.ledger = Ledger(cfg["static.budget-mib"])
-        self.rounds_done: list[dict[str, Any]] = []
-        self.run_key = folder.name
-        self.started = record.now()
+    def __init__(self, start: Opened, grid: Grid) -> None:
+        super().__init__(start, grid)
         self.round_began = time.monotonic()
-        self.profile: AnyProfile = OFF
-        self.reason: str | None = None
-        # Until a run to go on with has let this one in, its record is not this one's to write.
-        self.admitted = cfg["resume-from"] == ANEW
         self.lengths: dict[int, list[Lengths]] = {}
-        self.data: dict[str, Any] | None = None
-
-    @property
-    def clients_per_round(self) -> int:
-        """How many clients train in a round."""
-        return clients_per_round(self.cfg["strategy.fraction-train"], len(self.roll.nodes))
 
     def begin(
         self, adapter: dict[str, torch.Tensor], peft_config: PeftConfig, strategy: Strategy
@@ -294,16 +266,6 @@ class Session:
         save_checkpoint(path, tensors, self.peft_config, about.manifest_of(self, server_round))
         log(INFO, "saved %s", path)
 
-    def found(self) -> list[lock.Difference]:
-        """Return the differences known so far; the budget is one of them once it is passed."""
-        if not self.ledger.over_budget:
-            return self.differences
-        used, budget = round(self.ledger.mib, 1), self.ledger.budget_mib
-        return [*self.differences, lock.Difference("MiB communicated", used, budget)]
-
-    def _write_run(self, status: str) -> None:
-        record.write_run(self.folder, about.run_of(self, status))
-
     def finish(self, adapter: ArrayRecord) -> None:
         """Save the last checkpoint if it is not there, draw the run, say where everything is."""
         done = len(self.rounds_done)
@@ -317,18 +279,3 @@ class Session:
         )
         log(INFO, lock.verdict(lock.static_values(self.cfg), self.found()))
         log(INFO, "results: %s", self.folder)
-
-    @contextmanager
-    def recorded(self) -> Iterator[None]:
-        """Write into run.json how the run ended."""
-        try:
-            with ExitStack() as self.closing:
-                facts = about.profiled(self)
-                self.profile = self.closing.enter_context(recording(self.cfg, self.folder, facts))
-                yield
-        except BaseException as error:
-            self.reason = why(error)
-            if self.admitted:
-                self._write_run("failed")
-            raise
-        self._write_run("finished")

@@ -8,9 +8,7 @@ from typing import Any
 import torch
 
 IGNORED = -100
-
-
-CHUNK = 1000
+CHUNK = 1000  # rows that go through the tokenizer at a time
 
 
 @dataclass(frozen=True)
