@@ -1,5 +1,6 @@
 """flowertune.connection.superlink: find, judge and stop a SuperLink, here a stand-in for one."""
 
+import os
 import socket
 import subprocess
 import sys
@@ -8,9 +9,11 @@ from pathlib import Path
 
 import psutil
 import pytest
+from flowertune.connection.pages import NAME
 from flowertune.connection.superlink import (
     NO_INSTALL,
     SuperLink,
+    _environment_of_this_python,
     differences,
     find_superlink,
     is_superlink,
@@ -104,6 +107,16 @@ def test_it_is_found_judged_and_stopped_with_its_children(start, tmp_path):
 
 def test_a_superlink_told_not_to_install_is_seen(start):
     assert start(free_port(), {NO_INSTALL: "1"}).installs_dependencies is False
+
+
+@pytest.mark.parametrize(("own", "expected"), [(None, "glibc.malloc.hugetlb=1"), ("x=2", "x=2")])
+def test_a_superlink_gets_large_pages_unless_the_user_chose(own, expected, monkeypatch):
+    monkeypatch.delenv(NAME, raising=False)
+    if own:
+        monkeypatch.setenv(NAME, own)
+    with _environment_of_this_python():
+        assert os.environ[NAME] == expected
+    assert os.environ.get(NAME) == own
 
 
 def test_a_pid_that_went_to_another_program_is_left_alone():

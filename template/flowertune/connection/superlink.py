@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 
+from flowertune.connection import pages
 from flowertune.connection.files import flower_home
 from flowertune.errors import UserError
 
@@ -201,12 +202,15 @@ def _signal(processes: list[psutil.Process], action: str) -> None:
 
 @contextmanager
 def _environment_of_this_python() -> Iterator[None]:
-    """flwr starts ``flower-superlink`` by name: let it find the one beside this Python."""
-    before = {key: os.environ.get(key) for key in (NO_INSTALL, "PATH")}
+    """flwr starts ``flower-superlink`` by name: let it find the one beside this Python.
+
+    What it starts inherits large pages of memory, too.
+    """
+    before = {key: os.environ.get(key) for key in (NO_INSTALL, "PATH", pages.NAME)}
     here = str(Path(sys.executable).parent)
     if shutil.which(_PROGRAM, path=here):
         os.environ["PATH"] = os.pathsep.join([here, before["PATH"] or os.defpath])
-    os.environ[NO_INSTALL] = "1"
+    os.environ.update(pages.with_large_pages(os.environ), **{NO_INSTALL: "1"})
     try:
         yield
     finally:

@@ -13,6 +13,7 @@ from typing import IO
 
 import psutil
 
+from flowertune.connection.pages import with_large_pages
 from flowertune.errors import UserError
 
 # Flower's components start others, some of them detached; all inherit this variable.
@@ -118,7 +119,7 @@ def environment_with(mark: str, env: Mapping[str, str]) -> dict[str, str]:
     """Return ``env`` for a component: marked, and with this Python's programs found first."""
     here = str(Path(sys.executable).parent)
     path = os.pathsep.join([here, env.get("PATH", os.defpath)])
-    return {**env, MARK: mark, "PATH": path, "PYTHONUNBUFFERED": "1"}
+    return {**with_large_pages(env), MARK: mark, "PATH": path, "PYTHONUNBUFFERED": "1"}
 
 
 def marked(mark: str) -> list[psutil.Process]:
