@@ -43,6 +43,18 @@ def test_buckets_hold_every_row_once_in_order_and_are_no_larger_than_asked(monke
     assert len(Plan.of_one_bucket(SMALL).buckets) == 1
 
 
+def test_parts_of_a_bucket_are_its_pieces_in_order_and_no_larger_than_asked(monkeypatch):
+    monkeypatch.setattr(plans, "PIECE_BYTES", 100)
+    plan = Plan(SMALL, 400)
+    for number, bucket in enumerate(plan.buckets):
+        for most in (1, 150, 400):
+            parts = list(plan.parts(number, most))
+            assert sum((plan.pieces(part) for part in parts), ()) == bucket
+            sizes = [[p.nbytes for p in plan.pieces(part)] for part in parts]
+            assert all(sum(found) <= most or len(found) == 1 for found in sizes)
+        assert len(parts) == 1
+
+
 def test_the_digest_changes_with_whatever_decides_a_bucket():
     first = Plan(SMALL, 300).digest
     assert first == Plan(reversed(SMALL), 300).digest

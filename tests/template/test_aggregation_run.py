@@ -190,9 +190,10 @@ def test_a_client_with_another_plan_takes_no_part(cfg, model, tmp_path):
 
 
 def test_a_client_refuses_a_bucket_of_another_plan(cfg):
-    from flowertune.aggregation.messages import MODEL, Subject, ask_bucket
+    from flowertune.aggregation.messages import MODEL, Subject, ask_part
+    from flowertune.aggregation.plan import Part
 
-    message = ask_bucket(1000, Subject(MODEL, 1, "k", 10**4), "another", 0)
+    message = ask_part(1000, Subject(MODEL, 1, "k", 10**4), "another", Part(0, 0, 1))
     message.metadata.__dict__["_message_id"] = "m"
     reply = Nodes(cfg).handle(message, 0)
     assert "the server's plan is another" in str(reply.error.reason)
@@ -331,6 +332,32 @@ def test_the_same_rounds_give_the_same_bits_whatever_is_in_flight(cfg, about):
         shas.add(last(run(grid, run_id))["aggregation"]["sha256"])
         assert grid.most_waiting == window
     assert len(shas) == 1
+
+
+def test_a_bucket_in_parts_gives_the_same_bits_and_smaller_replies(cfg, about, monkeypatch):
+    from flowertune.aggregation import plan as plans
+    from flowertune.aggregation.whole import PARTS, ModelRun
+
+    monkeypatch.setattr(plans, "PIECE_BYTES", 1000)
+    sizes: dict[bool, set[int]] = {False: set(), True: set()}
+    shas = set()
+    for simulated, seen in sizes.items():
+        monkeypatch.setattr(ModelRun, "simulated", simulated)
+        # A client that is gone for one ask amid a bucket is asked for the same part again.
+        grid = Nodes(cfg, 3, about, leaves(after=6, back_as=1001))
+        handle = grid.handle
+
+        def weigh(message, partition, handle=handle, seen=seen):
+            reply = handle(message, partition)
+            arrays = reply.content.array_records if reply.has_content() else {}
+            seen.update(sum(len(a.data) for a in record.values()) for record in arrays.values())
+            return reply
+
+        monkeypatch.setattr(grid, "handle", weigh)
+        shas.add(last(run(grid, int(simulated)))["aggregation"]["sha256"])
+    assert len(shas) == 1
+    bucket = int(cfg["aggregation.bucket-mb"] * 2**20)
+    assert max(sizes[False]) > bucket / 2 and max(sizes[True]) <= bucket // PARTS
 
 
 def test_a_model_that_is_not_here_is_refused_in_one_sentence_that_says_what_works(cfg, monkeypatch):

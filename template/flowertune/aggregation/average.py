@@ -16,12 +16,11 @@ from flowertune.aggregation.accumulate import Mean, Room, bytes_of_accumulator, 
 from flowertune.aggregation.cohort import Cohort, find_again
 from flowertune.aggregation.journal import Journal
 from flowertune.aggregation.link import Link
-from flowertune.aggregation.messages import Offer, Subject, ask_bucket, unpack
-from flowertune.aggregation.plan import Bucket, Piece, Plan
+from flowertune.aggregation.messages import Offer, Subject, ask_part, part_in, unpack
+from flowertune.aggregation.plan import Bucket, Part, Piece, Plan
 from flowertune.aggregation.sinks import Sink
 from flowertune.errors import UserError
 from flowertune.run.failures import reason_of
-from flowertune.run.values import whole
 
 RETRIES = 2  # further tries of a bucket with a client that is still there
 _LOOK_EVERY = 2.0  # seconds between two looks for a lost client
@@ -46,6 +45,8 @@ class How:
         added up, as flwr's own FedAvg does.
     result : str | None
         The kind of the mean's values, where it is not that of the clients'.
+    part_bytes : int | None
+        Most bytes of a reply, where buckets travel in parts.
     """
 
     window: int = 2
@@ -54,17 +55,18 @@ class How:
     timeout: float = 43200
     together: bool = False
     result: str | None = None
+    part_bytes: int | None = None
 
 
 @dataclass(frozen=True)
 class _Ask:
-    bucket: int
+    part: Part
     offer: Offer
     message_id: str
 
 
 class _Lost(Exception):
-    """A client that cannot give its bucket."""
+    """A client that cannot give what it is asked for."""
 
     def __init__(self, offer: Offer, reason: str) -> None:
         super().__init__(reason)
@@ -137,31 +139,34 @@ class Averaging:
             bucket = self.plan.buckets[number]
             means = self._means(bucket)
             if self.how.together:
-                replies = [self._next_pieces(bucket) for _ in self.cohort.offers]
+                replies = [self._next_pieces() for _ in self.cohort.offers]
                 for offer, pieces in zip(self.cohort.offers, replies, strict=True):
                     self._add(means, pieces, offer.weight)
                 del replies, pieces
             else:
-                for offer in self.cohort.offers:
+                while self.waiting and self.waiting[0].part.bucket == number:
+                    part, weight = self.waiting[0].part, self.waiting[0].offer.weight
                     # Not kept in a name: the reply must be gone before the next is asked for.
-                    self._add(means, self._next_pieces(bucket), offer.weight)
+                    self._add(means[part.first : part.end], self._next_pieces(), weight)
                     self._fill()
             self._finish(bucket, means)
             self.progress(number + 1)
 
-    def _in_order(self) -> Iterator[tuple[int, Offer]]:
+    def _in_order(self) -> Iterator[tuple[Part, Offer]]:
+        most = self.how.part_bytes or self.plan.bucket_bytes
         for number in range(self.journal.done, len(self.plan.buckets)):
             for offer in self.cohort.offers:
-                yield number, offer
+                for part in self.plan.parts(number, most):
+                    yield part, offer
 
     def _fill(self) -> None:
         window = len(self.cohort.offers) if self.how.together else self.how.window
         while len(self.waiting) < window and (ask := next(self.asks, None)):
             self.waiting.append(_Ask(*ask, self._push(*ask)))
 
-    def _push(self, number: int, offer: Offer) -> str:
+    def _push(self, part: Part, offer: Offer) -> str:
         node = self.cohort.nodes[offer.partition]
-        message = ask_bucket(node, self.subject, self.plan.digest, number)
+        message = ask_part(node, self.subject, self.plan.digest, part)
         return self.link.push(message, offer.partition)
 
     def _means(self, bucket: Bucket) -> list[Mean]:
@@ -200,20 +205,20 @@ class Averaging:
         self.profile.add("accumulate", rounding)
         self.profile.add("write", writing + time.perf_counter() - began, written)
 
-    def _next_pieces(self, bucket: Bucket) -> list[bytes]:
+    def _next_pieces(self) -> list[bytes]:
         """Return the pieces of the oldest ask; where they do not come, do as the settings say."""
         ask = self.waiting.popleft()
         message_id, tries = ask.message_id, 0
         while True:
             reply = self.link.take(message_id, ask.offer.partition, self.how.timeout)
             try:
-                return pieces_of(reply, bucket, ask.bucket, ask.offer)
+                return pieces_of(reply, self.plan.pieces(ask.part), ask.part, ask.offer)
             except UserError as error:
                 reason = str(error)
             tries += 1
             log(
                 WARNING, "partition %d did not give bucket %d: %s",
-                ask.offer.partition, ask.bucket + 1, reason,
+                ask.offer.partition, ask.part.bucket + 1, reason,
             )  # fmt: skip
             del reply
             there = self.cohort.nodes[ask.offer.partition] in set(self.grid.get_node_ids())
@@ -224,7 +229,7 @@ class Averaging:
                 tries = 0
             else:
                 time.sleep(tries)
-            message_id = self._push(ask.bucket, ask.offer)
+            message_id = self._push(ask.part, ask.offer)
 
     def _wait_for(self, offer: Offer, reason: str) -> None:
         log(
@@ -242,8 +247,8 @@ class Averaging:
         raise _Lost(offer, reason)
 
 
-def pieces_of(reply: Message | None, bucket: Bucket, number: int, offer: Offer) -> list[bytes]:
-    """Return the pieces in a reply, if it is the one that was asked for.
+def pieces_of(reply: Message | None, pieces: Bucket, part: Part, offer: Offer) -> list[bytes]:
+    """Return the bytes of pieces in a reply, if it is the one that was asked for.
 
     Raises
     ------
@@ -256,10 +261,10 @@ def pieces_of(reply: Message | None, bucket: Bucket, number: int, offer: Offer) 
         raise UserError(reason_of(reply))
     try:
         about = reply.content.config_records["about"]
-        found = whole(about, "bucket"), str(about["identity"])
+        found = part_in(about), str(about["identity"])
         arrays = reply.content.array_records["arrays"]
     except (KeyError, TypeError) as error:
         raise UserError(f"its reply cannot be read ({type(error).__name__}: {error})") from None
-    if found != (number, offer.identity):
+    if found != (part, offer.identity):
         raise UserError("its reply is about another bucket, or its content has changed since")
-    return unpack(bucket, arrays)
+    return unpack(pieces, arrays)

@@ -16,7 +16,6 @@ from flowertune.aggregation.sources import FileSource, Source, SyntheticSource, 
 from flowertune.errors import UserError
 from flowertune.profiling.phases import profile_of
 from flowertune.rules.settings import check_settings
-from flowertune.run.values import whole
 from flowertune.sources.models import local_path
 
 # What a SuperNode may be started with (flower-supernode --node-config).
@@ -36,7 +35,7 @@ def answer_offer(message: Message, context: Context) -> Message:
 
 
 def answer_bucket(message: Message, context: Context) -> Message:
-    """Reply with the bytes of one bucket.
+    """Reply with the bytes of a bucket, or of a part of one.
 
     Raises
     ------
@@ -53,10 +52,11 @@ def answer_bucket(message: Message, context: Context) -> Message:
             f"the server's plan is {str(ask['plan'])[:12]} and this client's {plan.digest[:12]}: "
             "its model has other tensors, shapes or values; give all clients the same model."
         )
-    bucket = plan.buckets[whole(ask, "bucket")]
-    with profile_of(cfg, "client").phase("serve", sum(piece.nbytes for piece in bucket)):
-        arrays = messages.pack(bucket, [source.read(piece) for piece in bucket])
-    about = ConfigRecord({"bucket": whole(ask, "bucket"), "identity": source.identity})
+    part = messages.part_in(ask)
+    pieces = plan.pieces(part)
+    with profile_of(cfg, "client").phase("serve", sum(piece.nbytes for piece in pieces)):
+        arrays = messages.pack(pieces, [source.read(piece) for piece in pieces])
+    about = ConfigRecord({**vars(part), "identity": source.identity})
     return Message(RecordDict({"arrays": arrays, "about": about}), reply_to=message)
 
 

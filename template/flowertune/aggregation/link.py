@@ -10,7 +10,7 @@ from flwr.serverapp import Grid
 from flowertune.profiling.messages import take_profiles
 from flowertune.run.ledger import Ledger, tensor_bytes
 
-_SHORTEST, _LONGEST = 0.005, 0.1  # seconds between two looks for a reply
+_SHORTEST, _SLOWER, _LONGEST = 0.005, 1.25, 0.1  # seconds between two looks for a reply
 
 
 class Link:
@@ -24,11 +24,14 @@ class Link:
 
     def __init__(self, grid: Grid, ledger: Ledger, server_round: int, profile: Any) -> None:
         self.grid, self.ledger, self.round, self.profile = grid, ledger, server_round, profile
+        self._pushed: dict[str, float] = {}  # when, in seconds since the epoch
 
     def push(self, message: Message, partition: int) -> str:
         """Send a message and return its id, which may be empty if Flower did not take it."""
         self.ledger.count_sent(self.round, [message], {message.metadata.dst_node_id: partition})
         (found,) = list(self.grid.push_messages([message])) or [""]
+        if found:
+            self._pushed[found] = time.time()
         return found or ""
 
     def take(self, message_id: str, partition: int, timeout: float) -> Message | None:
@@ -43,14 +46,16 @@ class Link:
                 self.profile.add("wait", looked - began, ended=looked)
                 self.profile.add("transfer", now - looked, tensor_bytes(found[0]))
                 nodes: Mapping[int, int] = {found[0].metadata.src_node_id: partition}
-                wall = time.time()
-                take_profiles(self.profile, found, nodes, wall - (now - began), wall)
+                take_profiles(
+                    self.profile, found, nodes, self._pushed.pop(message_id, 0.0), time.time()
+                )
                 self.ledger.count_received(self.round, found, nodes)
                 return found[0]
             if looked - began > timeout:
                 break
             time.sleep(pause)
-            pause = min(2 * pause, _LONGEST)
+            # A look is late by a fourth of the time waited, at most.
+            pause = min(_SLOWER * pause, _LONGEST)
         return None
 
     def drop(self, message_ids: Iterable[str], timeout: float) -> None:

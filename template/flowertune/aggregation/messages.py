@@ -6,7 +6,7 @@ from typing import Any
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
-from flowertune.aggregation.plan import Bucket
+from flowertune.aggregation.plan import Bucket, Part
 from flowertune.errors import UserError
 from flowertune.run.values import whole
 
@@ -92,23 +92,28 @@ def ask_offer(node: int, subject: Subject) -> Message:
     return Message(RecordDict({"subject": subject.record()}), node, OFFER)
 
 
-def ask_bucket(node: int, subject: Subject, plan: str, bucket: int) -> Message:
-    """Return the question for a bucket of the plan with digest ``plan``."""
-    ask = ConfigRecord({"plan": plan, "bucket": bucket})
+def ask_part(node: int, subject: Subject, plan: str, part: Part) -> Message:
+    """Return the question for a part of a bucket of the plan with digest ``plan``."""
+    ask = ConfigRecord({"plan": plan, **vars(part)})
     return Message(RecordDict({"subject": subject.record(), "ask": ask}), node, BUCKET)
 
 
-def pack(bucket: Bucket, pieces: list[bytes]) -> ArrayRecord:
-    """Return the bytes of a bucket's pieces as they travel: as they are."""
+def part_in(record: Mapping[str, Any]) -> Part:
+    """Return the part that a question, or its answer, is about."""
+    return Part(whole(record, "bucket"), whole(record, "first"), whole(record, "end"))
+
+
+def pack(pieces: Bucket, contents: list[bytes]) -> ArrayRecord:
+    """Return the bytes of pieces as they travel: as they are."""
     record = ArrayRecord()
-    for i, (piece, data) in enumerate(zip(bucket, pieces, strict=True)):
+    for i, (piece, data) in enumerate(zip(pieces, contents, strict=True)):
         shape = (piece.row1 - piece.row0, piece.tensor.width)
         record[str(i)] = Array(piece.tensor.dtype, shape, "raw", data)
     return record
 
 
-def unpack(bucket: Bucket, record: ArrayRecord) -> list[bytes]:
-    """Return the bytes of a bucket's pieces, and empty the record.
+def unpack(pieces: Bucket, record: ArrayRecord) -> list[bytes]:
+    """Return the bytes of pieces, and empty the record.
 
     Whoever else still holds the message (Flower's simulation does, until its next one) holds no
     more than its shell then.
@@ -116,10 +121,10 @@ def unpack(bucket: Bucket, record: ArrayRecord) -> list[bytes]:
     Raises
     ------
     UserError
-        If the record is not that of this bucket.
+        If the record is not that of these pieces.
     """
     found = []
-    for i, piece in enumerate(bucket):
+    for i, piece in enumerate(pieces):
         array = record.get(str(i))
         if array is None or array.dtype != piece.tensor.dtype or len(array.data) != piece.nbytes:
             raise UserError(
@@ -127,7 +132,7 @@ def unpack(bucket: Bucket, record: ArrayRecord) -> list[bytes]:
                 "reply, or are of another size."
             )
         found.append(array.data)
-    if len(record) != len(bucket):
-        raise UserError(f"a reply holds {len(record)} pieces, not {len(bucket)}.")
+    if len(record) != len(pieces):
+        raise UserError(f"a reply holds {len(record)} pieces, not {len(pieces)}.")
     record.clear()
     return found

@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -67,6 +67,15 @@ class Piece:
 
 
 Bucket = tuple[Piece, ...]
+
+
+@dataclass(frozen=True)
+class Part:
+    """The pieces of a bucket that one message carries: ``first`` to before ``end``."""
+
+    bucket: int
+    first: int
+    end: int
 
 
 def natural(name: str) -> tuple[tuple[int, int, str], ...]:
@@ -136,3 +145,17 @@ class Plan:
         if pieces:
             done.append(tuple(pieces))
         return tuple(done)
+
+    def parts(self, bucket: int, part_bytes: int) -> Iterator[Part]:
+        """Yield the parts of a bucket, in order: at most ``part_bytes`` each, or a single piece."""
+        first, size = 0, 0
+        for i, piece in enumerate(self.buckets[bucket]):
+            if i > first and size + piece.nbytes > part_bytes:
+                yield Part(bucket, first, i)
+                first, size = i, 0
+            size += piece.nbytes
+        yield Part(bucket, first, len(self.buckets[bucket]))
+
+    def pieces(self, part: Part) -> Bucket:
+        """Return the pieces of a part."""
+        return self.buckets[part.bucket][part.first : part.end]

@@ -37,6 +37,7 @@ from flowertune.run.running import Run
 from flowertune.run.same import check_same
 from flowertune.training.order import choose
 
+PARTS = 4  # in which a bucket travels in the Simulation Engine
 _SAY_EVERY = 60.0  # seconds between two lines about a round that goes on
 
 
@@ -242,7 +243,14 @@ class ModelRun(Run):
             on_failure=self.cfg["aggregation.on-failure"],
             timeout=self.cfg["strategy.timeout"],
             together=self.together,
+            part_bytes=self._part_bytes(),
         )
+
+    def _part_bytes(self) -> int | None:
+        """A message costs next to nothing in the Simulation Engine, but its process holds replies
+        twice: in what Ray shares, too. In the Deployment Engine each message starts a process.
+        """
+        return self.plan.bucket_bytes // PARTS if self.simulated and not self.together else None
 
     def _progress(self, server_round: int, began: float) -> Any:
         last, start, first = began, self.ledger.received, None
