@@ -1,4 +1,4 @@
-"""Whole models over real processes: TLS, keys, and a SuperNode that is killed and comes back."""
+"""Whole models over real processes: TLS, keys, a killed server, a SuperNode that comes back."""
 
 import json
 import os
@@ -17,21 +17,20 @@ from tests.apps import rendered
 from tests.tiny import save_tiny_llama
 
 
-def supernode(home: Path, partition: int) -> psutil.Process | None:
-    """The SuperNode of a partition in the federation of this FLWR_HOME."""
+def process_of(home: Path, *words: str) -> psutil.Process | None:
+    """The process of the federation of this FLWR_HOME whose command line holds ``words``."""
     for process in psutil.process_iter(["cmdline"]):
-        words = process.info["cmdline"] or []
-        if f"partition-id={partition} num-partitions=2" in words:
-            try:
-                if process.environ().get("FLWR_HOME") == str(home):
-                    return process
-            except (psutil.Error, OSError):
-                continue
+        command = " ".join(process.info["cmdline"] or [])
+        try:
+            if all(w in command for w in words) and process.environ().get("FLWR_HOME") == str(home):
+                return process
+        except (psutil.Error, OSError):
+            continue
     return None
 
 
 @pytest.mark.slow
-def test_a_supernode_killed_amid_a_round_comes_back_and_the_mean_is_that_of_both(tmp_path):
+def test_a_server_and_a_supernode_are_killed_amid_a_round_and_the_mean_is_that_of_both(tmp_path):
     home, results = tmp_path / "flwr-home", tmp_path / "results"
     model = save_tiny_llama(tmp_path / "model")
     halves = {n: t.half() for n, t in load_file(model / "model.safetensors").items()}
@@ -46,22 +45,34 @@ def test_a_supernode_killed_amid_a_round_comes_back_and_the_mean_is_that_of_both
     config = (
         f"model.name='{model}' model.quantization=0 train.training-arguments.max-steps=0 "
         f"num-server-rounds=1 strategy.fraction-train=1.0 results-dir='{results}' "
-        "aggregation.bucket-mb=0.025"
+        "aggregation.bucket-mb=0.02"
+    )
+    run = 'flwr run . local-deployment --stream --run-config "{}"'
+    script = f"{run.format(config)}; " + run.format(
+        f"{config} resume-from='$(echo {results}/[0-9]*)'"
     )
     with (tmp_path / "said.txt").open("w") as said:
         command = subprocess.Popen(
-            [sys.executable, "-m", "flowertune.federation", "--auth", "--", "flwr", "run", ".",
-             "local-deployment", "--stream", "--run-config", config],
+            [sys.executable, "-m", "flowertune.federation", "--auth", "--", "bash", "-c", script],
             cwd=rendered("flowertune-llm"), env=env, stdout=said, stderr=subprocess.STDOUT,
         )  # fmt: skip
-    try:
+    part = "*/.model_1.part/journal.jsonl"
+
+    def wait_for_buckets(count: int) -> None:
         deadline = time.monotonic() + 300
-        while not (journals := list(results.glob("*/.model_1.part/journal.jsonl"))) or (
-            journals[0].read_text().count("\n") < 2
-        ):
+        while not any(1 + count <= file.read_text().count("\n") for file in results.glob(part)):
             assert command.poll() is None and time.monotonic() < deadline, log(tmp_path)
             time.sleep(0.05)
-        victim = supernode(home, 1)
+
+    try:
+        wait_for_buckets(1)
+        server = process_of(home, "flwr-serverapp")
+        assert server is not None
+        server.send_signal(signal.SIGKILL)
+        (journal,) = results.glob(part)
+        before = journal.read_text().splitlines()
+        wait_for_buckets(len(before))
+        victim = process_of(home, "flower-supernode", "partition-id=1 num-partitions=2")
         assert victim is not None
         victim.send_signal(signal.SIGKILL)
         assert command.wait(300) == 0, log(tmp_path)
@@ -69,14 +80,17 @@ def test_a_supernode_killed_amid_a_round_comes_back_and_the_mean_is_that_of_both
         if command.poll() is None:
             command.terminate()
             command.wait(60)
-    (run,) = results.iterdir()
-    line = json.loads((run / "rounds.jsonl").read_text())
+    (run_folder,) = results.iterdir()
+    line = json.loads((run_folder / "rounds.jsonl").read_text())
     assert line["partitions"] == [0, 1] and line["failed"] == 0
+    assert f"round 1 goes on after bucket {len(before) - 1}" in log(tmp_path)
     assert "supernode-1 runs again" in log(tmp_path)
-    # Equal models, in both buckets before the kill and those after it: the same bits.
-    mean = (run / "model_1" / "model.safetensors").read_bytes()
+    # Equal models, in the buckets before the kills and those after: the same bits.
+    mean = (run_folder / "model_1" / "model.safetensors").read_bytes()
     assert mean == (model / "model.safetensors").read_bytes()
-    assert load_file(run / "model_1" / "model.safetensors")["lm_head.weight"].dtype == torch.float16
+    assert load_file(run_folder / "model_1" / "model.safetensors")["lm_head.weight"].dtype == (
+        torch.float16
+    )
 
 
 def log(folder: Path) -> str:
