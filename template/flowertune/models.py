@@ -8,6 +8,7 @@ from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, prepare_mode
 from peft.utils import get_peft_model_state_dict
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
+from flowertune.errors import UserError
 from flowertune.sources.models import resolve_model
 from flowertune.training.order import key_of
 
@@ -106,6 +107,11 @@ def initial_adapter(cfg: dict[str, Any]) -> tuple[dict[str, torch.Tensor], PeftC
         skeleton = get_peft_model(skeleton, lora_config(cfg))
     adapter = {}
     for name, shape in get_peft_model_state_dict(skeleton).items():
+        if "base_layer" in name or "lora_embedding" in name:
+            raise UserError(
+                f"model.lora.target-modules is {cfg['model.lora.target-modules']!r}, which adapts "
+                f"an embedding or the output head ({name}); name layers between them."
+            )
         tensor = torch.zeros(shape.shape)
         if "lora_A" in name:
             generator = torch.Generator().manual_seed(key_of("adapter", cfg["seed"], name))

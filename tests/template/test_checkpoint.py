@@ -4,9 +4,12 @@
 # pyright: reportAttributeAccessIssue=false
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 import torch
+from flowertune.errors import UserError
 from flowertune.models import initial_adapter
 from flowertune.run import checkpoint, manifest
 from flowertune.run.checkpoint import save_checkpoint
@@ -77,3 +80,42 @@ def test_a_failure_leaves_the_old_checkpoint_and_no_debris(cfg, tmp_path, monkey
 
 def test_versions_of_what_decides_a_result_are_recorded():
     assert {"python", "flwr", "torch", "transformers", "peft"} <= set(manifest.package_versions())
+
+
+def test_a_kill_while_a_checkpoint_is_replaced_leaves_no_half_of_one(cfg, tmp_path):
+    adapter, config = initial_adapter(cfg)
+    path = save_checkpoint(tmp_path / "peft_2", adapter, config, {"round": 2})
+    whole = {file.name for file in path.iterdir()}
+    for dies_in in ("unlink", "replace"):
+        child = os.fork()
+        if not child:
+            real = getattr(os, dies_in)
+
+            def once(*arguments, real=real, **options):
+                real(*arguments, **options)
+                os._exit(9)
+
+            setattr(os, dies_in, once)
+            save_checkpoint(path, adapter, config, {"round": 2})
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+        assert not path.exists() or {file.name for file in path.iterdir()} == whole
+        save_checkpoint(path, adapter, config, {"round": 2})
+        assert {file.name for file in path.iterdir()} == whole
+
+
+def test_whoever_may_read_the_folder_may_read_the_weights(cfg, tmp_path):
+    path = save_checkpoint(tmp_path / "peft_2", *initial_adapter(cfg), {"round": 2})
+    assert {file.stat().st_mode & 0o777 for file in path.iterdir()} == {0o644}
+
+
+def test_a_full_disk_is_named_with_the_file():
+    with pytest.raises(OSError, match="No such file") as caught:
+        checkpoint.save_tensors({"w": torch.zeros(2)}, Path("/nowhere/adapter.safetensors"))
+    assert caught.value.filename == "/nowhere/adapter.safetensors"
+
+
+def test_an_adapter_on_an_embedding_is_refused(cfg):
+    for layer in ("embed_tokens", "lm_head"):
+        with pytest.raises(UserError, match="adapts an embedding or the output head"):
+            initial_adapter({**cfg, "model.lora.target-modules": f"q_proj,{layer}"})

@@ -127,6 +127,15 @@ def test_a_rows_loss_does_not_depend_on_its_neighbours(folder):
     torch.testing.assert_close(alone, together)
 
 
+def test_a_row_that_is_all_answer_is_learned_but_for_its_first_token(folder):
+    model = lora_model(folder).eval()
+    ids = EXAMPLES[1].ids
+    with torch.no_grad():
+        found = answer_loss(model, collate([Example(ids, 0), EXAMPLES[2]], 1))
+        wanted = answer_loss(model, collate([Example(ids, 1), EXAMPLES[2]], 1))
+    torch.testing.assert_close(found, wanted)
+
+
 def test_no_steps_change_nothing(folder):
     model = lora_model(folder)
     assert fit(model, [], pad_id=1, learning_rate=1.0) == 0.0

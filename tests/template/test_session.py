@@ -14,7 +14,8 @@ import pytest
 import torch
 from flowertune.errors import UserError
 from flowertune.run import opening
-from flwr.app import ArrayRecord, Error, Message
+from flwr.app import ArrayRecord, Error, Message, MetricRecord
+from flwr.common import Array
 
 from tests.apps import ROOT, rendered, tiny_settings
 from tests.local_grid import in_this_process, run_app
@@ -87,6 +88,38 @@ def test_a_client_does_not_depend_on_whom_the_worker_served_before(cfg):
     assert adapter_sha(folder(cfg, 1), 4) != adapter_sha(folder(cfg, 2), 4)
 
 
+@pytest.mark.parametrize("failure", ["no memory", "no number"])
+def test_a_client_that_fails_amid_a_step_leaves_nothing_for_the_next_one(cfg, failure, monkeypatch):
+    from flowertune.training import cache, loop
+
+    cfg = {**cfg, "num-server-rounds": 1}
+    sound, calls, found = loop.answer_loss, [], ({}, {})
+
+    def failing(model, batch):
+        calls.append(1)
+        loss = sound(model, batch)
+        if len(calls) > 1:
+            return loss
+        if failure == "no number":
+            return loss * float("nan")
+        loss.backward()
+        raise RuntimeError("CUDA out of memory")
+
+    for run_id, answer_loss in enumerate((failing, sound)):
+        cache.forget()
+        monkeypatch.setattr(loop, "answer_loss", answer_loss)
+
+        def keep(server_round, partition, reply, seen=found[run_id]):
+            if not reply.has_error():
+                arrays = reply.content.array_records["arrays"].values()
+                seen[partition] = [array.data for array in arrays]
+            return reply
+
+        run_app(cfg, NODES, run_id, keep)
+    assert len(found[0]) == 2 and len(found[1]) == 3
+    assert all(found[0][partition] == found[1][partition] for partition in found[0])
+
+
 def test_a_run_leaves_a_record_people_and_tools_can_read(cfg):
     run_app(cfg, NODES)
     run = folder(cfg)
@@ -134,12 +167,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(cfg, transport):
     cfg = {**cfg, "train.transport": transport}
     run_app(cfg, NODES, 1)
 
-    def lost(server_round, partition, reply):
-        return None if server_round == 3 else reply
-
-    with pytest.raises(UserError, match="all 3 clients of round 3 failed"):
-        run_app(cfg, NODES, 2, lost)
-    stopped = folder(cfg, 2)
+    stopped = stopped_after_two_rounds(cfg)
     about = json.loads((stopped / "run.json").read_text())
     assert about["status"] == "failed" and "round 3 failed" in about["reason"]
     run_app({**cfg, "resume-from": str(stopped)}, NODES, 9)
@@ -159,6 +187,47 @@ def test_other_settings_are_refused_by_name_when_resuming(cfg):
     assert about["status"] == "finished" and about["settings"]["seed"] == 2024
 
 
+def stopped_after_two_rounds(cfg, nodes: int = NODES) -> Path:
+    def lost(server_round, partition, reply):
+        return None if server_round == 3 else reply
+
+    with pytest.raises(UserError, match="of round 3 failed"):
+        run_app(cfg, nodes, 2, lost)
+    return folder(cfg, 2)
+
+
+def test_a_run_goes_on_only_over_the_partitions_it_was_begun_with(cfg):
+    resumed = {**cfg, "resume-from": str(stopped_after_two_rounds(cfg, 4))}
+    with pytest.raises(
+        UserError,
+        match=r"4 SuperNodes of 4 partitions, and 6 of 6 are here \(missing: none; new: 4, 5\)",
+    ):
+        run_app(resumed, 6, 9)
+    run_app(resumed, 4, 9)
+    assert len(lines(folder(cfg, 2))) == 4
+
+
+def test_what_made_a_run_unofficial_before_makes_it_so_after(cfg, monkeypatch):
+    from flowertune.rules import lock
+
+    changed = lock.Difference("the protected file run/ledger.py", "changed", "as rendered")
+    found = opening.lock.differences
+    with monkeypatch.context() as patch:
+        patch.setattr(opening.lock, "differences", lambda *a, **k: [*found(*a, **k), changed])
+        stopped = stopped_after_two_rounds(cfg)
+    run_app({**cfg, "resume-from": str(stopped)}, NODES, 9)
+    manifest = json.loads((stopped / "peft_4" / "manifest.json").read_text())
+    assert [d["key"] for d in manifest["differences"]].count(changed.key) == 1
+
+
+def test_a_renamed_folder_goes_on_with_what_its_clients_kept(cfg):
+    cfg = {**cfg, "train.transport": "int8"}
+    run_app(cfg, NODES, 1)
+    renamed = stopped_after_two_rounds(cfg).rename(folder(cfg).with_name("renamed"))
+    run_app({**cfg, "resume-from": str(renamed)}, NODES, 9)
+    assert adapter_sha(renamed, 4) == adapter_sha(folder(cfg, 1), 4)
+
+
 def test_a_folder_without_a_state_is_refused(cfg, tmp_path):
     with pytest.raises(UserError, match="there is no folder"):
         run_app({**cfg, "resume-from": str(tmp_path / "nowhere")}, NODES)
@@ -174,6 +243,19 @@ def spoil(kind: str, partition_to_spoil: int):
             return Message(Error(2, "<class 'x'>:<'no GPU left'>"), reply_to=reply)
         if kind == "silent":
             return None
+        if kind in ("train-loss", "tokens"):
+            metrics = dict(reply.content.metric_records["metrics"])
+            metrics[kind] = {"train-loss": float("nan"), "tokens": 12.5}[kind]
+            reply.content["metrics"] = MetricRecord(metrics)
+            return reply
+        if kind == "partition":
+            reply.content.config_records["client"]["partition-id"] = 99
+            return reply
+        if kind == "empty":
+            arrays = reply.content.array_records["arrays"]
+            name = next(iter(arrays))
+            arrays[name] = Array("float32", arrays[name].shape, "numpy.ndarray", b"")
+            return reply
         tensors = reply.content.array_records["arrays"].to_torch_state_dict()
         name = next(iter(tensors))
         if kind == "nan":
@@ -186,6 +268,8 @@ def spoil(kind: str, partition_to_spoil: int):
             del tensors[name]
         elif kind == "extra":
             tensors["more"] = torch.zeros(1)
+        elif kind == "extra scales":
+            tensors["more.scales"] = torch.zeros(1)
         reply.content["arrays"] = ArrayRecord(tensors)
         return reply
 
@@ -202,6 +286,11 @@ def spoil(kind: str, partition_to_spoil: int):
         ("dtype", "has dtype float64, not float32"),
         ("missing", "its adapter lacks"),
         ("extra", "has an unknown 'more'"),
+        ("extra scales", "has an unknown 'more.scales'"),
+        ("train-loss", "its train-loss is nan"),
+        ("tokens", "its reply cannot be read"),
+        ("partition", "it says now that it is partition 99"),
+        ("empty", "its reply cannot be read"),
     ],
 )
 def test_a_bad_reply_is_refused_by_name_and_the_round_goes_on_with_the_others(
@@ -230,7 +319,7 @@ def test_a_round_with_too_few_replies_is_done_once_more_and_then_fails_with_its_
     strict = {**cfg, "strategy.min-clients": 3}
     always = False
     run_app(strict, NODES, 1, one_is_lost)
-    assert tries.count(2) == 6 and lines(folder(cfg, 1))[1]["failed"] == 0
+    assert tries.count(2) == 6 and lines(folder(cfg, 1))[1]["failed"] == 1
 
     always, tries = True, []
     with pytest.raises(UserError, match="all 3 clients of round 2 failed"):
@@ -250,6 +339,46 @@ def test_the_run_stops_with_a_checkpoint_before_it_would_pass_the_budget(cfg):
     assert 1 <= done < 4 and lines(run)[-1]["total-mib"] <= 4
     assert about["status"] == "finished" and f"stopped after round {done}" in about["reason"]
     assert (run / f"peft_{done}").is_dir()
+
+
+def test_a_second_try_is_not_worth_passing_the_budget(cfg):
+    run_app({**cfg, "num-server-rounds": 1}, NODES, 1)
+    once = lines(folder(cfg, 1))[0]["total-mib"]
+    big = {
+        **cfg, "num-server-rounds": 1, "strategy.min-clients": 3, "static.budget-mib": 1,
+        "model.lora.peft-lora-r": 32 * int(0.9 / once),
+    }  # fmt: skip
+
+    def one_is_lost(server_round, partition, reply):
+        return None if partition == partitions[0] else reply
+
+    partitions = lines(folder(cfg, 1))[0]["partitions"]
+    with pytest.raises(UserError, match="2 of 3 replies count"):
+        run_app(big, NODES, 2, one_is_lost)
+    about = json.loads((folder(cfg, 2) / "run.json").read_text())
+    assert not [d for d in about["differences"] if "MiB" in d["key"]]
+
+
+def test_more_clients_than_a_round_has_are_refused_before_it_begins(cfg):
+    with pytest.raises(UserError, match="min-clients is 5, and a round has 3 clients"):
+        run_app({**cfg, "strategy.min-clients": 5}, NODES)
+    assert not (folder(cfg) / "rounds.jsonl").exists()
+
+
+def test_clients_that_cannot_say_how_long_their_rows_are_are_named(cfg, monkeypatch, caplog):
+    from tests.local_grid import LocalGrid
+
+    handle = LocalGrid.handle
+
+    def two_fail(grid, message, partition):
+        if message.metadata.message_type == "query.lengths" and partition < 2:
+            return Message(Error(2, "<class 'x'>:<'disk broken'>"), reply_to=message)
+        return handle(grid, message, partition)
+
+    monkeypatch.setattr(LocalGrid, "handle", two_fail)
+    run_app({**cfg, "num-server-rounds": 1}, NODES)
+    for partition in (0, 1):
+        assert f"partition {partition} is not in the data report: disk broken" in caplog.text
 
 
 def test_without_steps_nothing_is_loaded_and_the_adapter_comes_back_as_it_was(cfg, monkeypatch):

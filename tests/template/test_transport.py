@@ -2,8 +2,13 @@
 
 import pytest
 import torch
+from flowertune.aggregation.adapters import keep
+from flowertune.aggregation.kept import folder_of
+from flowertune.transport.client import answer
 from flowertune.transport.codec import BLOCK, dequantize, pack, quantize, unpack
 from flowertune.transport.feedback import Feedback
+from flwr.app import ConfigRecord
+from flwr.common import Array
 
 TENSORS = {
     "a": torch.randn(70, 33, generator=torch.Generator().manual_seed(0)),
@@ -71,3 +76,39 @@ def test_error_feedback_delivers_everything_in_the_end():
         residual = update + residual - delivered
         meant, sent = meant + update, sent + delivered
     assert (meant - sent).abs().max() < 1e-4
+
+
+def test_an_update_with_a_nan_is_an_error_and_spoils_no_later_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("FLWR_HOME", str(tmp_path))
+    cfg = {"train.transport": "int8", "aggregation.mode": "all_at_once"}
+    start = {"w": torch.zeros(128)}
+
+    def send(value: float, server_round: int) -> torch.Tensor:
+        config = ConfigRecord({"state-key": "run", "server-round": server_round})
+        return unpack(answer(start, {"w": torch.full((128,), value)}, cfg, config, 0))["w"]
+
+    with pytest.raises(FloatingPointError, match="'w' holds values that are not finite"):
+        send(float("nan"), 1)
+    assert torch.isfinite(send(0.5, 2)).all()
+
+
+def test_scales_of_another_length_are_no_reply():
+    record = pack(TENSORS, "int8")
+    record["a.scales"] = Array(torch.ones(1).numpy())
+    with pytest.raises(ValueError, match="scales"):
+        unpack(record)
+
+
+def test_a_straggler_of_an_earlier_round_removes_nothing_newer(tmp_path, monkeypatch):
+    monkeypatch.setenv("FLWR_HOME", str(tmp_path))
+    for server_round in (5, 4):
+        keep(TENSORS, "float32", "run", server_round, 0)
+    assert {path.name for path in folder_of("run", 0).iterdir()} == {
+        "trained_4.safetensors", "trained_5.safetensors",
+    }  # fmt: skip
+    feedback = Feedback.of_run("other", 0)
+    for server_round in (4, 5, 3):
+        feedback.keep(server_round, TENSORS)
+    assert {path.name for path in feedback.folder.iterdir()} >= {
+        "round_4.safetensors", "round_5.safetensors",
+    }  # fmt: skip

@@ -37,5 +37,5 @@ def drop_others(state_key: str, partition: int, server_round: int) -> None:
     """Remove what the partition kept of other rounds."""
     for path in folder_of(state_key, partition).iterdir():
         match = _NAME.fullmatch(path.name)
-        if match and int(match.group(1)) != server_round:
+        if match and int(match.group(1)) < server_round:
             path.unlink()

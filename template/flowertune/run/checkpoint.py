@@ -1,5 +1,6 @@
 """Checkpoints: an adapter folder that is there whole or not at all."""
 
+import errno
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ from typing import Any
 
 import torch
 from peft import PeftConfig
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from flowertune.run import manifest as manifests
@@ -23,6 +25,24 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def save_tensors(
+    tensors: Mapping[str, torch.Tensor], path: Path, metadata: dict[str, str] | None = None
+) -> None:
+    """Write tensors to a safetensors file.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written; names the file.
+    """
+    try:
+        save_file(dict(tensors), path, metadata=metadata)
+    except SafetensorError as error:
+        raise OSError(errno.EIO, str(error), str(path)) from error
+    # safetensors writes files that only their owner may read, whoever may read the folder.
+    path.chmod(path.parent.stat().st_mode & 0o666)
 
 
 def save_checkpoint(
@@ -46,7 +66,7 @@ def save_checkpoint(
     half.mkdir(parents=True)
     try:
         tensors = {name: tensor.contiguous() for name, tensor in adapter.items()}
-        save_file(tensors, half / WEIGHTS, metadata={"format": "pt"})
+        save_tensors(tensors, half / WEIGHTS, metadata={"format": "pt"})
         peft_config.inference_mode = True
         peft_config.save_pretrained(str(half))
         body = {**manifest, "adapter-sha256": manifests.file_sha256(half / WEIGHTS)}
@@ -54,9 +74,13 @@ def save_checkpoint(
         (half / manifests.FILE).write_text(text, "utf-8")
         for path in half.iterdir():
             sync(path)
-        shutil.rmtree(folder, ignore_errors=True)
+        old = folder.with_name(f".{folder.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        if folder.exists():
+            os.replace(folder, old)
         os.replace(half, folder)
         sync(folder.parent)
+        shutil.rmtree(old, ignore_errors=True)
     except BaseException:
         shutil.rmtree(half, ignore_errors=True)
         raise

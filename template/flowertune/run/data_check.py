@@ -1,9 +1,11 @@
 """Ask every client, before training, how long its rows are; nothing of their content is sent."""
 
 from collections.abc import Mapping
+from logging import WARNING
 from typing import Any
 
 from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.common import log
 from flwr.serverapp import Grid
 
 from flowertune.data_report.lengths import Lengths, lengths_of
@@ -12,6 +14,8 @@ from flowertune.run.failures import reason_of
 from flowertune.run.nodes import ask
 from flowertune.training.cache import reuse
 from flowertune.training.order import rows_of_round
+
+PATIENCE = 3600.0  # seconds in which a client tokenises its rows
 
 
 def answer_lengths(message: Message, cfg: dict[str, Any], context: Context) -> Message:
@@ -40,15 +44,19 @@ def ask_lengths(grid: Grid, nodes: Mapping[int, int]) -> dict[int, list[Lengths]
     """
     messages = [Message(RecordDict(), node, "query.lengths") for node in nodes.values()]
     partition_of = {node: partition for partition, node in nodes.items()}
-    lengths, reasons = {}, {}
-    for reply in ask(grid, messages, 3600):
+    lengths: dict[int, list[Lengths]] = {}
+    reasons = dict.fromkeys(nodes, f"no answer within {PATIENCE:.0f} s")
+    for reply in ask(grid, messages, PATIENCE):
         partition = partition_of[reply.metadata.src_node_id]
         if reply.has_error():
             reasons[partition] = reason_of(reply)
             continue
+        del reasons[partition]
         record: Any = reply.content.config_records["lengths"]
         pairs = zip(record["prompt"], record["total"], strict=True)
         lengths[partition] = [Lengths(prompt, total) for prompt, total in pairs]
+    for partition, reason in sorted(reasons.items()):
+        log(WARNING, "partition %d is not in the data report: %s", partition, reason)
     if reasons and not lengths:
         raise UserError(f"all {len(reasons)} clients failed: {reasons[min(reasons)]}")
     return dict(sorted(lengths.items()))

@@ -1,5 +1,6 @@
 """A run that fails says why in its last line."""
 
+import errno
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,11 @@ from flowertune.errors import UserError
 # Flower puts class names around what a client raised, and Ray a traceback in front of that.
 WRAPPING = re.compile(r"<class '[^']*'>:<'(.*)'>", re.DOTALL)
 RAISED = re.compile(r".*Exception \w+ occurred\. Message: (.*)", re.DOTALL)
+
+
+_NOT_WRITTEN = {
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO,
+}  # fmt: skip
 
 
 def reason_of(reply: Message) -> str:
@@ -60,7 +66,7 @@ def told_last() -> Iterator[None]:
         yield
     except Exception as error:
         text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        if isinstance(error, OSError):
+        if isinstance(error, OSError) and error.errno in _NOT_WRITTEN:
             text = f"cannot write {error.filename or 'the results'}: {error.strerror or error}."
         add_exit_handler(lambda: log(ERROR, text))
         raise

@@ -111,8 +111,16 @@ def opened(grid: Grid, context: Context) -> Iterator[Opened]:
         roll = call_roll(grid)
         found = held_against_the_lock(cfg, app, roll)
         log(INFO, lock.verdict(lock.static_values(cfg), found))
-        if clients_per_round(cfg["strategy.fraction-train"], len(roll.nodes)) < 1:
+        clients = clients_per_round(cfg["strategy.fraction-train"], len(roll.nodes))
+        if clients < 1:
             raise UserError(no_client(cfg["strategy.fraction-train"], len(roll.nodes)))
+        if cfg["strategy.min-clients"] > clients:
+            raise UserError(
+                f"strategy.min-clients is {cfg['strategy.min-clients']}, and a round has "
+                f"{clients} clients (strategy.fraction-train {cfg['strategy.fraction-train']} of "
+                f"{len(roll.nodes)} SuperNodes); use at most {clients} (in [tool.flwr.app.config] "
+                "of pyproject.toml), or a larger fraction."
+            )
         yield Opened(cfg, app, roll, folder, found)
 
 

@@ -1,5 +1,6 @@
 """A picture of a finished run: loss and communication over the rounds."""
 
+import os
 from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -26,4 +27,6 @@ def plot_run(path: Path, losses: list[float], mib: list[float], title: str) -> N
     traffic.set_ylabel("communicated so far (MiB)", color=TRAFFIC)
     traffic.set_ylim(bottom=0)
     axes.set_title(title, color=INK, fontsize=11)
-    figure.savefig(path)
+    half = path.with_name(f".{path.name}.part")
+    figure.savefig(half, format="png")
+    os.replace(half, path)

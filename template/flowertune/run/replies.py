@@ -1,5 +1,6 @@
 """Which replies count: whole adapters of finite numbers, from clients that succeeded."""
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -10,13 +11,24 @@ from flowertune.run.values import real, whole
 from flowertune.transport.codec import unpack
 
 
+def tokens_of(reply: Message) -> int:
+    """Return the number of tokens a client says it trained on; 0 if it does not say."""
+    metrics = reply.content.metric_records["metrics"]
+    return whole(metrics, "tokens") if "tokens" in metrics else 0
+
+
+def other_names(found: Mapping[str, object], wanted: Mapping[str, object]) -> str | None:
+    """Return in words which names are too few or too many, or None."""
+    missing, extra = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
+    parts = [f"lacks {missing[0]!r}"] if missing else []
+    parts += [f"has an unknown {extra[0]!r}"] if extra else []
+    return f"its adapter {' and '.join(parts)}" if parts else None
+
+
 def fault(tensors: Mapping[str, torch.Tensor], like: Mapping[str, torch.Tensor]) -> str | None:
     """Return in words why an adapter cannot be averaged with those like ``like``, or None."""
-    missing, extra = sorted(like.keys() - tensors.keys()), sorted(tensors.keys() - like.keys())
-    if missing or extra:
-        parts = [f"lacks {missing[0]!r}"] if missing else []
-        parts += [f"has an unknown {extra[0]!r}"] if extra else []
-        return f"its adapter {' and '.join(parts)}"
+    if reason := other_names(tensors, like):
+        return reason
     for name, tensor in tensors.items():
         if tensor.shape != like[name].shape:
             return f"{name!r} has shape {tuple(tensor.shape)}, not {tuple(like[name].shape)}"
@@ -45,18 +57,22 @@ def judge(
     if reply.has_error():
         return {}, reason_of(reply)
     try:
-        if dtypes_of(reply) != dict(dtypes):
-            names = [n for n, d in dtypes_of(reply).items() if dtypes.get(n, d) != d]
-            if names:
-                found = dtypes_of(reply)[names[0]]
-                return {}, f"{names[0]!r} has dtype {found}, not {dtypes[names[0]]}"
+        found = dtypes_of(reply)
+        if reason := other_names(found, dtypes):
+            return {}, reason
+        for name, dtype in found.items():
+            if dtype != dtypes[name]:
+                return {}, f"{name!r} has dtype {dtype}, not {dtypes[name]}"
         tensors = unpack(reply.content.array_records["arrays"])
         examples = whole(reply.content.metric_records["metrics"], "num-examples")
-        real(reply.content.metric_records["metrics"], "train-loss")
+        loss = real(reply.content.metric_records["metrics"], "train-loss")
+        tokens_of(reply)
         whole(reply.content.config_records["client"], "partition-id")
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (EOFError, KeyError, TypeError, ValueError, RuntimeError) as error:
         return {}, f"its reply cannot be read ({type(error).__name__}: {error})"
     if examples < 1:
         return {}, f"it says that it has {examples} examples"
+    if not math.isfinite(loss):
+        return {}, f"its train-loss is {loss}"
     reason = fault(tensors, like)
     return ({}, reason) if reason else (tensors, None)

@@ -29,3 +29,26 @@ def check_same(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
             + "; ".join(found)
             + " (resume-from)."
         )
+
+
+def listed(these: Mapping[str, Any], without: Mapping[str, Any]) -> str:
+    """Return the partitions of one federation that another does not hold, in words."""
+    return ", ".join(map(str, sorted({*these["held"]} - {*without["held"]}))) or "none"
+
+
+def check_same_federation(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuse to go on over other partitions: a round's clients and rows are drawn from them.
+
+    Raises
+    ------
+    UserError
+        With how many there were and are.
+    """
+    if before != now:
+        raise UserError(
+            f"the run was begun with {len(before['held'])} SuperNodes of "
+            f"{max(before['partitions'])} partitions, and {len(now['held'])} of "
+            f"{max(now['partitions'])} are here (missing: {listed(before, now)}; new: "
+            f"{listed(now, before)}); a run goes on only over the partitions it was begun with "
+            "(resume-from)."
+        )

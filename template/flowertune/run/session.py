@@ -27,9 +27,9 @@ from flowertune.run.nodes import ask, let_newcomers_take_over
 from flowertune.run.opening import Opened
 from flowertune.run.plot import plot_run
 from flowertune.run.progress import round_line
-from flowertune.run.replies import dtypes_of, judge
+from flowertune.run.replies import dtypes_of, judge, tokens_of
 from flowertune.run.running import Run
-from flowertune.run.same import check_same
+from flowertune.run.same import check_same, check_same_federation
 from flowertune.run.state import load_state, save_state
 from flowertune.run.values import real, whole
 from flowertune.transport.codec import pack
@@ -38,12 +38,6 @@ from flowertune.transport.codec import pack
 def partition_of(reply: Message) -> int:
     """Return the partition that a good reply comes from."""
     return whole(reply.content.config_records["client"], "partition-id")
-
-
-def tokens_of(reply: Message) -> int:
-    """Return the tokens that a client says it trained on; 0 if it says nothing."""
-    metrics = reply.content.metric_records["metrics"]
-    return whole(metrics, "tokens") if "tokens" in metrics else 0
 
 
 class Session(Run):
@@ -72,6 +66,10 @@ class Session(Run):
             self.admitted = True
             self.ledger.entries = body["ledger"]
             self.rounds_done, self.started = body["rounds"], body["started"]
+            self.run_key = body["run-key"]
+            check_same_federation(body["federation"], self._federation())
+            before = [lock.Difference(**found) for found in body["differences"]]
+            self.differences = self.differences + [d for d in before if d not in self.differences]
             if load := getattr(strategy, "load_state_dict", None):
                 load(kept)
             self._write_lines()
@@ -92,7 +90,7 @@ class Session(Run):
         """Yield the rounds to do; stop before one that would pass the budget."""
         packed = pack(adapter.to_torch_state_dict(), self.cfg["train.transport"])
         size = sum(len(array.data) for array in packed.values())
-        per_round = 2 * self.clients_per_round * size
+        self.per_round = per_round = 2 * self.clients_per_round * size
         for server_round in range(len(self.rounds_done) + 1, self.cfg["num-server-rounds"] + 1):
             if not self.ledger.has_room_for(per_round):
                 self.reason = (
@@ -119,9 +117,10 @@ class Session(Run):
         messages = list(messages)
         self.learning_rate = messages[0].content.config_records["config"].get("learning-rate")
         moved: dict[int, int] = {}
+        self.failed = 0
         for attempt in (1, 2):
             good, reasons = self._exchange_once(server_round, messages, moved)
-            self.answered, self.failed = len(good), len(messages) - len(good)
+            self.answered, self.failed = len(good), self.failed + len(messages) - len(good)
             self.partitions = [partition_of(reply) for reply in good]
             self.tokens = sum(tokens_of(reply) for reply in good)
             for partition, reason in reasons.items():
@@ -129,13 +128,17 @@ class Session(Run):
             self.exchanged = time.monotonic()
             if len(good) >= self.cfg["strategy.min-clients"]:
                 return good
-            if attempt == 1 and good:
-                log(WARNING, "round %d is done once more: %d replies count, and "
-                    "strategy.min-clients is %d", server_round, len(good),
-                    self.cfg["strategy.min-clients"])  # fmt: skip
-            elif attempt == 1:
-                log(WARNING, "round %d is done once more: no reply counts", server_round)
-            moved = let_newcomers_take_over(self.roll, self.grid) if attempt == 1 else {}
+            if attempt == 2:
+                break
+            if not self.ledger.has_room_for(self.per_round):
+                log(WARNING, "round %d is not done once more: that would pass the budget of "
+                    "%s MiB (%.1f MiB used)", server_round, f"{self.ledger.budget_mib:,}",
+                    self.ledger.mib)  # fmt: skip
+                break
+            log(WARNING, "round %d is done once more: %d replies count, and "
+                "strategy.min-clients is %d", server_round, len(good),
+                self.cfg["strategy.min-clients"])  # fmt: skip
+            moved = let_newcomers_take_over(self.roll, self.grid)
         raise too_few(server_round, len(good), len(messages), self.cfg, list(reasons.values()))
 
     def _exchange_once(
@@ -170,6 +173,8 @@ class Session(Run):
             node = reply.metadata.src_node_id
             silent.discard(node)
             tensors, reason = judge(reply, like, wanted)
+            if reason is None and partition_of(reply) != partitions.get(node):
+                reason = f"it says now that it is partition {partition_of(reply)}"
             if reason is not None:
                 reasons[f"partition {partitions.get(node, '?')}"] = reason
                 continue
@@ -249,9 +254,15 @@ class Session(Run):
             "started": self.started,
             "ledger": self.ledger.entries,
             "rounds": self.rounds_done,
+            "run-key": self.run_key,
+            "federation": self._federation(),
+            "differences": [vars(difference) for difference in self.differences],
         }
         save_state(self.folder, server_round, tensors, state_of(), body)
         self._write_lines()
+
+    def _federation(self) -> dict[str, list[int]]:
+        return {"held": sorted(self.roll.nodes), "partitions": sorted(self.roll.partitions)}
 
     def _write_lines(self) -> None:
         record.write_lines(self.folder / record.ROUNDS, self.rounds_done)

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from flowertune.errors import UserError
-from flowertune.run.checkpoint import sync
+from flowertune.run.checkpoint import save_tensors, sync
 
 FOLDER = "state"
 NAME = re.compile(r"round_(\d+)")
@@ -39,8 +39,10 @@ def save_state(
     shutil.rmtree(half, ignore_errors=True)
     half.mkdir(parents=True)
     try:
-        save_file({n: t.contiguous() for n, t in adapter.items()}, half / "adapter.safetensors")
-        save_file({n: t.contiguous() for n, t in strategy.items()}, half / "strategy.safetensors")
+        save_tensors({n: t.contiguous() for n, t in adapter.items()}, half / "adapter.safetensors")
+        save_tensors(
+            {n: t.contiguous() for n, t in strategy.items()}, half / "strategy.safetensors"
+        )
         (half / "state.json").write_text(json.dumps(body, sort_keys=True), "utf-8")
         for path in half.iterdir():
             sync(path)

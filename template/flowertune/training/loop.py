@@ -24,7 +24,8 @@ def answer_loss(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch
     """
     labels = batch["labels"]
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "position_ids")}
-    first = int((labels != IGNORED).any(dim=0).nonzero()[0])
+    # Nothing comes before the first column that it could be predicted from.
+    first = max(1, int((labels != IGNORED).any(dim=0).nonzero()[0]))
     kept = labels.shape[1] - first + 1
     if first > 0 and keeps_logits(model):
         logits = model(**inputs, use_cache=False, logits_to_keep=kept).logits
@@ -67,6 +68,8 @@ def fit(
     device = next(model.parameters()).device
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay)
+    # A client that failed amid a step has left its gradients on the kept model.
+    optimizer.zero_grad(set_to_none=True)
     model.train()
     total, tokens = 0.0, 0
     for number, micro_batches in enumerate(steps, start=1):

@@ -40,6 +40,10 @@ def answer(
         name: tensor - received[name] + residual.get(name, torch.zeros(()))
         for name, tensor in trained.items()
     }
+    for name, tensor in update.items():
+        if not torch.isfinite(tensor).all():
+            # Kept as a residual it would spoil every later update of this partition.
+            raise FloatingPointError(f"{name!r} holds values that are not finite")
     record = pack(update, kind)
     sent = unpack(record)
     feedback.keep(server_round, {name: update[name] - sent[name] for name in update})

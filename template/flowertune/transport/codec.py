@@ -46,8 +46,11 @@ def unpack(record: ArrayRecord) -> dict[str, torch.Tensor]:
             raw = torch.frombuffer(bytearray(array.data), dtype=torch.bfloat16)
             tensors[name] = raw.reshape(tuple(array.shape)).float()
         elif array.dtype == "int8":
+            values = torch.from_numpy(array.numpy().copy())
             scales = torch.from_numpy(record[name + SCALES].numpy().copy())
-            tensors[name] = dequantize(torch.from_numpy(array.numpy().copy()), scales)
+            if scales.shape != (-(-values.numel() // BLOCK),):
+                raise ValueError(f"{name + SCALES!r} has shape {tuple(scales.shape)}")
+            tensors[name] = dequantize(values, scales)
         else:
             tensors[name] = torch.from_numpy(array.numpy().astype(np.float32))
     return tensors

@@ -52,5 +52,5 @@ class Feedback:
         rounds = self._rounds()
         earlier = [n for n in rounds if n < server_round]
         for n, path in rounds.items():
-            if n != server_round and n != max(earlier, default=None):
+            if n < server_round and n != max(earlier):
                 path.unlink()
