@@ -202,13 +202,18 @@ def test_a_client_refuses_a_bucket_of_another_plan(cfg):
 def leaves(after: int, node: int = 1001, back_as: int | None = None, change=None):
     """A SuperNode that is gone from the ``after``-th ask on, and may come back."""
 
-    def on_bucket(grid: Nodes, asked_node: int, asked: int) -> None:
-        if asked == after:
+    left: list[int] = []
+
+    def on_bucket(grid: Nodes, asked_node: int, asked: int) -> Error | None:
+        if asked >= after and asked_node == node and not left:
+            left.append(asked)
             partition = grid.ids.pop(node)
             if back_as is not None:
                 if change:
                     change()
                 grid.ids[back_as] = partition
+            return GONE
+        return None
 
     return on_bucket
 

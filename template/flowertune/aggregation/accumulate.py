@@ -170,7 +170,8 @@ class _Double:
                 continue
             both = high + new  # Knuth's two-sum: both + error is exactly high + new
             part = both - high
-            low.add_((high - (both - part)) + (new - part))
+            error = (high - (both - part)) + (new - part)
+            low.add_(torch.where(torch.isfinite(both), error, torch.zeros_like(error)))
             high.copy_(both)
         self.empty = False
 

@@ -8,15 +8,17 @@ from dataclasses import dataclass
 from logging import WARNING
 from typing import Any
 
+import numpy as np
 from flwr.app import Message
 from flwr.common import log
 from flwr.serverapp import Grid
 
 from flowertune.aggregation.accumulate import Mean, Room, bytes_of_accumulator, mean_of
 from flowertune.aggregation.cohort import Cohort, find_again
+from flowertune.aggregation.dtypes import FLOATS, to_float32
 from flowertune.aggregation.journal import Journal
 from flowertune.aggregation.link import Link
-from flowertune.aggregation.messages import Offer, Subject, ask_part, part_in, unpack
+from flowertune.aggregation.messages import ADAPTER, Offer, Subject, ask_part, part_in, unpack
 from flowertune.aggregation.plan import Bucket, Part, Piece, Plan
 from flowertune.aggregation.sinks import Sink
 from flowertune.errors import UserError
@@ -46,7 +48,9 @@ class How:
     result : str | None
         The kind of the mean's values, where it is not that of the clients'.
     part_bytes : int | None
-        Most bytes of a reply, where buckets travel in parts.
+        Most bytes of a reply, where buckets travel in parts; a piece is never cut.
+    least : int
+        Fewest clients that a mean may be of.
     """
 
     window: int = 2
@@ -56,6 +60,7 @@ class How:
     together: bool = False
     result: str | None = None
     part_bytes: int | None = None
+    least: int = 1
 
 
 @dataclass(frozen=True)
@@ -68,9 +73,9 @@ class _Ask:
 class _Lost(Exception):
     """A client that cannot give what it is asked for."""
 
-    def __init__(self, offer: Offer, reason: str) -> None:
+    def __init__(self, offer: Offer, reason: str, there: bool) -> None:
         super().__init__(reason)
-        self.offer = offer
+        self.offer, self.there = offer, there
 
 
 class Averaging:
@@ -123,13 +128,21 @@ class Averaging:
                 self.link.drop((ask.message_id for ask in self.waiting), timeout=60)
                 self.waiting.clear()
                 reason = f"partition {lost.offer.partition} was lost: {lost}"
-                if self.how.on_failure != "restart":
+                # What a client that is there has trained can be left out, as a bad reply is.
+                left_out = lost.there and self.subject.kind == ADAPTER
+                if self.how.on_failure != "restart" and not left_out:
                     raise UserError(
                         f"round {self.subject.server_round} has no mean, for {reason}. The last "
                         "global model stays; go on with resume-from, or see aggregation.on-failure."
                     ) from None
-                log(WARNING, "%s; the round starts anew without it", reason)
                 cohort = cohort.without(lost.offer.partition)
+                if 0 < len(cohort.offers) < self.how.least:
+                    raise UserError(
+                        f"round {self.subject.server_round} has no mean, for {reason}, and "
+                        f"{len(cohort.offers)} clients are left; strategy.min-clients is "
+                        f"{self.how.least}."
+                    ) from None
+                log(WARNING, "%s; the round starts anew without it", reason)
         raise UserError(f"round {self.subject.server_round} has no client left to average.")
 
     def _all_buckets(self) -> None:
@@ -212,7 +225,11 @@ class Averaging:
         while True:
             reply = self.link.take(message_id, ask.offer.partition, self.how.timeout)
             try:
-                return pieces_of(reply, self.plan.pieces(ask.part), ask.part, ask.offer)
+                pieces = self.plan.pieces(ask.part)
+                found = pieces_of(reply, pieces, ask.part, ask.offer)
+                if self.subject.kind == ADAPTER:
+                    refuse_what_is_not_finite(pieces, found)
+                return found
             except UserError as error:
                 reason = str(error)
             tries += 1
@@ -224,7 +241,7 @@ class Averaging:
             there = self.cohort.nodes[ask.offer.partition] in set(self.grid.get_node_ids())
             if tries > RETRIES or not there:
                 if self.how.on_failure != "wait" or there:
-                    raise _Lost(ask.offer, reason)
+                    raise _Lost(ask.offer, reason, there)
                 self._wait_for(ask.offer, reason)
                 tries = 0
             else:
@@ -244,7 +261,21 @@ class Averaging:
                 log(WARNING, "partition %d is back", offer.partition)
                 return
             time.sleep(_LOOK_EVERY)
-        raise _Lost(offer, reason)
+        raise _Lost(offer, reason, there=False)
+
+
+def refuse_what_is_not_finite(pieces: Bucket, contents: list[bytes]) -> None:
+    """Check trained values.
+
+    Raises
+    ------
+    UserError
+        If one is no finite number; names its tensor.
+    """
+    for piece, data in zip(pieces, contents, strict=True):
+        dtype = piece.tensor.dtype
+        if dtype in FLOATS and not np.isfinite(to_float32(data, dtype)).all():
+            raise UserError(f"{piece.tensor.name!r} holds values that are not finite")
 
 
 def pieces_of(reply: Message | None, pieces: Bucket, part: Part, offer: Offer) -> list[bytes]:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from flowertune.connection.files import write_atomically
+
 FILE = "journal.jsonl"
 
 
@@ -32,10 +34,9 @@ class Journal:
         if before is not None and before[0] == self.about:
             self.sha256 = before[1]
         lines = [self.about, *({"bucket": i, "sha256": s} for i, s in enumerate(self.sha256))]
-        with path.open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(line, sort_keys=True) + "\n" for line in lines)
-            file.flush()
-            os.fsync(file.fileno())
+        # Whole or not at all: killed in here, a run must not lose the buckets that are done.
+        text = "".join(json.dumps(line, sort_keys=True) + "\n" for line in lines)
+        write_atomically(path, text)
 
     @property
     def done(self) -> int:

@@ -97,7 +97,7 @@ class Plan:
     """
 
     def __init__(self, tensors: Iterable[Tensor], bucket_bytes: int) -> None:
-        self.tensors = tuple(sorted(tensors, key=lambda t: natural(t.name)))
+        self.tensors = tuple(sorted(tensors, key=lambda t: (natural(t.name), t.name)))
         self.bucket_bytes = bucket_bytes
         for tensor in self.tensors:
             if tensor.row_bytes > bucket_bytes and tensor.rows:

@@ -119,7 +119,10 @@ class ModelRun(Run):
             # The Simulation Engine's clients are on this machine, and so is what lies between.
             copies = 2 * clients if self.simulated else 0
             refuse_if_too_large(self.plan, clients, exact, copies, available())
-        free = shutil.disk_usage(self.folder).free
+        # What a round that goes on has written already needs no room a second time.
+        part = part_of(self._target(len(self.rounds_done) + 1))
+        written = sum(p.stat().st_blocks * 512 for p in part.glob("*.safetensors"))
+        free = shutil.disk_usage(self.folder).free + written
         if self.cfg["aggregation.sink"] == "safetensors" and self.plan.nbytes > free:
             raise UserError(
                 f"the averaged model has {self.plan.nbytes / 1e9:,.1f} GB, and {self.folder} has "
@@ -244,6 +247,7 @@ class ModelRun(Run):
             timeout=self.cfg["strategy.timeout"],
             together=self.together,
             part_bytes=self._part_bytes(),
+            least=self.cfg["strategy.min-clients"],
         )
 
     def _part_bytes(self) -> int | None:
@@ -256,9 +260,13 @@ class ModelRun(Run):
         last, start, first = began, self.ledger.received, None
 
         def say(done: int) -> None:
-            nonlocal last, first
+            nonlocal last, first, began, start
             now = time.monotonic()
-            first = (done - 1) if first is None else first
+            if first is None:
+                first = done - 1
+            elif done <= first:  # the round starts anew
+                first, began, last, start = done, now, now, self.ledger.received
+                return
             if now - last < _SAY_EVERY or done == len(self.plan.buckets):
                 return
             last = now

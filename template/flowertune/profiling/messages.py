@@ -75,7 +75,7 @@ def take_profiles(
         del reply.content[RECORD]
         try:
             start, seconds, spans = _read(sent)
-        except (KeyError, TypeError, ValueError, RecursionError):
+        except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
             continue
         node = reply.metadata.src_node_id
         begin = max(pushed, min(start, pulled - seconds))

@@ -67,7 +67,7 @@ class Reader:
         try:
             body, _ = json.JSONDecoder().raw_decode(line, begin)
             return self._take(body)
-        except (ValueError, KeyError, TypeError, RecursionError):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             return False
 
     def _take(self, body: dict[str, Any]) -> bool:
@@ -87,7 +87,7 @@ class Reader:
         for row in body.get("rows", ()):
             try:
                 sitting.spans.append(from_row(row, sitting.start))
-            except ValueError:
+            except (ValueError, TypeError, OverflowError):
                 sitting.lost += 1
         return True
 
