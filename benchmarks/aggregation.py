@@ -221,6 +221,12 @@ def main() -> None:
     add("--end-to-end", action="store_true", help="run flwr in both engines as well")
     arguments = parser.parse_args()
     sys.path.insert(0, str(ROOT / "template"))
+    from flowertune.connection.pages import NAME, with_large_pages
+
+    if NAME not in os.environ:
+        # Memory as the processes of a run have it, which is decided when a process starts.
+        again = [sys.executable, "-m", "benchmarks.aggregation", *sys.argv[1:]]
+        os.execve(sys.executable, again, with_large_pages(os.environ))
     import torch
 
     torch.set_num_threads(arguments.threads)

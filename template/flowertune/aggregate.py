@@ -16,7 +16,7 @@ Average the same whole models layer-wise and all at once, with `flwr run` on the
 (memory.md, memory.png, memory.jsonl). Every cell is a run, and so a process, of its own.
 
 The models' weights are synthetic unless --real is given: only shapes matter here. Nothing is
-stored of the means but their checksums; they must be equal in both modes."""
+stored of the means but their checksums."""
 EPILOG = """\
 examples:
   python -m flowertune.aggregate                                 135M values, 2 and 10 clients

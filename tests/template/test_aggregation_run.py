@@ -12,6 +12,7 @@ import pytest
 import torch
 from flowertune.errors import SettingsError, UserError
 from flwr.app import Context, Error, Message, RecordDict
+from flwr.common import Array
 from safetensors.torch import load_file, save_file
 
 from tests.apps import default_settings
@@ -265,6 +266,28 @@ def test_restart_averages_the_others_over_all_buckets(cfg, tmp_path, about):
     assert mean != expected(cfg, tmp_path, about, [0, 1, 2])
 
 
+def test_restart_ends_the_run_where_fewer_than_min_clients_are_left(cfg, about):
+    cfg |= {"aggregation.on-failure": "restart", "strategy.min-clients": 3}
+    with pytest.raises(UserError, match=r"2 clients are left; strategy\.min-clients is 3"):
+        run(Nodes(cfg, 3, about, leaves(20)))
+    folder = Path(cfg["results-dir"]) / "1"
+    assert not (folder / "model_1").exists()
+    ledger = [json.loads(line) for line in (folder / "ledger.jsonl").read_text().splitlines()]
+    assert sum(entry["bytes"] for entry in ledger if entry["direction"] == "received") > 50_000
+
+
+def test_rows_are_checked_anew_where_a_round_starts_anew(cfg):
+    cfg |= {
+        "model.weights": "synthetic", "aggregation.on-failure": "restart",
+        "model.dtype": "float16", "aggregation.sink": "digest",
+    }  # fmt: skip
+    found = last(run(Nodes(cfg, 3, {}, leaves(9))))["aggregation"]
+    whole = last(run(Nodes({**cfg, "strategy.fraction-train": 0.99}, 2), 2))["aggregation"]
+    assert len(found["cohort"]) == 2
+    assert found["row-check"]["rows"] == whole["row-check"]["rows"]
+    assert found["row-check"]["far"] == 0
+
+
 def test_abort_ends_the_run_and_leaves_the_last_model(cfg, about):
     cfg |= {"aggregation.on-failure": "abort", "num-server-rounds": 2}
     buckets = 3 * 13
@@ -310,6 +333,79 @@ def test_a_killed_server_goes_on_after_the_last_finished_bucket(cfg, tmp_path, a
     if sink == "safetensors":
         files = [f / "model_1" / "model.safetensors" for f in (folder, whole)]
         assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def killed_in(cfg, about, ask: int) -> Path:
+    """A run that is killed at its ``ask``-th question for a bucket."""
+
+    def kill(grid, node, asked):
+        if asked == ask:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(Nodes(cfg, 3, about, kill), 1)
+    return Path(cfg["results-dir"]) / "1"
+
+
+def test_a_round_that_goes_on_and_then_starts_anew_tells_its_progress(cfg, about, monkeypatch):
+    from flowertune.aggregation import whole
+
+    monkeypatch.setattr(whole, "_SAY_EVERY", -1.0)
+    cfg |= {"aggregation.on-failure": "restart"}
+    folder = killed_in(cfg, about, 10)
+    run(Nodes({**cfg, "resume-from": str(folder)}, 3, about, leaves(5)), 2)
+    assert len(last(folder)["aggregation"]["cohort"]) == 2
+
+
+def test_what_a_killed_round_has_written_needs_no_room_again(cfg, about, monkeypatch):
+    from flowertune.aggregation import whole
+
+    folder = killed_in(cfg, about, 30)
+    part = (folder / ".model_1.part" / "model.safetensors").stat()
+    left = int(part.st_size * 1.05) - part.st_blocks * 512
+    monkeypatch.setattr(whole.shutil, "disk_usage", lambda path: type("Usage", (), {"free": left}))
+    run(Nodes({**cfg, "resume-from": str(folder)}, 3, about), 2)
+    assert (folder / "model_1").is_dir()
+
+
+def test_a_refused_run_writes_nothing_into_the_profile_of_the_earlier_one(cfg, about):
+    cfg |= {"profile.enabled": True}
+    folder = run(Nodes(cfg, 3, about))
+    before = (folder / "profile.jsonl").read_bytes()
+    other = {**cfg, "aggregation.exact": True, "resume-from": str(folder)}
+    with pytest.raises(UserError, match=r"aggregation\.exact was False and is True"):
+        run(Nodes(other, 3, about), 2)
+    assert (folder / "profile.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("number", ["1" + "0" * 400, "Infinity"])
+def test_a_profile_that_no_number_can_hold_ends_no_run(cfg, about, number):
+    from flwr.app import ConfigRecord
+
+    rows = f'[["","serve",1,0.0,1.0,{number}]]'
+    grid = Nodes({**cfg, "profile.enabled": True}, 3, about)
+    handle = grid.handle
+
+    def lies(message, partition):
+        reply = handle(message, partition)
+        if reply.has_content():
+            record = ConfigRecord({"start": 1.0, "seconds": 1.0, "rows": rows})
+            reply.content["profile"] = record
+        return reply
+
+    grid.handle = lies
+    assert (run(grid) / "model_1").is_dir()
+
+
+def test_the_mean_loads_in_the_kind_that_was_asked_for(cfg, model, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    half = tmp_path / "half"
+    shutil.copytree(model, half)
+    config = json.loads((half / "config.json").read_text())
+    (half / "config.json").write_text(json.dumps({**config, "dtype": "bfloat16"}))
+    folder = run(Nodes({**cfg, "model.name": str(half), "model.dtype": "float32"}))
+    assert AutoModelForCausalLM.from_pretrained(folder / "model_1").dtype == torch.float32
 
 
 def test_going_on_with_other_settings_or_other_clients_mixes_nothing(cfg, tmp_path, about):
@@ -417,6 +513,29 @@ def test_trained_adapters_are_the_same_to_the_bit_layerwise_and_at_once(cfg, tmp
     assert found["layerwise"] == found["all_at_once"]
     kept = Path(tmp_path / "flwr-home" / "flowertune" / "clients" / "1")
     assert {p.name for p in kept.rglob("*.safetensors")} == {"trained_2.safetensors"}
+
+
+@pytest.mark.parametrize("fault", ["values that are not finite", "disk gone"])
+def test_an_adapter_that_cannot_be_had_is_left_out_and_the_round_goes_on(cfg, fault, caplog):
+    cfg |= {"aggregation.weights": "adapter"}
+    grid = Nodes(cfg, 3)
+    handle = grid.handle
+
+    def spoil(message, partition):
+        reply = handle(message, partition)
+        if message.metadata.message_type != "query.bucket" or partition != 1:
+            return reply
+        if fault == "disk gone":
+            return Message(Error(2, fault), reply_to=message)
+        arrays = reply.content.array_records["arrays"]
+        first = arrays["0"]
+        arrays["0"] = Array(first.dtype, first.shape, first.stype, b"\xff" * len(first.data))
+        return reply
+
+    grid.handle = spoil
+    folder = run(grid)
+    assert last(folder)["partitions"] == [0, 2] and last(folder)["failed"] == 1
+    assert fault in caplog.text
 
 
 def test_a_client_lost_amid_an_adapters_buckets_is_left_out_as_a_whole(cfg, tmp_path):

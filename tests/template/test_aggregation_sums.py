@@ -58,6 +58,15 @@ def test_equal_models_come_back_bit_for_bit(dtype, exact, weights):
     assert bytes_of(found) == bytes_of(model)
 
 
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("dtype", ["F16", "BF16", "F32", "F64"])
+def test_infinities_of_equal_models_stay(dtype, exact):
+    model = values(dtype, 1)
+    model[5:7] = torch.tensor([float("inf"), float("-inf")])
+    found = mean(dtype, [model] * 3, [1, 2, 3], exact)
+    assert bytes_of(found) == bytes_of(model)
+
+
 def test_flowers_own_mean_of_equal_models_is_another_model():
     """Why this is worth a room of its own."""
     from flwr.app import ArrayRecord, MetricRecord, RecordDict

@@ -4,7 +4,7 @@
 | 16-bit        | float32      | fixed; another one may round differently |
 | 16-bit, exact | float64      | any: sums are exact, and rounded once    |
 | 32-bit        | float64      | fixed; another one may round differently |
-| 32-bit, exact | two float64  | any: 106 bits are kept, and rounded once |
+| 32-bit, exact | two float64  | any: 106 bits are kept until the division |
 | 64-bit        | 80-bit float | fixed; another one may round differently |
 
 Values times whole weights are added up, and divided once at the end; the mean of equal models is

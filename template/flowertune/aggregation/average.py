@@ -118,6 +118,7 @@ class Averaging:
         UserError
             If a client is lost and ``how.on_failure`` does not go on without it.
         """
+        reason = "none takes part"
         while cohort.offers:
             self.cohort, self.journal = cohort, self.journal_of(cohort)
             try:
@@ -143,7 +144,9 @@ class Averaging:
                         f"{self.how.least}."
                     ) from None
                 log(WARNING, "%s; the round starts anew without it", reason)
-        raise UserError(f"round {self.subject.server_round} has no client left to average.")
+        raise UserError(
+            f"round {self.subject.server_round} has no client left to average: {reason}"
+        )
 
     def _all_buckets(self) -> None:
         self.asks = self._in_order()
@@ -253,9 +256,9 @@ class Averaging:
             WARNING, "waiting up to %d s for partition %d (aggregation.on-failure='wait')",
             self.how.timeout, offer.partition,
         )  # fmt: skip
-        deadline = time.monotonic() + self.how.timeout
+        deadline, said = time.monotonic() + self.how.timeout, set[str]()
         while time.monotonic() < deadline:
-            node = find_again(self.grid, self.cohort, offer, self.subject, self.plan.digest)
+            node = find_again(self.grid, self.cohort, offer, self.subject, self.plan.digest, said)
             if node is not None:
                 self.cohort.nodes[offer.partition] = node
                 log(WARNING, "partition %d is back", offer.partition)

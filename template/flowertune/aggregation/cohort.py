@@ -2,9 +2,11 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from logging import WARNING
 from typing import Any
 
 from flwr.app import Message
+from flwr.common import log
 from flwr.serverapp import Grid
 
 from flowertune.aggregation.accumulate import MOST_WEIGHT
@@ -13,7 +15,7 @@ from flowertune.errors import UserError
 from flowertune.run.failures import reason_of
 from flowertune.run.nodes import ask
 
-PATIENCE = 300.0  # seconds in which a client says what it has to give
+PATIENCE = 300.0  # seconds in which a client says what it has to give, where that is at hand
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ def ask_offers(
     subject: Subject,
     plan: str,
     weights: Mapping[int, int] | None = None,
+    patience: float = PATIENCE,
 ) -> tuple[Cohort, dict[int, str]]:
     """Ask what clients have to give; return those that take part, and the others' reasons.
 
@@ -99,12 +102,14 @@ def ask_offers(
         The digest of the server's plan; a client with another one does not take part.
     weights : Mapping[int, int] | None
         The weight of each partition, where it is known already.
+    patience : float
+        Seconds to wait for answers. A model of the hub is fetched before a client answers.
     """
     partition_of = {node: partition for partition, node in nodes.items()}
     asks = [ask_offer(node, subject) for node in nodes.values()]
     good: list[tuple[Offer, int]] = []
-    reasons = dict.fromkeys(nodes, f"no answer within {PATIENCE:.0f} s")
-    for reply in ask(grid, asks, PATIENCE):
+    reasons = dict.fromkeys(nodes, f"no answer within {patience:.0f} s")
+    for reply in ask(grid, asks, patience):
         node = reply.metadata.src_node_id
         partition = partition_of.get(node)
         if partition is None:
@@ -121,10 +126,17 @@ def ask_offers(
     return cohort_of(good), reasons
 
 
-def find_again(grid: Grid, cohort: Cohort, offer: Offer, subject: Subject, plan: str) -> int | None:
+def find_again(
+    grid: Grid, cohort: Cohort, offer: Offer, subject: Subject, plan: str, said: set[str]
+) -> int | None:
     """Return the node that offers exactly what ``offer`` says, or None while there is none.
 
     A SuperNode without a key comes back under a new node id, so unknown nodes are asked, too.
+
+    Parameters
+    ----------
+    said : set[str]
+        Why nodes did not do so far; each reason is logged once.
 
     Raises
     ------
@@ -136,15 +148,20 @@ def find_again(grid: Grid, cohort: Cohort, offer: Offer, subject: Subject, plan:
     asks = [ask_offer(node, subject) for node in sorted(there - others)]
     for reply in ask(grid, asks, 60) if asks else ():
         found = judge(reply, plan)
-        if isinstance(found, str) or found.partition != offer.partition:
+        if isinstance(found, str):
+            if found not in said:
+                log(WARNING, "SuperNode %d does not do: %s", reply.metadata.src_node_id, found)
+            said.add(found)
+            continue
+        if found.partition != offer.partition:
             continue
         if subject.kind == ADAPTER:
             found = replace(found, weight=offer.weight)  # the weight was told with the training
         if found != offer:
             raise UserError(
                 f"partition {offer.partition} came back with another weight or other content "
-                f"({found} instead of {offer}); parts of two models are never mixed. Start the "
-                "round anew: run without resume-from."
+                f"({found} instead of {offer}); parts of two models are never mixed. Go on with "
+                "resume-from: the round starts anew with what its clients have then."
             )
         return reply.metadata.src_node_id
     return None

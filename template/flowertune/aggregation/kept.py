@@ -1,4 +1,4 @@
-"""What a client has trained, kept on its disk until the server has asked for every bucket."""
+"""What a client trained last, kept on its disk for the server's questions for buckets."""
 
 import os
 import re

@@ -2,9 +2,11 @@
 
 import time
 from collections.abc import Iterable, Mapping
+from logging import WARNING
 from typing import Any
 
 from flwr.app import Message
+from flwr.common import log
 from flwr.serverapp import Grid
 
 from flowertune.profiling.messages import take_profiles
@@ -25,13 +27,17 @@ class Link:
     def __init__(self, grid: Grid, ledger: Ledger, server_round: int, profile: Any) -> None:
         self.grid, self.ledger, self.round, self.profile = grid, ledger, server_round, profile
         self._pushed: dict[str, float] = {}  # when, in seconds since the epoch
+        self._partitions: dict[int, int] = {}  # of each node that was sent something
 
     def push(self, message: Message, partition: int) -> str:
         """Send a message and return its id, which may be empty if Flower did not take it."""
         self.ledger.count_sent(self.round, [message], {message.metadata.dst_node_id: partition})
+        self._partitions[message.metadata.dst_node_id] = partition
         (found,) = list(self.grid.push_messages([message])) or [""]
         if found:
             self._pushed[found] = time.time()
+        else:
+            log(WARNING, "Flower did not take a message for partition %d", partition)
         return found or ""
 
     def take(self, message_id: str, partition: int, timeout: float) -> Message | None:
@@ -64,6 +70,7 @@ class Link:
         left = {message_id for message_id in message_ids if message_id}
         while left and time.monotonic() < deadline:
             for message_id in sorted(left):
-                if list(self.grid.pull_messages([message_id])):
+                if found := list(self.grid.pull_messages([message_id])):
+                    self.ledger.count_received(self.round, found, self._partitions)
                     left.discard(message_id)
             time.sleep(_LONGEST)

@@ -117,11 +117,18 @@ def files_beside(cfg: Mapping[str, Any]) -> dict[str, str]:
     local = is_path(name) or name == smollm2.NAME
     folder = folder_of(cfg) if local else Path(_hub_files(cfg, BESIDE))
     found = sorted({path for pattern in BESIDE for path in folder.glob(pattern)})
-    return {
+    texts = {
         path.name: path.read_text("utf-8")
         for path in found
         if path.is_file() and not path.name.endswith(".index.json") and _is_text(path)
     }
+    if wire_dtype(cfg) and "config.json" in texts:
+        # from_pretrained loads what config.json says, whatever the files hold.
+        config = json.loads(texts["config.json"])
+        config.pop("torch_dtype", None)
+        config["dtype"] = cfg["model.dtype"]
+        texts["config.json"] = json.dumps(config, indent=2, sort_keys=True) + "\n"
+    return texts
 
 
 def _is_text(path: Path) -> bool:
@@ -167,15 +174,21 @@ def _of_hub(cfg: Mapping[str, Any]) -> list[Tensor]:
 
 
 def _hub_files(cfg: Mapping[str, Any], patterns: Iterable[str]) -> str:
-    from huggingface_hub import snapshot_download
-
     try:
-        return snapshot_download(
-            cfg["model.name"],
-            revision=cfg["model.revision"],
-            allow_patterns=list(patterns),
-            local_files_only=not hub.reachable(),
-            etag_timeout=10,
-        )
+        return _fetched(cfg["model.name"], cfg["model.revision"], tuple(patterns))
     except Exception as error:  # the HTTP library raises many kinds
         raise _refusal(cfg, hub.why_not(error)) from error
+
+
+@cache
+def _fetched(name: str, revision: str, patterns: tuple[str, ...]) -> str:
+    # Once in a process: a branch that moves amid a round would change the client's content.
+    from huggingface_hub import snapshot_download
+
+    return snapshot_download(
+        name,
+        revision=revision,
+        allow_patterns=list(patterns),
+        local_files_only=not hub.reachable(),
+        etag_timeout=10,
+    )

@@ -22,7 +22,7 @@ from flowertune.aggregation.journal import FILE as JOURNAL
 from flowertune.aggregation.journal import Journal, read_journal
 from flowertune.aggregation.link import Link
 from flowertune.aggregation.memory import MIB, Peak, available, refuse_if_too_large
-from flowertune.aggregation.plan import Plan
+from flowertune.aggregation.plan import Piece, Plan
 from flowertune.aggregation.row_check import RowCheck
 from flowertune.aggregation.sinks import DigestSink, SafetensorsSink, part_of
 from flowertune.errors import UserError
@@ -147,9 +147,17 @@ class ModelRun(Run):
         with Peak() as peak:
             cohort, asked = self._cohort(server_round, subject)
             sink = self._sink(server_round)
-            check = None
-            if self.cfg["model.weights"] == "synthetic":
-                check = RowCheck(self.plan, self.cfg["seed"])
+            checks: list[RowCheck] = []
+
+            def journal_of(chosen: Cohort) -> Journal:
+                # A round that starts anew with fewer clients has other rows to check.
+                checks[:] = [RowCheck(self.plan, self.cfg["seed"])]
+                return Journal(sink.part / JOURNAL, self._about(subject, chosen))
+
+            def watch(piece: Piece, data: Any, chosen: Cohort) -> None:
+                if self.cfg["model.weights"] == "synthetic":
+                    checks[0](piece, data, chosen)
+
             try:
                 cohort, journal = Averaging(
                     self.grid,
@@ -157,13 +165,16 @@ class ModelRun(Run):
                     subject,
                     self.plan,
                     sink,
-                    lambda chosen: Journal(sink.part / JOURNAL, self._about(subject, chosen)),
+                    journal_of,
                     self._how(),
-                    check or (lambda piece, data, chosen: None),
+                    watch,
                     self._progress(server_round, began),
                 ).run(cohort)
             finally:
                 sink.close()
+                # What was sent counts, whatever becomes of the round.
+                self._write_lines()
+            check = checks[0] if self.cfg["model.weights"] == "synthetic" else None
         seconds = time.monotonic() - began
         result = {
             "mode": self.cfg["aggregation.mode"],
@@ -197,7 +208,9 @@ class ModelRun(Run):
         chosen = choose(partitions, self.clients_per_round, self.cfg["seed"], server_round)
         nodes = {partition: self.roll.nodes[partition] for partition in chosen}
         with self.profile.phase("wait"):
-            cohort, reasons = ask_offers(self.grid, nodes, subject, self.plan.digest)
+            cohort, reasons = ask_offers(
+                self.grid, nodes, subject, self.plan.digest, patience=self.cfg["strategy.timeout"]
+            )
         for partition, reason in sorted(reasons.items()):
             log(
                 WARNING, "round %d, partition %d takes no part: %s",

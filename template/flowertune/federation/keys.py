@@ -12,6 +12,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from flowertune.errors import UserError
+
 THIS_MACHINE = ("localhost", "127.0.0.1")
 DAYS = 30
 
@@ -40,7 +42,7 @@ def make_certificates(folder: Path, hosts: Sequence[str] = THIS_MACHINE) -> Cert
         ec.generate_private_key(ec.SECP256R1()),
     )
     issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "flowertune federation")])
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hosts[0])])
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "flowertune SuperLink")])
     usage = x509.KeyUsage(
         digital_signature=False, content_commitment=False, key_encipherment=False,
         data_encipherment=False, key_agreement=False, key_cert_sign=True, crl_sign=True,
@@ -123,7 +125,13 @@ def _name_of(host: str) -> x509.GeneralName:
     try:
         return x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:
+        pass
+    try:
         return x509.DNSName(host)
+    except ValueError:
+        raise UserError(
+            f"--host is {host!r}; use an address, or a name in ASCII letters (xn--… for others)."
+        ) from None
 
 
 def _write_secret(path: Path, content: bytes) -> None:

@@ -7,7 +7,7 @@ after: ``flwr profile`` reads these lines there. The file is for the report page
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from logging import WARNING
 from pathlib import Path
@@ -25,28 +25,38 @@ ROWS_A_LINE = 20
 class Journal:
     """Numbered lines of JSON, each written at once and whole, to a file and to the log."""
 
-    def __init__(self, path: Path, facts: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, facts: Mapping[str, Any], admitted: Callable[[], bool]) -> None:
         self._path: Path | None = path
+        self._facts, self._admitted = dict(facts), admitted
         self._lines = 0
         self.start = time.time()
-        self._write(
-            {
-                "version": VERSION,
-                "start": round(self.start, 6),
-                "columns": COLUMNS,
-                "facts": dict(facts),
-            }
-        )
+        self._begin()
+
+    def _begin(self) -> bool:
+        """Write the head, once there is somewhere to write to; return whether it is written."""
+        if not self._lines and self._admitted():
+            self._write(
+                {
+                    "version": VERSION,
+                    "start": round(self.start, 6),
+                    "columns": COLUMNS,
+                    "facts": self._facts,
+                }
+            )
+        return self._lines > 0
 
     def keep(self, spans: list[Span]) -> None:
         """Write spans; kinds of which there are many are folded into one."""
+        if not self._begin():
+            return
         rows = [as_row(span, self.start) for span in fold_many(spans)]
         for first in range(0, len(rows), ROWS_A_LINE):
             self._write({"rows": rows[first : first + ROWS_A_LINE]})
 
     def end(self, status: str) -> None:
         """Write that nothing more follows, and how the run ended."""
-        self._write({"end": round(time.time() - self.start, 3), "status": status})
+        if self._begin():
+            self._write({"end": round(time.time() - self.start, 3), "status": status})
 
     def _write(self, body: Mapping[str, Any]) -> None:
         line = json.dumps({"line": self._lines, **body}, separators=(",", ":")) + "\n"
@@ -66,7 +76,10 @@ class Journal:
 
 @contextmanager
 def recording(
-    cfg: Mapping[str, Any], folder: Path, facts: Mapping[str, Any]
+    cfg: Mapping[str, Any],
+    folder: Path,
+    facts: Mapping[str, Any],
+    admitted: Callable[[], bool] = lambda: True,
 ) -> Iterator[AnyProfile]:
     """Yield the profile of a run; with ``profile.enabled=false`` one that does nothing.
 
@@ -76,11 +89,13 @@ def recording(
         The run's folder, for profile.jsonl. A run that goes on in it adds to the file.
     facts : Mapping[str, Any]
         What the reader should know of the run: a few short values.
+    admitted : Callable[[], bool]
+        Whether the folder is this run's to write to. Until it is, nothing is written.
     """
     if not cfg.get(SETTING, False):
         yield OFF
         return
-    journal = Journal(folder / FILE, facts)
+    journal = Journal(folder / FILE, facts, admitted)
     profile = Profile(keep=journal.keep)
     status = "failed"
     try:

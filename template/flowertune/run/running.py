@@ -52,7 +52,9 @@ class Run:
         try:
             with ExitStack() as self.closing:
                 facts = about.profiled(self)
-                self.profile = self.closing.enter_context(recording(self.cfg, self.folder, facts))
+                self.profile = self.closing.enter_context(
+                    recording(self.cfg, self.folder, facts, lambda: self.admitted)
+                )
                 yield
         except BaseException as error:
             self.reason = why(error)

@@ -6,7 +6,10 @@ from typing import Any
 from flowertune.errors import UserError
 
 # These may differ between a run and its continuation: they change nothing of the result.
-MAY_DIFFER = ("resume-from", "results-dir", "profile.enabled")
+MAY_DIFFER = (
+    "resume-from", "results-dir", "profile.enabled",
+    "aggregation.on-failure", "aggregation.window", "strategy.timeout",
+)  # fmt: skip
 
 
 def check_same(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
