@@ -31,7 +31,7 @@ _TORCH = {
 }  # fmt: skip
 # Values that are converted and added at a time: the converted ones stay in the cache, and calls of
 # torch cost little beside the work in them.
-_BLOCK = 1 << 19
+_BLOCK = 1 << 20
 
 
 class Mean(Protocol):
