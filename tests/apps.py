@@ -24,9 +24,13 @@ def _renders() -> Path:
     return folder
 
 
-@cache
 def rendered(challenge: str, rules: str = "50-supernodes") -> Path:
-    """A render of the working tree, made once per test session; do not change it."""
+    """A render of the working tree, made once in a process; do not change it."""
+    return _render(challenge, rules)
+
+
+@cache
+def _render(challenge: str, rules: str) -> Path:
     folder = _renders() / rules / f"app-{challenge}"
     copier.run_copy(
         str(ROOT),
