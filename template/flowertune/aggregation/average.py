@@ -25,7 +25,8 @@ from flowertune.errors import UserError
 from flowertune.run.failures import reason_of
 
 RETRIES = 2  # further tries of a bucket with a client that is still there
-_LOOK_EVERY = 2.0  # seconds between two looks for a lost client
+_LOOK_EVERY = 2.0  # seconds between the first two looks for a lost client
+_SLOWER, _LOOK_AT_LEAST_EVERY = 1.5, 30.0
 
 
 @dataclass(frozen=True)
@@ -257,13 +258,16 @@ class Averaging:
             self.how.timeout, offer.partition,
         )  # fmt: skip
         deadline, said = time.monotonic() + self.how.timeout, set[str]()
+        pause = _LOOK_EVERY
         while time.monotonic() < deadline:
             node = find_again(self.grid, self.cohort, offer, self.subject, self.plan.digest, said)
             if node is not None:
                 self.cohort.nodes[offer.partition] = node
                 log(WARNING, "partition %d is back", offer.partition)
                 return
-            time.sleep(_LOOK_EVERY)
+            # Every SuperNode that is free is asked, and each question starts a process there.
+            time.sleep(pause)
+            pause = min(_SLOWER * pause, _LOOK_AT_LEAST_EVERY)
         raise _Lost(offer, reason, there=False)
 
 

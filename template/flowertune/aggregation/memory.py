@@ -62,6 +62,9 @@ def available() -> int | None:
         most = (group / "memory.max").read_text("utf-8").strip()
         if most.isdigit():
             used = int((group / "memory.current").read_text("utf-8"))
+            # Files that were read once count as used, and make way when memory is wanted.
+            lines = (group / "memory.stat").read_text("utf-8").splitlines()
+            used -= sum(int(x.split()[1]) for x in lines if x.startswith("inactive_file "))
             found.append(max(0, int(most) - used))
     except OSError:
         pass

@@ -264,7 +264,9 @@ class ModelRun(Run):
         )
 
     def _part_bytes(self) -> int | None:
-        """A message costs next to nothing in the Simulation Engine, but its process holds replies
+        """Return the most bytes of a reply, where buckets travel in parts.
+
+        A message costs next to nothing in the Simulation Engine, but its process holds replies
         twice: in what Ray shares, too. In the Deployment Engine each message starts a process.
         """
         return self.plan.bucket_bytes // PARTS if self.simulated and not self.together else None
