@@ -198,11 +198,13 @@ def stopped_after_two_rounds(cfg, nodes: int = NODES) -> Path:
 
 def test_a_run_goes_on_only_over_the_partitions_it_was_begun_with(cfg):
     resumed = {**cfg, "resume-from": str(stopped_after_two_rounds(cfg, 4))}
+    record = (folder(cfg, 2) / "run.json").read_bytes()
     with pytest.raises(
         UserError,
         match=r"4 SuperNodes of 4 partitions, and 6 of 6 are here \(missing: none; new: 4, 5\)",
     ):
         run_app(resumed, 6, 9)
+    assert (folder(cfg, 2) / "run.json").read_bytes() == record
     run_app(resumed, 4, 9)
     assert len(lines(folder(cfg, 2))) == 4
 

@@ -63,11 +63,11 @@ class Session(Run):
         if self.cfg["resume-from"] != ANEW:
             done, adapter, kept, body = load_state(self.folder)
             check_same(body["settings"], self.cfg)
+            check_same_federation(body["federation"], self._federation())
             self.admitted = True
             self.ledger.entries = body["ledger"]
             self.rounds_done, self.started = body["rounds"], body["started"]
             self.run_key = body["run-key"]
-            check_same_federation(body["federation"], self._federation())
             before = [lock.Difference(**found) for found in body["differences"]]
             self.differences = self.differences + [d for d in before if d not in self.differences]
             if load := getattr(strategy, "load_state_dict", None):
