@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from flowertune.connection.apps import record_app
 from flowertune.errors import UserError
-from flowertune.run import folders
+from flowertune.run import failures, folders
 from flowertune.run.folders import editable_source, results_root, run_folder
 
 
@@ -129,3 +129,21 @@ def test_a_read_only_folder_is_one_sentence(tmp_path):
         [sys.executable, "-c", code, str(tmp_path), *sys.path], capture_output=True, text=True
     )
     assert "Permission denied" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(28, "No space left on device", "/r/x"), "cannot write /r/x: No space left on dev"),
+        (OSError("the model's config.json is no JSON"), "OSError: the model's config.json is no"),
+        (FileNotFoundError(2, "No such file or directory", "/m"), "FileNotFoundError: [Errno 2]"),
+        (UserError("a sentence"), "a sentence"),
+    ],
+)
+def test_the_last_line_calls_a_failed_write_one_and_nothing_else(error, said, monkeypatch, caplog):
+    handlers = []
+    monkeypatch.setattr(failures, "add_exit_handler", handlers.append)
+    with pytest.raises(type(error)), failures.told_last():
+        raise error
+    handlers[0]()
+    assert caplog.messages[-1].startswith(said)
