@@ -62,6 +62,21 @@ def default_settings(challenge: str) -> dict[str, Any]:
     return dict(flatten_dict(toml["tool"]["flwr"]["app"]["config"]))
 
 
+def two_small_rounds(folder: Path, model: Path) -> dict:
+    """The settings of two rounds in which half of the clients take one step."""
+    return tiny_settings(
+        folder,
+        model,
+        40,
+        {
+            "strategy.fraction-train": 0.5,
+            "num-server-rounds": 2,
+            "train.training-arguments.max-steps": 1,
+            "train.training-arguments.per-device-train-batch-size": 2,
+        },
+    )
+
+
 def tiny_settings(folder: Path, model: Path, rows: int, changes: Mapping[str, Any]) -> dict:
     """The settings of a small finance run, changed as given; writes its rows to ``folder``."""
     line = '{{"instruction": "Add one.", "input": "{0}", "output": "{1}"}}\n'

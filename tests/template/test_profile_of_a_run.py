@@ -12,7 +12,7 @@ from flowertune.profiling.reading import FILE, MARK, read_file
 from flowertune.profiling.summary import summarise
 from flowertune.recorded.run import read_run
 
-from tests.apps import rendered, tiny_settings
+from tests.apps import rendered, two_small_rounds
 from tests.local_grid import in_this_process, run_app
 from tests.tiny import save_tiny_llama
 
@@ -23,17 +23,7 @@ NODES = 4
 def runs(tmp_path_factory):
     """The same run with and without a profile: folders, and what each one printed."""
     folder = tmp_path_factory.mktemp("run")
-    cfg = tiny_settings(
-        folder,
-        save_tiny_llama(folder / "model"),
-        40,
-        {
-            "strategy.fraction-train": 0.5,
-            "num-server-rounds": 2,
-            "train.training-arguments.max-steps": 1,
-            "train.training-arguments.per-device-train-batch-size": 2,
-        },
-    )
+    cfg = two_small_rounds(folder, save_tiny_llama(folder / "model"))
     found = {}
     with pytest.MonkeyPatch.context() as patch, in_this_process("finance"):
         patch.setenv("FLWR_HOME", str(folder / "flwr-home"))

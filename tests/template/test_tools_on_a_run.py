@@ -10,7 +10,7 @@ from flowertune.models import load_tokenizer
 from flowertune.planning.made import make_plan
 from flowertune.recorded.run import read_run
 
-from tests.apps import rendered, tiny_settings
+from tests.apps import rendered, two_small_rounds
 from tests.local_grid import in_this_process, run_app
 from tests.tiny import save_tiny_llama
 
@@ -21,17 +21,7 @@ NODES = 4
 def run(tmp_path_factory):
     """The settings and the folder of a run of two rounds, with two clients in each."""
     folder = tmp_path_factory.mktemp("run")
-    cfg = tiny_settings(
-        folder,
-        save_tiny_llama(folder / "model"),
-        40,
-        {
-            "strategy.fraction-train": 0.5,
-            "num-server-rounds": 2,
-            "train.training-arguments.max-steps": 1,
-            "train.training-arguments.per-device-train-batch-size": 2,
-        },
-    )
+    cfg = two_small_rounds(folder, save_tiny_llama(folder / "model"))
     with pytest.MonkeyPatch.context() as patch, in_this_process("finance"):
         patch.setenv("FLWR_HOME", str(folder / "flwr-home"))
         run_app(cfg, NODES, run_id=77)

@@ -171,7 +171,8 @@ class _Double:
             both = high + new  # Knuth's two-sum: both + error is exactly high + new
             part = both - high
             error = (high - (both - part)) + (new - part)
-            low.add_(torch.where(torch.isfinite(both), error, torch.zeros_like(error)))
+            # The error of a sum that is infinite would be no number.
+            low.add_(error.nan_to_num_(nan=0.0))
             high.copy_(both)
         self.empty = False
 

@@ -21,6 +21,7 @@ from flowertune.aggregation.plan import Plan, Tensor
 from flowertune.aggregation.sinks import MemorySink
 from flowertune.run.ledger import Ledger
 from flowertune.run.values import whole
+from flowertune.transport.codec import must_be_finite
 
 
 def is_layerwise(cfg: Mapping[str, Any]) -> bool:
@@ -50,9 +51,7 @@ def keep(
     folder = kept.folder_of(state_key, partition)
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {n: t.to(getattr(torch, transport)).contiguous() for n, t in trained.items()}
-    for name, tensor in tensors.items():
-        if not torch.isfinite(tensor).all():
-            raise FloatingPointError(f"{name!r} holds values that are not finite")
+    must_be_finite(tensors)
     part = folder / f".trained_{server_round}.part"
     save_file(tensors, part)
     os.replace(part, folder / f"trained_{server_round}.safetensors")

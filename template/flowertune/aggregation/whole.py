@@ -147,16 +147,18 @@ class ModelRun(Run):
         with Peak() as peak:
             cohort, asked = self._cohort(server_round, subject)
             sink = self._sink(server_round)
-            checks: list[RowCheck] = []
+            check: RowCheck | None = None
 
             def journal_of(chosen: Cohort) -> Journal:
-                # A round that starts anew with fewer clients has other rows to check.
-                checks[:] = [RowCheck(self.plan, self.cfg["seed"])]
+                nonlocal check
+                if self.cfg["model.weights"] == "synthetic":
+                    # A round that starts anew with fewer clients is checked anew.
+                    check = RowCheck(self.plan, self.cfg["seed"])
                 return Journal(sink.part / JOURNAL, self._about(subject, chosen))
 
             def watch(piece: Piece, data: Any, chosen: Cohort) -> None:
-                if self.cfg["model.weights"] == "synthetic":
-                    checks[0](piece, data, chosen)
+                if check:
+                    check(piece, data, chosen)
 
             try:
                 cohort, journal = Averaging(
@@ -174,7 +176,6 @@ class ModelRun(Run):
                 sink.close()
                 # What was sent counts, whatever becomes of the round.
                 self._write_lines()
-            check = checks[0] if self.cfg["model.weights"] == "synthetic" else None
         seconds = time.monotonic() - began
         result = {
             "mode": self.cfg["aggregation.mode"],

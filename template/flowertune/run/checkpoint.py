@@ -38,7 +38,8 @@ def save_tensors(
         If it cannot be written; names the file.
     """
     try:
-        save_file(dict(tensors), path, metadata=metadata)
+        whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        save_file(whole, path, metadata=metadata)
     except SafetensorError as error:
         raise OSError(errno.EIO, str(error), str(path)) from error
     # safetensors writes files that only their owner may read, whoever may read the folder.
@@ -65,8 +66,7 @@ def save_checkpoint(
     shutil.rmtree(half, ignore_errors=True)
     half.mkdir(parents=True)
     try:
-        tensors = {name: tensor.contiguous() for name, tensor in adapter.items()}
-        save_tensors(tensors, half / WEIGHTS, metadata={"format": "pt"})
+        save_tensors(adapter, half / WEIGHTS, metadata={"format": "pt"})
         peft_config.inference_mode = True
         peft_config.save_pretrained(str(half))
         body = {**manifest, "adapter-sha256": manifests.file_sha256(half / WEIGHTS)}

@@ -39,10 +39,8 @@ def save_state(
     shutil.rmtree(half, ignore_errors=True)
     half.mkdir(parents=True)
     try:
-        save_tensors({n: t.contiguous() for n, t in adapter.items()}, half / "adapter.safetensors")
-        save_tensors(
-            {n: t.contiguous() for n, t in strategy.items()}, half / "strategy.safetensors"
-        )
+        save_tensors(adapter, half / "adapter.safetensors")
+        save_tensors(strategy, half / "strategy.safetensors")
         (half / "state.json").write_text(json.dumps(body, sort_keys=True), "utf-8")
         for path in half.iterdir():
             sync(path)

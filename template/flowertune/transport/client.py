@@ -6,7 +6,7 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord
 
 from flowertune.aggregation.adapters import is_layerwise, keep
-from flowertune.transport.codec import pack, unpack
+from flowertune.transport.codec import must_be_finite, pack, unpack
 from flowertune.transport.feedback import Feedback
 
 UPDATE = "update"
@@ -40,10 +40,8 @@ def answer(
         name: tensor - received[name] + residual.get(name, torch.zeros(()))
         for name, tensor in trained.items()
     }
-    for name, tensor in update.items():
-        if not torch.isfinite(tensor).all():
-            # Kept as a residual it would spoil every later update of this partition.
-            raise FloatingPointError(f"{name!r} holds values that are not finite")
+    # Kept as a residual, a NaN would spoil every later update of this partition.
+    must_be_finite(update)
     record = pack(update, kind)
     sent = unpack(record)
     feedback.keep(server_round, {name: update[name] - sent[name] for name in update})

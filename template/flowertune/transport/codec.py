@@ -56,6 +56,19 @@ def unpack(record: ArrayRecord) -> dict[str, torch.Tensor]:
     return tensors
 
 
+def must_be_finite(tensors: Mapping[str, torch.Tensor]) -> None:
+    """Check what a client has trained.
+
+    Raises
+    ------
+    FloatingPointError
+        If a value is not finite; names its tensor.
+    """
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise FloatingPointError(f"{name!r} holds values that are not finite")
+
+
 def quantize(tensor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return (int8 values in the tensor's shape, float32 scale of each block of 64 values)."""
     flat = tensor.float().flatten()
