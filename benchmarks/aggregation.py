@@ -56,6 +56,7 @@ def sums(mib: int, dtype: str, clients: int) -> None:
     """Print the rate of the app's sums, of the memory, and of flwr's FedAvg, for one kind."""
     import numpy as np
     import torch
+
     from flowertune.aggregation.accumulate import Room, bytes_of_accumulator, mean_of
     from flowertune.aggregation.plan import Plan, Tensor
 
@@ -175,12 +176,12 @@ def end_to_end() -> None:
         def config(name: str, model: str) -> str:
             return f"{settings} model.name='{model}' results-dir='{folder}/{name}'"
 
-        typed("python", "-m", "flowertune.connect", "--num-supernodes", "2", "--num-cpus", "1")
+        typed("python", "-m", "flowertune.cli.connect", "--num-supernodes", "2", "--num-cpus", "1")
         try:
             typed("flwr", "run", ".", "--stream", "--run-config",
                   config("simulation", "meta-llama/Llama-3.2-1B"))  # fmt: skip
         finally:
-            typed("python", "-m", "flowertune.connect", "--stop")
+            typed("python", "-m", "flowertune.cli.connect", "--stop")
         report("Simulation Engine, 2 clients, Llama-3.2-1B", Path(folder, "simulation"))
         typed("python", "-m", "flowertune.federation", "--auth", "--", "flwr", "run", ".",
               "local-deployment", "--stream", "--run-config",
@@ -227,7 +228,7 @@ def main() -> None:
     add("--end-to-end", action="store_true", help="run flwr in both engines as well")
     arguments = parser.parse_args()
     sys.path.insert(0, str(ROOT / "template"))
-    from flowertune.connection.pages import NAME, with_large_pages
+    from flowertune.deploy.pages import NAME, with_large_pages
 
     if NAME not in os.environ:
         # Memory as the processes of a run have it, which is decided when a process starts.

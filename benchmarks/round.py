@@ -68,8 +68,7 @@ class Clock:
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
         """Measure every message that the client app handles in this context."""
-        from flowertune import client_app
-
+        from template.app import client_app
         from tests.local_grid import LocalGrid
 
         fit, handle = client_app.fit, LocalGrid.handle
@@ -103,9 +102,10 @@ class Clock:
 @contextlib.contextmanager
 def caches(on: bool) -> Iterator[None]:
     """With the caches off, everything is made anew for every message."""
-    from flowertune import client_app, dataset
+    from flowertune.data import rows
+    from flowertune.models import resolve as models
     from flowertune.run import data_check
-    from flowertune.sources import models, rows
+    from template.app import client_app, dataset
 
     if on:
         yield
@@ -130,8 +130,7 @@ def rounds_of(run: Path) -> list[float]:
 
 def measure(quantization: int, rounds: int) -> None:
     """Print the comparison for one quantization."""
-    from flowertune.training import cache
-
+    from flowertune.base import cache
     from tests.local_grid import in_this_process, run_app
 
     results: dict[bool, tuple[Clock, list[float]]] = {}

@@ -62,10 +62,11 @@ def seconds(code: str, argument: Path, app: Path) -> float:
 
 def write_message(cfg: dict, path: Path) -> None:
     """Write settings and a first training message, as a worker gets them."""
-    from flowertune.models import initial_adapter
-    from flowertune.transport.codec import pack
     from flwr.app import ConfigRecord, Message, RecordDict
     from flwr.supercore.task_identity import TaskIdentity
+
+    from flowertune.comms.codec import pack
+    from template.app.models import initial_adapter
 
     for name in ("_run_id", "_node_id", "_task_id"):
         setattr(TaskIdentity, name, 1)
@@ -87,9 +88,8 @@ def main() -> None:
     parser.add_argument("--quantization", type=int, default=0, help="0, 4 or 8 (default 0)")
     arguments = parser.parse_args()
     sys.path.insert(0, str(ROOT / "template"))
-    from flowertune.sources import smollm2
-
     from benchmarks.round import settings
+    from flowertune.models import smollm2
     from tests.apps import rendered
 
     bits = arguments.quantization

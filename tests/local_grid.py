@@ -82,7 +82,7 @@ class LocalGrid:
 
     def handle(self, message: Message, partition: int) -> Message:
         """Let the client app answer one message; its errors become error replies, as in flwr."""
-        from flowertune.entry import client
+        from template.app.entry import client
 
         try:
             return client(message, self.context(partition))
@@ -93,10 +93,11 @@ class LocalGrid:
 @contextmanager
 def in_this_process(challenge: str) -> Iterator[None]:
     """Let the app in template/ run where it lies: lend it what only a rendered app has."""
-    from flowertune.rules import lock
-    from flowertune.run import opening
-    from flowertune.run.app import read_app
     from flwr.supercore.task_identity import TaskIdentity
+
+    from flowertune.config.app import read_app
+    from flowertune.rules import lock
+    from flowertune.run import setup as opening
 
     app = rendered(challenge)
     locked = json.loads((app / "flowertune" / "rules" / "locked.json").read_text("utf-8"))
@@ -114,7 +115,7 @@ def run_app(cfg: dict[str, Any], nodes: int, run_id: int = 1, tamper: Tamper | N
 
     ``flowertune`` must be importable from a rendered app (its folder first on ``sys.path``).
     """
-    from flowertune.entry import server
+    from template.app.entry import server
 
     context = Context(run_id=run_id, node_id=0, node_config={}, state=RecordDict(), run_config=cfg)
     server(grid=LocalGrid(cfg, nodes, tamper), context=context)

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from flowertune.aggregation.plan import Tensor
-from flowertune.aggregation.row_check import exact_row
 from safetensors.torch import load_file
 
+from flowertune.aggregation.plan import Tensor
+from flowertune.aggregation.row_check import exact_row
 from tests.apps import default_settings, rendered
 from tests.tiny import save_tiny_llama
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from flowertune.federation.processes import MARK
 
+from flowertune.deploy.processes import MARK
 from tests.apps import rendered
 from tests.tiny import save_tiny_llama
 

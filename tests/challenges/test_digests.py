@@ -4,10 +4,10 @@ import hashlib
 import json
 
 import pytest
-from flowertune.rules import lock
 
 import challenges
 from challenges import digests
+from flowertune.rules import lock
 
 PAIRS = [(name, rules) for name in challenges.names() for rules in challenges.rule_sets()]
 

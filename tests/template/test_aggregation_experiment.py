@@ -5,9 +5,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from flowertune import aggregate
-from flowertune.aggregation import experiment
 
+from flowertune.cli import aggregate
+from flowertune.deploy import memory_experiment as experiment
 from tests.apps import default_settings, rendered
 
 GB = {"small": 1.0, "large": 9.0}

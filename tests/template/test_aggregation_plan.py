@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModelForCausalLM
+
 from flowertune.aggregation import plan as plans
 from flowertune.aggregation.journal import Journal, read_journal
 from flowertune.aggregation.memory import all_at_once_bytes, refuse_if_too_large
@@ -15,9 +18,7 @@ from flowertune.aggregation.plan import Piece, Plan, Tensor, natural
 from flowertune.aggregation.shapes import known_shapes, tensors_of
 from flowertune.aggregation.sinks import SafetensorsSink, part_of
 from flowertune.aggregation.sources import FileSource, weight_files
-from flowertune.errors import UserError
-from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForCausalLM
+from flowertune.base.errors import UserError
 
 SMALL = [
     Tensor("model.layers.10.w", (7, 30), "F16"),

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from flowertune.errors import SettingsError, UserError
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.common import Array
 from safetensors.torch import load_file, save_file
 
+from flowertune.base.errors import SettingsError, UserError
 from tests.apps import default_settings
 from tests.local_grid import LocalGrid, in_this_process
 from tests.tiny import save_tiny_llama
@@ -44,7 +44,8 @@ def cfg(model, tmp_path):
 
 @pytest.fixture(autouse=True)
 def the_app(monkeypatch, tmp_path):
-    from flowertune.aggregation import average, link
+    from flowertune.aggregation import average
+    from flowertune.comms import channel as link
 
     monkeypatch.setenv("FLWR_HOME", str(tmp_path / "flwr-home"))
     monkeypatch.setattr(average, "_LOOK_EVERY", 0.01)
@@ -85,7 +86,7 @@ class Nodes(LocalGrid):
 
 
 def run(grid: LocalGrid, run_id: int = 1) -> Path:
-    from flowertune.entry import server
+    from template.app.entry import server
 
     context = Context(
         run_id=run_id, node_id=0, node_config={}, state=RecordDict(), run_config=grid.cfg
@@ -348,7 +349,7 @@ def killed_in(cfg, about, ask: int) -> Path:
 
 
 def test_a_round_that_goes_on_and_then_starts_anew_tells_its_progress(cfg, about, monkeypatch):
-    from flowertune.aggregation import whole
+    from flowertune.run import whole_model as whole
 
     monkeypatch.setattr(whole, "_SAY_EVERY", -1.0)
     cfg |= {"aggregation.on-failure": "restart"}
@@ -358,7 +359,7 @@ def test_a_round_that_goes_on_and_then_starts_anew_tells_its_progress(cfg, about
 
 
 def test_what_a_killed_round_has_written_needs_no_room_again(cfg, about, monkeypatch):
-    from flowertune.aggregation import whole
+    from flowertune.run import whole_model as whole
 
     folder = killed_in(cfg, about, 30)
     part = (folder / ".model_1.part" / "model.safetensors").stat()
@@ -437,7 +438,7 @@ def test_the_same_rounds_give_the_same_bits_whatever_is_in_flight(cfg, about):
 
 def test_a_bucket_in_parts_gives_the_same_bits_and_smaller_replies(cfg, about, monkeypatch):
     from flowertune.aggregation import plan as plans
-    from flowertune.aggregation.whole import PARTS, ModelRun
+    from flowertune.run.whole_model import PARTS, ModelRun
 
     monkeypatch.setattr(plans, "PIECE_BYTES", 1000)
     sizes: dict[bool, set[int]] = {False: set(), True: set()}
@@ -462,7 +463,7 @@ def test_a_bucket_in_parts_gives_the_same_bits_and_smaller_replies(cfg, about, m
 
 
 def test_a_model_that_is_not_here_is_refused_in_one_sentence_that_says_what_works(cfg, monkeypatch):
-    from flowertune.sources import hub
+    from flowertune.base import hub
 
     monkeypatch.setattr(hub, "reachable", lambda: False)
     cfg |= {"model.name": "meta-llama/Llama-3.1-70B-Instruct"}
@@ -471,7 +472,7 @@ def test_a_model_that_is_not_here_is_refused_in_one_sentence_that_says_what_work
 
 
 def test_settings_that_do_not_go_together_are_named(cfg):
-    from flowertune.rules.settings import check_settings
+    from flowertune.config.checks import check_settings
 
     cfg |= {"model.quantization": 4, "aggregation.weights": "model", "model.device-map": "gpu"}
     with pytest.raises(SettingsError, match=r"model\.device-map is 'gpu'; use auto, cpu"):

@@ -6,13 +6,14 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
+
 from flowertune.aggregation import accumulate
 from flowertune.aggregation.accumulate import Room, bytes_of_accumulator, mean_of
 from flowertune.aggregation.dtypes import bfloat16_bits, convert, to_float32
 from flowertune.aggregation.plan import Piece, Tensor
 from flowertune.aggregation.row_check import RowCheck, choose_rows, exact_row
 from flowertune.aggregation.synthetic import synthetic_rows
-from flowertune.errors import UserError
+from flowertune.base.errors import UserError
 
 TORCH = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64}
 COUNT = 100_001

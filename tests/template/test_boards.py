@@ -6,14 +6,14 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
-from flowertune import report
-from flowertune.boards import tensorboard
-from flowertune.boards.during import Boards, boards_of
-from flowertune.boards.numbers import numbers_of
-from flowertune.boards.tensorboard import TensorBoard, write_events
-from flowertune.boards.wandb import WeightsAndBiases
-from flowertune.errors import UserError
 
+from flowertune.base.errors import UserError
+from flowertune.cli import report
+from flowertune.loggers import tensorboard
+from flowertune.loggers.loggers import Boards, boards_of
+from flowertune.loggers.numbers import numbers_of
+from flowertune.loggers.tensorboard import TensorBoard, write_events
+from flowertune.loggers.wandb import WeightsAndBiases
 from tests.runs import round_line, write_run
 
 

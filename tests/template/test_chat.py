@@ -1,11 +1,11 @@
 """Prompts from a tokenizer's own chat template."""
 
 import pytest
-from flowertune.errors import UserError
-from flowertune.training.chat import chat_prompt
-from flowertune.training.tokens import encode
 from transformers import AutoTokenizer
 
+from flowertune.base.errors import UserError
+from flowertune.data.chat import chat_prompt
+from flowertune.data.tokens import encode
 from tests.tiny import save_tiny_llama
 from tests.tokenizers import mistral, smollm2
 

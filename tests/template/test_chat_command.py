@@ -7,17 +7,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from flowertune.chat import command, forms
+from transformers import AutoTokenizer
+
+import challenges
+from flowertune.base.errors import UserError
+from flowertune.chat import forms
 from flowertune.chat.answer import Listener, shown
 from flowertune.chat.checkpoint import choose, find_checkpoint
 from flowertune.chat.forms import form_of, own, trained, vicuna, what_fits
 from flowertune.chat.model import precision
-from flowertune.errors import UserError
-from flowertune.models import initial_adapter
+from flowertune.cli import chat as command
 from flowertune.run.checkpoint import save_checkpoint
-from transformers import AutoTokenizer
-
-import challenges
+from template.app.models import initial_adapter
 from tests.apps import ROOT, default_settings, rendered
 from tests.tiny import save_tiny_llama
 from tests.tokenizers import smollm2

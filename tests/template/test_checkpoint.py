@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from flowertune.errors import UserError
-from flowertune.models import initial_adapter
-from flowertune.run import checkpoint, manifest
-from flowertune.run.checkpoint import save_checkpoint
 from peft import AutoPeftModelForCausalLM, PeftModel
 from peft.utils import get_peft_model_state_dict
 from transformers import AutoModelForCausalLM
 
+from flowertune.base.errors import UserError
+from flowertune.run import checkpoint, manifest
+from flowertune.run.checkpoint import save_checkpoint
+from template.app.models import initial_adapter
 from tests.apps import default_settings
 from tests.tiny import save_tiny_llama
 

@@ -1,9 +1,9 @@
 """Settings as the commands read them: the app's own, changed as flwr would change them."""
 
 import pytest
-from flowertune.command_line.settings import read_settings
-from flowertune.errors import SettingsError, UserError
 
+from flowertune.base.errors import SettingsError, UserError
+from flowertune.config.read import read_settings
 from tests.apps import default_settings, rendered
 
 APP = rendered("finance")

@@ -1,10 +1,11 @@
-"""flowertune.connection.config_file: what an edit of Flower's config.toml changes and keeps."""
+"""flowertune.deploy.config_file: what an edit of Flower's config.toml changes and keeps."""
 
 import tomllib
 
 import pytest
-from flowertune.connection.config_file import client_resources, connection_values, edit
-from flowertune.errors import UserError
+
+from flowertune.base.errors import UserError
+from flowertune.deploy.config_file import client_resources, connection_values, edit
 
 VALUES = connection_values(50, 6, 1.0)
 

@@ -1,4 +1,4 @@
-"""flowertune.connect: the command, from its options to Flower's configuration and SuperLink."""
+"""flowertune.cli.connect: the command, from its options to Flower's configuration and SuperLink."""
 
 import os
 import socket
@@ -7,11 +7,12 @@ import sys
 import tomllib
 from pathlib import Path
 
-import flowertune
 import psutil
 import pytest
-from flowertune import connect
-from flowertune.connection.resources import Machine
+
+import flowertune
+from flowertune.cli import connect
+from flowertune.deploy.resources import Machine
 
 APP = """\
 [project]
@@ -161,7 +162,7 @@ def test_it_starts_flowers_superlink_without_installs_and_stops_it(tmp_path):
 
     def command(*options, **more):
         return subprocess.run(
-            [sys.executable, "-m", "flowertune.connect", "--app", str(app), *options],
+            [sys.executable, "-m", "flowertune.cli.connect", "--app", str(app), *options],
             env={**env, **more},
             capture_output=True,
             text=True,

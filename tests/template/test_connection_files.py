@@ -5,8 +5,9 @@ import stat
 from pathlib import Path
 
 import pytest
-from flowertune.connection.apps import app_id, record_app, recorded_folder
-from flowertune.connection.files import flower_home, write_atomically
+
+from flowertune.base.files import flower_home, write_atomically
+from flowertune.config.apps import app_id, record_app, recorded_folder
 
 
 # typer imports a name that click is about to drop

@@ -6,18 +6,18 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from flowertune import inspect
-from flowertune.data_report import view
-from flowertune.data_report.lengths import Lengths, lengths_of
-from flowertune.data_report.report import refuse_if_too_many_are_empty, report_of
-from flowertune.data_report.summary import summarise
-from flowertune.data_report.text import as_text
-from flowertune.dataset import load_examples
-from flowertune.errors import UserError
-from flowertune.training.tokens import encode
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 
+from flowertune.base.errors import UserError
+from flowertune.cli import inspect
+from flowertune.data import row_view as view
+from flowertune.data.lengths import Lengths, lengths_of
+from flowertune.data.report import refuse_if_too_many_are_empty, report_of
+from flowertune.data.report_text import as_text
+from flowertune.data.tokens import encode
+from flowertune.planning.data_summary import summarise
+from template.app.dataset import load_examples
 from tests.apps import default_settings, rendered
 from tests.tiny import save_tiny_llama
 from tests.tokenizers import mistral, smollm2
@@ -167,7 +167,7 @@ def run(cfg, capsys, *arguments: str) -> tuple[int, str, str]:
 
 
 def test_the_command_shows_rows_and_the_report(cfg, capsys, monkeypatch):
-    monkeypatch.setattr("flowertune.sources.hub.reachable", lambda: False)
+    monkeypatch.setattr("flowertune.base.hub.reachable", lambda: False)
     wide = {**cfg, "train.seq-length": 512}
     status, out, _ = run(wide, capsys, "--supernodes", "4", "--partition", "2", "--rows", "2")
     assert status == 0 and "\x1b[" not in out

@@ -13,17 +13,14 @@ import psutil
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
-from flowertune.errors import UserError
-from flowertune.federation import command, local
-from flowertune.federation.keys import make_certificates, make_supernode_key, public_of
-from flowertune.federation.layout import Layout
-from flowertune.federation.prepare import held, write_connection
-from flowertune.federation.processes import (
-    Component,
-    environment_with,
-    marked,
-    stop_marked,
-)
+
+from flowertune.base.errors import UserError
+from flowertune.cli import federation as command
+from flowertune.deploy import local
+from flowertune.deploy.keys import make_certificates, make_supernode_key, public_of
+from flowertune.deploy.layout import Layout
+from flowertune.deploy.prepare import held, write_connection
+from flowertune.deploy.processes import Component, environment_with, marked, stop_marked
 
 PYTHON = sys.executable
 

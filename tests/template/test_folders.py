@@ -1,4 +1,4 @@
-"""flowertune.run.folders: where results go."""
+"""flowertune.config.results: where results go."""
 
 import json
 import os
@@ -7,10 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from flowertune.connection.apps import record_app
-from flowertune.errors import UserError
-from flowertune.run import failures, folders
-from flowertune.run.folders import editable_source, results_root, run_folder
+
+from flowertune.base.errors import UserError
+from flowertune.config import results as folders
+from flowertune.config.apps import record_app
+from flowertune.config.results import editable_source, results_root, run_folder
+from flowertune.run import failures
 
 
 def make_app(folder, name="my-finance", publisher="me"):

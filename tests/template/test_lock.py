@@ -1,8 +1,7 @@
 """The lock names everything in which a run is not as its challenge wants it."""
 
-from flowertune.rules import lock
-
 import challenges
+from flowertune.rules import lock
 
 LOCKED = challenges.static_table("finance", "50-supernodes")
 

@@ -5,13 +5,13 @@
 
 import pytest
 import torch
-from flowertune.training import loop
-from flowertune.training.loop import answer_loss, fit
-from flowertune.training.tokens import Example, collate
 from peft import LoraConfig, get_peft_model
 from peft.utils import get_peft_model_state_dict
 from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
+from flowertune.data import loop
+from flowertune.data.loop import answer_loss, fit
+from flowertune.data.tokens import Example, collate
 from tests.tiny import save_tiny_llama
 
 EXAMPLES = [

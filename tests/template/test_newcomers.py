@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from flowertune.errors import UserError
-from flowertune.run.nodes import Roll, ask, call_roll, let_newcomers_take_over
 from flwr.app import Context, Error, Message, RecordDict
 
+from flowertune.base.errors import UserError
+from flowertune.comms.nodes import Roll, ask, call_roll, let_newcomers_take_over
 from tests.apps import tiny_settings
 from tests.local_grid import LocalGrid, in_this_process
 from tests.tiny import save_tiny_llama
@@ -81,7 +81,7 @@ def cfg(model, tmp_path, monkeypatch):
 
 def run(cfg, grid: Changing) -> tuple[list[dict], list[dict]]:
     """Run the app over the grid; return the lines of rounds.jsonl and of ledger.jsonl."""
-    from flowertune.entry import server
+    from template.app.entry import server
 
     context = Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config=cfg)
     with in_this_process("finance"):

@@ -3,8 +3,8 @@
 # Toy objects stand in for the libraries' own types here.
 # pyright: reportArgumentType=false
 
-from flowertune.training.order import choose, rows_of_round
-from flowertune.training.steps import steps_of_round
+from flowertune.data.order import choose, rows_of_round
+from flowertune.data.steps import steps_of_round
 
 
 def test_the_choice_of_clients_moves_with_round_and_seed_and_not_with_order():

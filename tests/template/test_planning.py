@@ -7,22 +7,22 @@ from typing import Any
 
 import pytest
 import torch
-from flowertune import plan
-from flowertune.errors import UserError
-from flowertune.models import initial_adapter, load_model
+from flwr.app import Message, MessageType, RecordDict
+
+import challenges
+from flowertune.base.errors import UserError
+from flowertune.cli import plan
+from flowertune.comms.codec import pack
+from flowertune.comms.ledger import tensor_bytes
+from flowertune.config.choices import KINDS
 from flowertune.planning.architecture import architecture, known_models
 from flowertune.planning.communication import Communication, adapter_bytes, message_bytes
-from flowertune.planning.made import make_plan, warnings
+from flowertune.planning.estimate import make_plan, warnings
 from flowertune.planning.memory import estimate, layer_bytes
 from flowertune.planning.probe import probe
 from flowertune.planning.published import SETTINGS, comparisons, published
 from flowertune.planning.text import as_text
-from flowertune.run.ledger import tensor_bytes
-from flowertune.transport import KINDS
-from flowertune.transport.codec import pack
-from flwr.app import Message, MessageType, RecordDict
-
-import challenges
+from template.app.models import initial_adapter, load_model
 from tests.apps import default_settings, rendered
 from tests.tiny import save_tiny_llama
 
@@ -206,7 +206,7 @@ def test_finance_takes_104_000_mib(capsys):
 
 
 def test_a_model_that_cannot_be_had_is_one_sentence(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr("flowertune.sources.hub.reachable", lambda: False)
+    monkeypatch.setattr("flowertune.base.hub.reachable", lambda: False)
     app = ["--app", str(rendered("finance")), "--run-config"]
     assert plan.main([*app, "model.name='acme/unknown'"]) == 1
     assert "error: model.name is 'acme/unknown'" in capsys.readouterr().err

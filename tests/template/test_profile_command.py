@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 import typer
-from flowertune.profiling import building, hook
-from flowertune.profiling.command import app as command
-from flowertune.profiling.journal import recording
 from typer.testing import CliRunner
 
+from flowertune.cli.profile import app as command
+from flowertune.profiler import building, hook
+from flowertune.profiling.journal import recording
 from tests.apps import rendered
 from tests.flower import make_shell
 from tests.templates import copy_of
@@ -85,7 +85,7 @@ def test_only_flwr_itself_looks_for_the_command(argv, installed, monkeypatch):
     called = []
     monkeypatch.setattr(hook, "install", lambda: called.append(1))
     monkeypatch.setattr(sys, "argv", argv)
-    exec(building.line("flowertune.profiling.hook"))
+    exec(building.line("flowertune.profiler.hook"))
     assert bool(called) == installed
 
 

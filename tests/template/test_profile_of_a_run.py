@@ -6,12 +6,12 @@ import io
 import threading
 
 import pytest
-from flowertune import report
-from flowertune.profiling.phases import CURRENT
-from flowertune.profiling.reading import FILE, MARK, read_file
-from flowertune.profiling.summary import summarise
-from flowertune.recorded.run import read_run
 
+from flowertune.cli import report
+from flowertune.profiler.reading import FILE, MARK, read_file
+from flowertune.profiler.summary import summarise
+from flowertune.profiling.phases import CURRENT
+from flowertune.run.reading import read_run
 from tests.apps import rendered, two_small_rounds
 from tests.local_grid import in_this_process, run_app
 from tests.tiny import save_tiny_llama

@@ -11,17 +11,18 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+
+from flowertune.comms.ledger import tensor_bytes
+from flowertune.profiler.reading import FILE, MARK, Reader, read_file
+from flowertune.profiler.summary import UNTIMED, summarise
+from flowertune.profiler.table import plain, round_line
+from flowertune.profiler.trace import lanes, trace
 from flowertune.profiling import messages
 from flowertune.profiling.journal import recording
 from flowertune.profiling.messages import RECORD, enter_exchange, profiled, take_profiles
 from flowertune.profiling.phases import OFF, Profile, Span, profile_of
-from flowertune.profiling.reading import FILE, MARK, Reader, read_file
 from flowertune.profiling.records import as_row, fold_many, from_row, percentile
-from flowertune.profiling.summary import UNTIMED, summarise
-from flowertune.profiling.table import plain, round_line
-from flowertune.profiling.trace import lanes, trace
-from flowertune.run.ledger import tensor_bytes
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
 ON, NOT_ON = {"profile.enabled": True}, {"profile.enabled": False}
 

@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from flowertune import report
-from flowertune.data_report.lengths import Lengths
-from flowertune.data_report.report import report_of
-from flowertune.recorded.run import read_run
-from flowertune.report_page.facts import collect
-from flowertune.report_page.page import page
-from flowertune.report_page.plots import line_plot, nice_ticks, round_ticks, short
-from flowertune.run.checkpoint import save_checkpoint
-from flowertune.run.manifest import file_sha256, package_versions
 from peft import LoraConfig
 
+from flowertune.cli import report
+from flowertune.data.lengths import Lengths
+from flowertune.data.report import report_of
+from flowertune.report.facts import collect
+from flowertune.report.page import page
+from flowertune.report.plots import line_plot, nice_ticks, round_ticks, short
+from flowertune.run.checkpoint import save_checkpoint
+from flowertune.run.manifest import file_sha256, package_versions
+from flowertune.run.reading import read_run
 from tests.apps import default_settings, rendered
 from tests.runs import write_run
 

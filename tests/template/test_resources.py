@@ -1,8 +1,9 @@
-"""flowertune.connection.resources: what one client gets of a machine."""
+"""flowertune.deploy.resources: what one client gets of a machine."""
 
 import pytest
-from flowertune.connection.resources import Machine, _container_limit, choose
-from flowertune.errors import UserError
+
+from flowertune.base.errors import UserError
+from flowertune.deploy.resources import Machine, _container_limit, choose
 
 BIG_GPU = Machine(cpus=32, gpus=2)
 SMALL_GPU = Machine(cpus=4, gpus=1)

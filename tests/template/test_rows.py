@@ -1,4 +1,4 @@
-"""flowertune.sources.rows: rows from the hub or this machine, and their partitions."""
+"""flowertune.data.rows: rows from the hub or this machine, and their partitions."""
 
 import json
 
@@ -7,9 +7,11 @@ import pytest
 from datasets import Dataset, DatasetDict
 from datasets import config as datasets_config
 from datasets.exceptions import DatasetNotFoundError
-from flowertune.errors import UserError
-from flowertune.sources import hub, rows
-from flowertune.sources.rows import check_columns, is_local, load_partition, load_rows
+
+from flowertune.base import hub
+from flowertune.base.errors import UserError
+from flowertune.data import rows
+from flowertune.data.rows import check_columns, is_local, load_partition, load_rows
 
 ROWS = [{"instruction": f"do {i}", "input": "{{ x }} {% y", "output": str(i)} for i in range(120)]
 

@@ -5,12 +5,15 @@
 
 import pytest
 import torch
-from flowertune.errors import UserError
-from flowertune.run.failures import reason_of, too_few
-from flowertune.run.ledger import Ledger, tensor_bytes
-from flowertune.run.nodes import Roll, add_answers, answer_roll_call, call_roll
-from flowertune.run.progress import duration, round_line
+from flowertune.base.text import duration
+from flowertune.comms.failures import reason_of
 from flwr.app import ArrayRecord, Context, Error, Message, RecordDict
+
+from flowertune.base.errors import UserError
+from flowertune.comms.ledger import Ledger, tensor_bytes
+from flowertune.comms.nodes import Roll, add_answers, answer_roll_call, call_roll
+from flowertune.run.failures import too_few
+from flowertune.run.progress import round_line
 
 
 def context(partition: int, partitions: int) -> Context:

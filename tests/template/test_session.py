@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from flowertune.errors import UserError
-from flowertune.run import opening
 from flwr.app import ArrayRecord, Error, Message, MetricRecord
 from flwr.common import Array
 
+from flowertune.base.errors import UserError
+from flowertune.run import setup as opening
 from tests.apps import ROOT, rendered, tiny_settings
 from tests.local_grid import in_this_process, run_app
 from tests.tiny import save_tiny_llama
@@ -78,7 +78,7 @@ def test_two_runs_are_equal_to_the_bit_and_another_seed_is_another_run(cfg):
 
 
 def test_a_client_does_not_depend_on_whom_the_worker_served_before(cfg):
-    from flowertune.training import cache
+    from flowertune.base import cache
 
     run_app(cfg, NODES, 1)
     cache.forget()
@@ -90,7 +90,8 @@ def test_a_client_does_not_depend_on_whom_the_worker_served_before(cfg):
 
 @pytest.mark.parametrize("failure", ["no memory", "no number"])
 def test_a_client_that_fails_amid_a_step_leaves_nothing_for_the_next_one(cfg, failure, monkeypatch):
-    from flowertune.training import cache, loop
+    from flowertune.base import cache
+    from flowertune.data import loop
 
     cfg = {**cfg, "num-server-rounds": 1}
     sound, calls, found = loop.answer_loss, [], ({}, {})
@@ -144,7 +145,7 @@ def test_a_run_leaves_a_record_people_and_tools_can_read(cfg):
 
 def rows_seen(cfg, rounds) -> int:
     """Counted by hand: 10 rows a partition, 4 a round, the next 4 in the next round."""
-    from flowertune.training.order import rows_of_round
+    from flowertune.data.order import rows_of_round
 
     return len(
         {
@@ -298,7 +299,7 @@ def spoil(kind: str, partition_to_spoil: int):
 def test_a_bad_reply_is_refused_by_name_and_the_round_goes_on_with_the_others(
     cfg, kind, said, caplog
 ):
-    from flowertune.training.order import choose
+    from flowertune.data.order import choose
 
     cfg = {**cfg, "num-server-rounds": 2}
     bad = choose(range(NODES), 3, cfg["seed"], 2)[0]
@@ -384,9 +385,10 @@ def test_clients_that_cannot_say_how_long_their_rows_are_are_named(cfg, monkeypa
 
 
 def test_without_steps_nothing_is_loaded_and_the_adapter_comes_back_as_it_was(cfg, monkeypatch):
-    from flowertune import client_app
-    from flowertune.models import initial_adapter
     from safetensors.torch import load_file
+
+    from template.app import client_app
+    from template.app.models import initial_adapter
 
     for name in ("load_model", "load_tokenizer", "load_examples"):
         monkeypatch.setattr(client_app, name, None)

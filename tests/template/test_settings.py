@@ -1,9 +1,9 @@
 """Wrong settings are named all at once, each with what is allowed."""
 
 import pytest
-from flowertune.errors import SettingsError
-from flowertune.rules.settings import RULES, check_settings, clients_per_round
 
+from flowertune.base.errors import SettingsError
+from flowertune.config.checks import RULES, check_settings, clients_per_round
 from tests.apps import default_settings
 
 

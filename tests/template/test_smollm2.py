@@ -1,4 +1,4 @@
-"""flowertune.sources.smollm2: the built-in model, fetched once and whole."""
+"""flowertune.models.smollm2: the built-in model, fetched once and whole."""
 
 import hashlib
 import os
@@ -10,12 +10,13 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import flowertune
 import numpy as np
 import pytest
-from flowertune.errors import UserError
-from flowertune.sources import smollm2
-from flowertune.sources.smollm2 import cache_folder, convert, fetch, model_folder
+
+import flowertune
+from flowertune.base.errors import UserError
+from flowertune.models import smollm2
+from flowertune.models.smollm2 import cache_folder, convert, fetch, model_folder
 
 TEMPLATE = str(Path(flowertune.__file__).parents[1])
 CONTENT = b"not a model, but the same one every time"
@@ -176,7 +177,7 @@ def test_half_a_model_under_its_final_name_is_made_anew(env):
 
 def test_the_module_prints_the_path_alone(env):
     make = subprocess.run(
-        [sys.executable, "-m", "flowertune.sources.smollm2"],
+        [sys.executable, "-m", "flowertune.models.smollm2"],
         env={
             **os.environ,
             "FLOWERTUNE_CACHE": env["FLOWERTUNE_CACHE"],

@@ -3,11 +3,14 @@
 import httpx
 import huggingface_hub
 import pytest
-from flowertune.connection.apps import record_app
-from flowertune.errors import UserError
-from flowertune.sources import hub, models
-from flowertune.sources.models import check_folder, check_hub, is_path, local_path
+from flowertune.config.paths import is_path, local_path
 from huggingface_hub import errors
+
+from flowertune.base import hub
+from flowertune.base.errors import UserError
+from flowertune.config.apps import record_app
+from flowertune.models import resolve as models
+from flowertune.models.resolve import check_folder, check_hub
 
 
 def make_model(folder, files=("config.json", "model.safetensors")):

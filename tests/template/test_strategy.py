@@ -6,8 +6,9 @@
 import numpy as np
 import pytest
 import torch
-from flowertune.strategy import LoraFedAvg, weighted_mean
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+
+from template.app.strategy import LoraFedAvg, weighted_mean
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])

@@ -1,4 +1,4 @@
-"""flowertune.connection.superlink: find, judge and stop a SuperLink, here a stand-in for one."""
+"""flowertune.deploy.superlink: find, judge and stop a SuperLink, here a stand-in for one."""
 
 import os
 import socket
@@ -9,8 +9,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from flowertune.connection.pages import NAME
-from flowertune.connection.superlink import (
+
+from flowertune.deploy.pages import NAME
+from flowertune.deploy.superlink import (
     NO_INSTALL,
     SuperLink,
     _environment_of_this_python,

@@ -5,9 +5,9 @@
 
 import pytest
 import torch
-from flowertune.training.tokens import IGNORED, collate, cut
-from flowertune.training.tokens import encode as encode_all
 
+from flowertune.data.tokens import IGNORED, collate, cut
+from flowertune.data.tokens import encode as encode_all
 from tests import tokenizers
 
 TOKENIZERS = pytest.mark.parametrize("tokenizer", [tokenizers.mistral, tokenizers.smollm2])

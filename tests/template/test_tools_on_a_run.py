@@ -3,13 +3,13 @@
 import json
 
 import pytest
-from flowertune import report, watch
-from flowertune.boards import tensorboard
-from flowertune.data_report.summary import summarise
-from flowertune.models import load_tokenizer
-from flowertune.planning.made import make_plan
-from flowertune.recorded.run import read_run
 
+from flowertune.cli import report, watch
+from flowertune.loggers import tensorboard
+from flowertune.planning.data_summary import summarise
+from flowertune.planning.estimate import make_plan
+from flowertune.run.reading import read_run
+from template.app.models import load_tokenizer
 from tests.apps import rendered, two_small_rounds
 from tests.local_grid import in_this_process, run_app
 from tests.tiny import save_tiny_llama

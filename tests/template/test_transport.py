@@ -2,13 +2,14 @@
 
 import pytest
 import torch
-from flowertune.aggregation.adapters import keep
-from flowertune.aggregation.kept import folder_of
-from flowertune.transport.client import answer
-from flowertune.transport.codec import BLOCK, dequantize, pack, quantize, unpack
-from flowertune.transport.feedback import Feedback
+from flowertune.client.kept_adapter import keep
 from flwr.app import ConfigRecord
 from flwr.common import Array
+
+from flowertune.client.reply import answer
+from flowertune.comms.codec import BLOCK, dequantize, pack, quantize, unpack
+from flowertune.comms.feedback import Feedback
+from flowertune.comms.kept import folder_of
 
 TENSORS = {
     "a": torch.randn(70, 33, generator=torch.Generator().manual_seed(0)),

@@ -6,14 +6,14 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
-from flowertune import watch
-from flowertune.errors import UserError
-from flowertune.recorded.find import find_run
-from flowertune.recorded.run import read_run, since, tokens_per_second
-from flowertune.watching import lines
-from flowertune.watching.view import picture, sparkline
 from rich.console import Console
 
+from flowertune.base.errors import UserError
+from flowertune.cli import watch
+from flowertune.run.find import find_run
+from flowertune.run.reading import read_run, since, tokens_per_second
+from flowertune.watch import lines
+from flowertune.watch.view import picture, sparkline
 from tests.apps import rendered
 from tests.runs import NOW, write_run
 

@@ -1,0 +1,122 @@
+"""Trained adapters, layer-wise: a client keeps what it trained, the server asks for buckets."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from flwr.app import Message
+from flwr.serverapp import Grid
+from safetensors.torch import save_file
+
+from flowertune.aggregation import messages
+from flowertune.aggregation.average import Averaging, How
+from flowertune.aggregation.cohort import ask_offers
+from flowertune.aggregation.dtypes import OF_SETTING
+from flowertune.aggregation.journal import Journal
+from flowertune.aggregation.plan import Plan, Tensor
+from flowertune.aggregation.sinks import MemorySink
+from flowertune.base.numbers import whole
+from flowertune.comms import kept
+from flowertune.comms.channel import Link
+from flowertune.comms.codec import must_be_finite
+from flowertune.comms.ledger import Ledger
+from flowertune.config.choices import LAYERWISE
+
+
+def is_layerwise(cfg: Mapping[str, Any]) -> bool:
+    """Whether clients keep their adapters to be asked for buckets of them."""
+    return cfg["aggregation.mode"] == LAYERWISE
+
+
+def keep(
+    trained: Mapping[str, torch.Tensor],
+    transport: str,
+    state_key: str,
+    server_round: int,
+    partition: int,
+) -> None:
+    """Write what a partition has trained to its disk, whole or not at all.
+
+    Parameters
+    ----------
+    transport : str
+        The kind of values that travel: float32, float16 or bfloat16.
+
+    Raises
+    ------
+    FloatingPointError
+        If a value is not finite.
+    """
+    folder = kept.folder_of(state_key, partition)
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {n: t.to(getattr(torch, transport)).contiguous() for n, t in trained.items()}
+    must_be_finite(tensors)
+    part = folder / f".trained_{server_round}.part"
+    save_file(tensors, part)
+    os.replace(part, folder / f"trained_{server_round}.safetensors")
+    kept.drop_others(state_key, partition, server_round)
+
+
+def plan_of(like: Mapping[str, torch.Tensor], cfg: Mapping[str, Any]) -> Plan:
+    """Return the plan for adapters with the names and shapes of ``like``."""
+    dtype = OF_SETTING[cfg["train.transport"]]
+    tensors = [Tensor(name, tuple(t.shape), dtype) for name, t in like.items()]
+    return Plan(tensors, int(cfg["aggregation.bucket-mb"] * messages.MIB))
+
+
+def mean_adapter(
+    grid: Grid,
+    cfg: Mapping[str, Any],
+    like: Mapping[str, torch.Tensor],
+    replies: Mapping[int, Message],
+    subject_key: tuple[str, int],
+    ledger: Ledger,
+    profile: Any,
+) -> tuple[dict[str, torch.Tensor], set[int], dict[int, str]]:
+    """Return the mean (float32) of what clients keep, who is in it, and why others are not.
+
+    It is the mean of whole replies to the bit: float64 sums of values times examples.
+
+    Parameters
+    ----------
+    replies : Mapping[int, Message]
+        The clients' replies to the training message, by partition: their examples are weights.
+    subject_key : tuple[str, int]
+        The run's key and the round.
+
+    Raises
+    ------
+    UserError
+        If a client is lost, and aggregation.on-failure does not go on without it.
+    """
+    state_key, server_round = subject_key
+    plan = plan_of(like, cfg)
+    subject = messages.Subject(messages.ADAPTER, server_round, state_key, plan.bucket_bytes)
+    nodes = {partition: reply.metadata.src_node_id for partition, reply in replies.items()}
+    weights = {
+        partition: whole(reply.content.metric_records["metrics"], "num-examples")
+        for partition, reply in replies.items()
+    }
+    cohort, reasons = ask_offers(grid, nodes, subject, plan.digest, weights)
+    if not cohort.offers:
+        return {}, set(), reasons
+    sink = MemorySink(plan, torch.float32.itemsize)
+    how = How(
+        window=cfg["aggregation.window"],
+        on_failure=cfg["aggregation.on-failure"],
+        timeout=cfg["strategy.timeout"],
+        result="F32",
+    )
+    link = Link(grid, ledger, server_round, profile)
+    journal = lambda chosen: Journal(None, {})  # noqa: E731 (a round of adapters is done anew)
+    averaging = Averaging(grid, link, subject, plan, sink, journal, how)
+    cohort, _ = averaging.run(cohort)
+    mean = {
+        name: torch.from_numpy(np.frombuffer(sink.data[name], np.float32)).reshape(t.shape)
+        for name, t in like.items()
+    }
+    inside = {offer.partition for offer in cohort.offers}
+    lost = nodes.keys() - inside - reasons.keys()
+    return mean, inside, {**reasons, **dict.fromkeys(lost, "it was lost while it was asked")}

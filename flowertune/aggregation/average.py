@@ -1,0 +1,308 @@
+"""One round's mean, bucket by bucket: ask, add, drop; then write, and note that it is done."""
+
+import hashlib
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from logging import WARNING
+from typing import Any
+
+import numpy as np
+from flwr.app import Message
+from flwr.common import log
+from flwr.serverapp import Grid
+
+from flowertune.aggregation.accumulate import Mean, Room, bytes_of_accumulator, mean_of
+from flowertune.aggregation.cohort import Cohort, find_again
+from flowertune.aggregation.dtypes import FLOATS, to_float32
+from flowertune.aggregation.journal import Journal
+from flowertune.aggregation.messages import ADAPTER, Offer, Subject, ask_part, part_in, unpack
+from flowertune.aggregation.plan import Bucket, Part, Piece, Plan
+from flowertune.aggregation.sinks import Sink
+from flowertune.base.errors import UserError
+from flowertune.comms.channel import Link
+from flowertune.comms.failures import reason_of
+
+RETRIES = 2  # further tries of a bucket with a client that is still there
+_LOOK_EVERY = 2.0  # seconds between the first two looks for a lost client
+_SLOWER, _LOOK_AT_LEAST_EVERY = 1.5, 30.0
+
+
+@dataclass(frozen=True)
+class How:
+    """What the settings say about averaging.
+
+    Parameters
+    ----------
+    window : int
+        Most replies on their way at a time, in any process, over all clients.
+    exact : bool
+        Whether sums must not depend on the order of clients.
+    on_failure : str
+        "wait" for a lost client, "restart" with the others, or "abort".
+    timeout : float
+        Seconds to wait for a reply, or for a lost client.
+    together : bool
+        all_at_once: every client is asked at once, and all replies are held before they are
+        added up, as flwr's own FedAvg does.
+    result : str | None
+        The kind of the mean's values, where it is not that of the clients'.
+    part_bytes : int | None
+        Most bytes of a reply, where buckets travel in parts; a piece is never cut.
+    least : int
+        Fewest clients that a mean may be of.
+    """
+
+    window: int = 2
+    exact: bool = False
+    on_failure: str = "wait"
+    timeout: float = 43200
+    together: bool = False
+    result: str | None = None
+    part_bytes: int | None = None
+    least: int = 1
+
+
+@dataclass(frozen=True)
+class _Ask:
+    part: Part
+    offer: Offer
+    message_id: str
+
+
+class _Lost(Exception):
+    """A client that cannot give what it is asked for."""
+
+    def __init__(self, offer: Offer, reason: str, there: bool) -> None:
+        super().__init__(reason)
+        self.offer, self.there = offer, there
+
+
+class Averaging:
+    """The mean over a cohort, from the first bucket that the journal does not hold to the last.
+
+    Parameters
+    ----------
+    journal_of : Callable[[Cohort], Journal]
+        Returns the journal of this round with a cohort; called again when the cohort shrinks.
+    watch : Callable[[Piece, memoryview | bytes, Cohort], None]
+        Called with every piece of the mean.
+    progress : Callable[[int], None]
+        Called after every bucket with the number of those done.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        link: Link,
+        subject: Subject,
+        plan: Plan,
+        sink: Sink,
+        journal_of: Callable[[Cohort], Journal],
+        how: How,
+        watch: Callable[[Piece, Any, Cohort], None] = lambda piece, data, cohort: None,
+        progress: Callable[[int], None] = lambda done: None,
+    ) -> None:
+        self.grid, self.link, self.subject, self.plan = grid, link, subject, plan
+        self.sink, self.journal_of, self.how = sink, journal_of, how
+        self.watch, self.progress = watch, progress
+        self.profile = link.profile
+        self.room = Room()
+        self.waiting: deque[_Ask] = deque()
+
+    def run(self, cohort: Cohort) -> tuple[Cohort, Journal]:
+        """Average; return who took part in all of it, and the finished journal.
+
+        Raises
+        ------
+        UserError
+            If a client is lost and ``how.on_failure`` does not go on without it.
+        """
+        reason = "none takes part"
+        while cohort.offers:
+            self.cohort, self.journal = cohort, self.journal_of(cohort)
+            try:
+                self._all_buckets()
+                return cohort, self.journal
+            except _Lost as lost:
+                # Nothing that is still on its way may end up in another cohort's sum.
+                self.link.drop((ask.message_id for ask in self.waiting), timeout=60)
+                self.waiting.clear()
+                reason = f"partition {lost.offer.partition} was lost: {lost}"
+                # What a client that is there has trained can be left out, as a bad reply is.
+                left_out = lost.there and self.subject.kind == ADAPTER
+                if self.how.on_failure != "restart" and not left_out:
+                    raise UserError(
+                        f"round {self.subject.server_round} has no mean, for {reason}. The last "
+                        "global model stays; go on with resume-from, or see aggregation.on-failure."
+                    ) from None
+                cohort = cohort.without(lost.offer.partition)
+                if 0 < len(cohort.offers) < self.how.least:
+                    raise UserError(
+                        f"round {self.subject.server_round} has no mean, for {reason}, and "
+                        f"{len(cohort.offers)} clients are left; strategy.min-clients is "
+                        f"{self.how.least}."
+                    ) from None
+                log(WARNING, "%s; the round starts anew without it", reason)
+        raise UserError(
+            f"round {self.subject.server_round} has no client left to average: {reason}"
+        )
+
+    def _all_buckets(self) -> None:
+        self.asks = self._in_order()
+        self._fill()
+        for number in range(self.journal.done, len(self.plan.buckets)):
+            bucket = self.plan.buckets[number]
+            means = self._means(bucket)
+            if self.how.together:
+                replies = [self._next_pieces() for _ in self.cohort.offers]
+                for offer, pieces in zip(self.cohort.offers, replies, strict=True):
+                    self._add(means, pieces, offer.weight)
+                del replies, pieces
+            else:
+                while self.waiting and self.waiting[0].part.bucket == number:
+                    part, weight = self.waiting[0].part, self.waiting[0].offer.weight
+                    # Not kept in a name: the reply must be gone before the next is asked for.
+                    self._add(means[part.first : part.end], self._next_pieces(), weight)
+                    self._fill()
+            self._finish(bucket, means)
+            self.progress(number + 1)
+
+    def _in_order(self) -> Iterator[tuple[Part, Offer]]:
+        most = self.how.part_bytes or self.plan.bucket_bytes
+        for number in range(self.journal.done, len(self.plan.buckets)):
+            for offer in self.cohort.offers:
+                for part in self.plan.parts(number, most):
+                    yield part, offer
+
+    def _fill(self) -> None:
+        window = len(self.cohort.offers) if self.how.together else self.how.window
+        while len(self.waiting) < window and (ask := next(self.asks, None)):
+            self.waiting.append(_Ask(*ask, self._push(*ask)))
+
+    def _push(self, part: Part, offer: Offer) -> str:
+        node = self.cohort.nodes[offer.partition]
+        message = ask_part(node, self.subject, self.plan.digest, part)
+        return self.link.push(message, offer.partition)
+
+    def _means(self, bucket: Bucket) -> list[Mean]:
+        wide = self.how.exact or self.how.result == "F32"
+        self.room.reserve(
+            sum(
+                (p.row1 - p.row0) * p.tensor.width * bytes_of_accumulator(p.tensor.dtype, wide) + 16
+                for p in bucket
+                if p.tensor.dtype in ("F32", "F16", "BF16")
+            )
+        )
+        total, how = self.cohort.total, self.how
+        return [mean_of(piece, total, how.exact, self.room, how.result) for piece in bucket]
+
+    def _add(self, means: list[Mean], pieces: list[bytes], weight: int) -> None:
+        with self.profile.phase("accumulate", sum(map(len, pieces))):
+            pieces.reverse()
+            for mean in means:
+                mean.add(pieces.pop(), weight)
+
+    def _finish(self, bucket: Bucket, means: list[Mean]) -> None:
+        seen, rounding, writing, written = hashlib.sha256(), 0.0, 0.0, 0
+        for piece, mean in zip(bucket, means, strict=True):
+            began = time.perf_counter()
+            data = mean.result()
+            ready = time.perf_counter()
+            seen.update(data)
+            self.sink.write(piece, data)
+            rounding, writing = rounding + ready - began, writing + time.perf_counter() - ready
+            written += len(data)
+            self.watch(piece, data, self.cohort)
+        began = time.perf_counter()
+        self.sink.flush()
+        self.journal.finished(seen.hexdigest())
+        # One entry a bucket, however many pieces it has.
+        self.profile.add("accumulate", rounding)
+        self.profile.add("write", writing + time.perf_counter() - began, written)
+
+    def _next_pieces(self) -> list[bytes]:
+        """Return the pieces of the oldest ask; where they do not come, do as the settings say."""
+        ask = self.waiting.popleft()
+        message_id, tries = ask.message_id, 0
+        while True:
+            reply = self.link.take(message_id, ask.offer.partition, self.how.timeout)
+            try:
+                pieces = self.plan.pieces(ask.part)
+                found = pieces_of(reply, pieces, ask.part, ask.offer)
+                if self.subject.kind == ADAPTER:
+                    refuse_what_is_not_finite(pieces, found)
+                return found
+            except UserError as error:
+                reason = str(error)
+            tries += 1
+            log(
+                WARNING, "partition %d did not give bucket %d: %s",
+                ask.offer.partition, ask.part.bucket + 1, reason,
+            )  # fmt: skip
+            del reply
+            there = self.cohort.nodes[ask.offer.partition] in set(self.grid.get_node_ids())
+            if tries > RETRIES or not there:
+                if self.how.on_failure != "wait" or there:
+                    raise _Lost(ask.offer, reason, there)
+                self._wait_for(ask.offer, reason)
+                tries = 0
+            else:
+                time.sleep(tries)
+            message_id = self._push(ask.part, ask.offer)
+
+    def _wait_for(self, offer: Offer, reason: str) -> None:
+        log(
+            WARNING, "waiting up to %d s for partition %d (aggregation.on-failure='wait')",
+            self.how.timeout, offer.partition,
+        )  # fmt: skip
+        deadline, said = time.monotonic() + self.how.timeout, set[str]()
+        pause = _LOOK_EVERY
+        while time.monotonic() < deadline:
+            node = find_again(self.grid, self.cohort, offer, self.subject, self.plan.digest, said)
+            if node is not None:
+                self.cohort.nodes[offer.partition] = node
+                log(WARNING, "partition %d is back", offer.partition)
+                return
+            # Every SuperNode that is free is asked, and each question starts a process there.
+            time.sleep(pause)
+            pause = min(_SLOWER * pause, _LOOK_AT_LEAST_EVERY)
+        raise _Lost(offer, reason, there=False)
+
+
+def refuse_what_is_not_finite(pieces: Bucket, contents: list[bytes]) -> None:
+    """Check trained values.
+
+    Raises
+    ------
+    UserError
+        If one is no finite number; names its tensor.
+    """
+    for piece, data in zip(pieces, contents, strict=True):
+        dtype = piece.tensor.dtype
+        if dtype in FLOATS and not np.isfinite(to_float32(data, dtype)).all():
+            raise UserError(f"{piece.tensor.name!r} holds values that are not finite")
+
+
+def pieces_of(reply: Message | None, pieces: Bucket, part: Part, offer: Offer) -> list[bytes]:
+    """Return the bytes of pieces in a reply, if it is the one that was asked for.
+
+    Raises
+    ------
+    UserError
+        If it is not; says why.
+    """
+    if reply is None:
+        raise UserError("no answer in time")
+    if reply.has_error():
+        raise UserError(reason_of(reply))
+    try:
+        about = reply.content.config_records["about"]
+        found = part_in(about), str(about["identity"])
+        arrays = reply.content.array_records["arrays"]
+    except (KeyError, TypeError) as error:
+        raise UserError(f"its reply cannot be read ({type(error).__name__}: {error})") from None
+    if found != (part, offer.identity):
+        raise UserError("its reply is about another bucket, or its content has changed since")
+    return unpack(pieces, arrays)

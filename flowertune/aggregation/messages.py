@@ -1,0 +1,138 @@
+"""What server and clients say to each other about buckets: names of messages and their records."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+
+from flowertune.aggregation.plan import Bucket, Part
+from flowertune.base.errors import UserError
+from flowertune.base.numbers import whole
+
+OFFER, BUCKET = "query.offer", "query.bucket"
+MODEL, ADAPTER = "model", "adapter"
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is averaged in a round.
+
+    Parameters
+    ----------
+    kind : str
+        MODEL (the weights a client has) or ADAPTER (what it has trained in this round).
+    state_key : str
+        The run, stable over resumed runs: where a client keeps what it trained.
+    bucket_bytes : int
+        With shapes, it decides the plan.
+    """
+
+    kind: str
+    server_round: int
+    state_key: str
+    bucket_bytes: int
+
+    def record(self) -> ConfigRecord:
+        """Return it as it travels."""
+        return ConfigRecord(
+            {
+                "kind": self.kind,
+                "server-round": self.server_round,
+                "state-key": self.state_key,
+                "bucket-bytes": self.bucket_bytes,
+            }
+        )
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> "Subject":
+        """Return what ``record`` made a record of."""
+        return cls(
+            str(record["kind"]),
+            whole(record, "server-round"),
+            str(record["state-key"]),
+            whole(record, "bucket-bytes"),
+        )
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What a client has to give, and how much it counts."""
+
+    partition: int
+    weight: int
+    plan: str
+    identity: str
+
+    def record(self) -> ConfigRecord:
+        """Return it as it travels."""
+        return ConfigRecord(
+            {
+                "partition-id": self.partition,
+                "weight": self.weight,
+                "plan": self.plan,
+                "identity": self.identity,
+            }
+        )
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> "Offer":
+        """Return what ``record`` made a record of."""
+        return cls(
+            whole(record, "partition-id"),
+            whole(record, "weight"),
+            str(record["plan"]),
+            str(record["identity"]),
+        )
+
+
+def ask_offer(node: int, subject: Subject) -> Message:
+    """Return the question what a client has to give."""
+    return Message(RecordDict({"subject": subject.record()}), node, OFFER)
+
+
+def ask_part(node: int, subject: Subject, plan: str, part: Part) -> Message:
+    """Return the question for a part of a bucket of the plan with digest ``plan``."""
+    ask = ConfigRecord({"plan": plan, **vars(part)})
+    return Message(RecordDict({"subject": subject.record(), "ask": ask}), node, BUCKET)
+
+
+def part_in(record: Mapping[str, Any]) -> Part:
+    """Return the part that a question, or its answer, is about."""
+    return Part(whole(record, "bucket"), whole(record, "first"), whole(record, "end"))
+
+
+def pack(pieces: Bucket, contents: list[bytes]) -> ArrayRecord:
+    """Return the bytes of pieces as they travel: as they are."""
+    record = ArrayRecord()
+    for i, (piece, data) in enumerate(zip(pieces, contents, strict=True)):
+        shape = (piece.row1 - piece.row0, piece.tensor.width)
+        record[str(i)] = Array(piece.tensor.dtype, shape, "raw", data)
+    return record
+
+
+def unpack(pieces: Bucket, record: ArrayRecord) -> list[bytes]:
+    """Return the bytes of pieces, and empty the record.
+
+    Whoever else still holds the message (Flower's simulation does, until its next one) holds no
+    more than its shell then.
+
+    Raises
+    ------
+    UserError
+        If the record is not that of these pieces.
+    """
+    found = []
+    for i, piece in enumerate(pieces):
+        array = record.get(str(i))
+        if array is None or array.dtype != piece.tensor.dtype or len(array.data) != piece.nbytes:
+            raise UserError(
+                f"rows {piece.row0} to {piece.row1 - 1} of {piece.tensor.name!r} are missing in a "
+                "reply, or are of another size."
+            )
+        found.append(array.data)
+    if len(record) != len(pieces):
+        raise UserError(f"a reply holds {len(record)} pieces, not {len(pieces)}.")
+    record.clear()
+    return found

@@ -1,0 +1,133 @@
+"""Find a checkpoint and the base model it belongs to, before anything is loaded."""
+
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from flowertune.base.errors import UserError
+from flowertune.config.paths import is_path
+from flowertune.models.resolve import resolve_model
+
+CONFIG = "adapter_config.json"
+WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+_SAVED = re.compile(r"peft_(\d+)")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What to talk to.
+
+    Attributes
+    ----------
+    base
+        What ``from_pretrained`` takes for the base model: a folder or a hub id.
+    revision
+        Of the base model on the hub.
+    adapter
+        The PEFT folder; None for the base model alone.
+    manifest
+        What the run wrote down about the checkpoint; empty where there is none.
+    """
+
+    base: str
+    revision: str = "main"
+    adapter: Path | None = None
+    manifest: dict[str, Any] = field(default_factory=dict)
+
+
+def choose(peft_path: Path | None, model: str | None) -> Choice:
+    """Return what ``--peft-path`` and ``--model`` name together.
+
+    Raises
+    ------
+    UserError
+        If neither is given, a folder is missing or no PEFT checkpoint, or the base model
+        cannot be had.
+    """
+    if peft_path is None:
+        if model is None:
+            raise UserError(
+                "Say what to talk to: --peft-path results/<run id>/peft_<round> for a checkpoint, "
+                "or --model for a model without one."
+            )
+        return Choice(_given(model))
+    folder = find_checkpoint(peft_path)
+    config, manifest = _json_object(folder / CONFIG), _json_object(folder / "manifest.json")
+    if config is None:
+        raise UserError(f"{folder / CONFIG} is damaged: it holds no JSON object.")
+    noted = (manifest or {}).get("base-model") or {}
+    revision = config.get("revision") or noted.get("revision") or "main"
+    base = _given(model) if model else _base_of(folder, config, noted, revision)
+    return Choice(base, revision, folder, manifest or {})
+
+
+def find_checkpoint(given: Path) -> Path:
+    """Return the PEFT folder itself, or the newest one in the folder of a run.
+
+    Raises
+    ------
+    UserError
+        If the folder is missing or holds no checkpoint.
+    """
+    folder = given.expanduser()
+    if not folder.is_dir():
+        raise UserError(
+            f"--peft-path is {str(given)!r}, and there is no such folder; give one like "
+            "results/<run id>/peft_<round>."
+        )
+    if (folder / CONFIG).is_file():
+        if any((folder / name).is_file() for name in WEIGHTS):
+            return folder
+        raise UserError(f"{folder} is no whole PEFT checkpoint: it holds no {WEIGHTS[0]}.")
+    saved = {
+        int(match.group(1)): path
+        for path in folder.iterdir()
+        if (match := _SAVED.fullmatch(path.name)) and (path / CONFIG).is_file()
+    }
+    if saved:
+        return find_checkpoint(saved[max(saved)])
+    whole = [path for path in (folder, *sorted(folder.glob("model_*"))) if _is_model(path)]
+    hint = f" There is a whole model: --model {whole[-1]}" if whole else ""
+    raise UserError(
+        f"{folder} is no PEFT checkpoint and no run with one: it holds neither {CONFIG} nor a "
+        f"folder peft_<round>.{hint}"
+    )
+
+
+def _is_model(folder: Path) -> bool:
+    return (folder / "config.json").is_file()
+
+
+def _given(model: str) -> str:
+    # on a command line, a path starts where the user is; in the settings, at the app's folder
+    path = Path(model).expanduser()
+    name = str(path.resolve()) if is_path(model) or path.is_dir() else model
+    return _resolved(name, "main", "--model cannot be had")
+
+
+def _base_of(folder: Path, config: dict[str, Any], noted: dict[str, Any], revision: str) -> str:
+    recorded = config.get("base_model_name_or_path")
+    if isinstance(recorded, str) and _is_model(Path(recorded)):
+        return recorded
+    # the path of another machine says nothing here, but the name in the manifest may
+    name = noted.get("name") or recorded
+    if not isinstance(name, str) or not name:
+        raise UserError(f"{folder} does not say what its base model is; name it with --model.")
+    return _resolved(name, revision, f"The base model of {folder} cannot be had")
+
+
+def _resolved(name: str, revision: str, otherwise: str) -> str:
+    try:
+        return resolve_model({"model.name": name, "model.revision": revision})
+    except UserError as error:
+        raise UserError(f"{otherwise}: {error} Say where it is with --model.") from None
+
+
+def _json_object(path: Path) -> dict[str, Any] | None:
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None

@@ -1,0 +1,214 @@
+"""``flwr profile``, ``flwr-profile`` and ``python -m flowertune.profile``: one function."""
+
+import contextlib
+import io
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import click
+import typer
+
+from flowertune.profiler import table
+from flowertune.profiler.reading import FILE, MARK, Reader, Sitting
+from flowertune.profiler.summary import Summary, summarise
+from flowertune.profiler.trace import trace
+
+SETTINGS = {"allow_extra_args": True}
+AGAIN = 1.0  # seconds between two looks at a file that grows
+
+
+def profile(
+    ctx: typer.Context,
+    run: Annotated[str, typer.Argument(metavar="RUN_ID", help="A run's id, or its folder.")],
+    superlink: Annotated[
+        str | None, typer.Argument(help="Name of the SuperLink connection.")
+    ] = None,
+    live: Annotated[bool, typer.Option("--live", help="Follow the run until it ends.")] = False,
+    output_format: Annotated[
+        Literal["default", "json"],
+        typer.Option("--format", case_sensitive=False, help="A table, or JSON for tools."),
+    ] = "default",
+    trace_file: Annotated[
+        Path | None,
+        typer.Option("--trace", help="Also write a trace, for https://ui.perfetto.dev."),
+    ] = None,
+    federation_config: Annotated[
+        list[str] | None, typer.Option("--federation-config", hidden=True)
+    ] = None,
+) -> None:
+    """Show where the time, bytes and memory of a FlowerTune run went.
+
+    Start the run with --run-config "profile.enabled=true". It may be running or finished,
+    here or on another machine: its profile is read from its log, on the SuperLink.
+    """
+    if len(ctx.args) > 1:
+        raise click.UsageError(f"Got unexpected extra arguments ({' '.join(ctx.args[1:])})")
+    as_json = output_format == "json"
+    try:
+        sittings, flower = _read(run, superlink, ctx.args, live, quiet=as_json)
+        if trace_file is not None:
+            _write_trace(trace_file, sittings)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    except click.ClickException as error:
+        if not as_json:
+            raise
+        print(json.dumps({"success": False, "error-message": error.format_message()}))
+        raise typer.Exit(1) from None
+    if as_json:
+        print(json.dumps({"success": True, **_as_json(sittings, flower)}, indent=2))
+    elif not live or not sys.stdout.isatty():
+        _show(summarise(sittings), flower)
+
+
+def app() -> typer.Typer:
+    """Return the command on its own, as ``flwr-profile`` has it."""
+    alone = typer.Typer(
+        add_completion=False, context_settings={"help_option_names": ["-h", "--help"]}
+    )
+    alone.command("flwr-profile", context_settings=SETTINGS)(profile)
+    return alone
+
+
+def main() -> None:
+    """Run the command on its own."""
+    app()()
+
+
+def _read(
+    run: str, superlink: str | None, extra: list[str], live: bool, quiet: bool
+) -> tuple[list[Sitting], dict[str, str]]:
+    sittings, flower = _found(run, superlink, extra, live, quiet)
+    if not sittings:
+        raise click.ClickException(
+            f'Run {run} has left no profile; start a run with --run-config "profile.enabled=true".'
+        )
+    return sittings, flower
+
+
+def _found(
+    run: str, superlink: str | None, extra: list[str], live: bool, quiet: bool
+) -> tuple[list[Sitting], dict[str, str]]:
+    folder = Path(run)
+    if folder.is_dir():
+        reader = Reader(mark="")
+        _follow(reader, _file(folder / FILE, reader, live), {}, live, quiet)
+        return reader.sittings, {}
+    if not run.isascii() or not run.isdecimal():
+        raise click.UsageError(f"{run!r} is neither a run's id (flwr list) nor a folder.")
+    try:
+        from flowertune.profiler.superlink import source
+    except ImportError as error:
+        raise click.ClickException(
+            f"This flwr cannot be asked for a run's log ({error}); give the run's folder "
+            "(results/<run id>) instead of its id."
+        ) from None
+    reader = Reader(MARK)
+    with contextlib.ExitStack() as stack:
+        with _silence() if quiet else contextlib.nullcontext():
+            found = stack.enter_context(source(int(run), superlink, extra))
+            flower = found.about()
+        _follow(reader, found.log(live), flower, live, quiet)
+        if live:
+            flower = found.about()
+    return reader.sittings, flower
+
+
+def _follow(
+    reader: Reader, pieces: Iterator[str], flower: dict[str, str], live: bool, quiet: bool
+) -> None:
+    if not live or quiet:
+        for piece in pieces:
+            reader.feed(piece)
+    elif sys.stdout.isatty():
+        _follow_on_terminal(reader, pieces, flower)
+    else:
+        _follow_in_pipe(reader, pieces)
+
+
+def _follow_on_terminal(reader: Reader, pieces: Iterator[str], flower: dict[str, str]) -> None:
+    from rich.console import Console
+    from rich.live import Live
+
+    console = Console()
+    with Live("waiting for the first lines", console=console, auto_refresh=False) as shown:
+        for piece in pieces:
+            if reader.feed(piece):
+                summary = summarise(reader.sittings)
+                shown.update(table.rich(summary, flower, console.width), refresh=True)
+        if reader.sittings:
+            summary = summarise(reader.sittings)
+            shown.update(table.rich(summary, None, console.width), refresh=True)
+
+
+def _follow_in_pipe(reader: Reader, pieces: Iterator[str]) -> None:
+    said = 0
+    for piece in pieces:
+        if not reader.feed(piece):
+            continue
+        spans = [span for sitting in reader.sittings for span in sitting.spans]
+        # A round is over when the next one has begun, or the run has ended.
+        newest = max((span.round for span in spans), default=0)
+        for number in range(said + 1, newest + reader.ended):
+            print(table.round_line(number, spans), flush=True)
+            said = number
+    print(flush=True)
+
+
+def _file(path: Path, reader: Reader, live: bool) -> Iterator[str]:
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            while True:
+                yield file.read()
+                if not live or reader.ended:
+                    return
+                time.sleep(AGAIN)
+    except FileNotFoundError:
+        return
+
+
+def _show(summary: Summary, flower: dict[str, str]) -> None:
+    if sys.stdout.isatty():
+        from rich.console import Console
+
+        console = Console()
+        console.print(table.rich(summary, flower, console.width))
+    else:
+        print(table.plain(summary, flower), end="")
+
+
+def _as_json(sittings: list[Sitting], flower: dict[str, str]) -> dict[str, Any]:
+    from flowertune.profiling.records import COLUMNS
+
+    start = sittings[0].start
+    spans = [
+        {**{name: getattr(span, name) for name in COLUMNS}, "at": round(span.at - start, 6)}
+        for sitting in sittings
+        for span in sitting.spans
+    ]
+    return {**summarise(sittings).as_json(), "flower": flower, "start": start, "spans": spans}
+
+
+def _write_trace(path: Path, sittings: list[Sitting]) -> None:
+    try:
+        path.write_text(json.dumps(trace(sittings)), "utf-8")
+    except OSError as error:
+        raise click.ClickException(
+            f"The trace cannot be written to {path}: {error.strerror or error}; name another "
+            "file with --trace."
+        ) from None
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    # flwr says which SuperLink it uses, and what it thinks of its configuration.
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        yield
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""Read the settings that ``flwr run`` would hand to the app of a folder."""
+
+import argparse
+import difflib
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from flowertune.base.errors import UserError
+from flowertune.config.checks import check_settings
+
+
+def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add ``--app`` and ``--run-config``; the latter takes what flwr's takes."""
+    add = parser.add_argument
+    add("--app", type=Path, default=Path(), metavar="DIR", help="the app's folder (default: .)")
+    add(
+        "--run-config",
+        action="append",
+        metavar="CONFIG",
+        help="as in flwr run: \"key=value key='text'\", or a .toml file",
+    )
+
+
+def read_settings(app: Path, run_config: Sequence[str] | None) -> dict[str, Any]:
+    """Return the flat, checked settings of the app in ``app`` with ``--run-config`` applied.
+
+    Raises
+    ------
+    UserError
+        If there is no app, ``run_config`` is malformed or names a setting the app does not have,
+        or a setting is wrong; all wrong settings at once.
+    """
+    defaults = default_settings(app)
+    changed = _parsed(run_config)
+    unknown = [_unknown(key, defaults) for key in changed if key not in defaults]
+    if unknown:
+        raise UserError(
+            f"--run-config names {'; '.join(unknown)}: a setting must stand in "
+            "[tool.flwr.app.config] of pyproject.toml before it can be changed."
+        )
+    return check_settings({**defaults, **changed})
+
+
+def default_settings(app: Path) -> dict[str, Any]:
+    """Return the flat ``[tool.flwr.app.config]`` of the app in ``app``, unchecked.
+
+    Raises
+    ------
+    UserError
+        If there is no app there.
+    """
+    from flwr.common.config import flatten_dict
+
+    path = app / "pyproject.toml"
+    try:
+        toml = tomllib.loads(path.read_text("utf-8"))
+        return dict(flatten_dict(toml["tool"]["flwr"]["app"]["config"]))
+    except FileNotFoundError:
+        raise UserError(
+            f"{app.resolve()} has no pyproject.toml; run this in the app's folder or name it "
+            "with --app."
+        ) from None
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path.resolve()} is not valid TOML: {error}.") from None
+    except KeyError:
+        raise UserError(
+            f"{path.resolve()} has no table [tool.flwr.app.config], so it is not a FlowerTune "
+            "app; run this in the app's folder or name it with --app."
+        ) from None
+
+
+def _parsed(run_config: Sequence[str] | None) -> dict[str, Any]:
+    from flwr.common.config import parse_config_args
+
+    given = list(run_config or [])
+    try:
+        changed = parse_config_args(given)
+    except FileNotFoundError:
+        raise UserError(f"--run-config is {given[0]!r}, and there is no such file.") from None
+    except Exception as error:  # click's and tomli's own kinds
+        text = " ".join(str(error).split())
+        raise UserError(
+            f"--run-config is {' '.join(given)!r}, which flwr refuses: {text}"
+        ) from None
+    if any(text.strip() for text in given) and not changed:
+        raise UserError(
+            f"--run-config is {' '.join(given)!r}, which holds no key=value; write "
+            "\"num-server-rounds=50 model.name='/models/mine'\" or name a .toml file."
+        )
+    return changed
+
+
+def _unknown(key: str, known: dict[str, Any]) -> str:
+    near = difflib.get_close_matches(key, known, n=1)
+    return f"{key!r} (did you mean {near[0]!r}?)" if near else repr(key)

@@ -1,0 +1,92 @@
+"""The data report: pure functions of the rows' lengths."""
+
+from collections.abc import Mapping, Sequence
+from statistics import median_low
+from typing import Any
+
+from flowertune.base.errors import UserError
+from flowertune.data.lengths import Lengths
+
+NAMED = 10
+# Rows that train nothing are dropped. A few are no harm; more say that the length is wrong.
+ALLOWED_SHARE = 0.05
+
+Row = tuple[int, int, Lengths]
+
+
+def report_of(partitions: Mapping[int, Sequence[Lengths]], seq_length: int) -> dict[str, Any]:
+    """Return what is to be known about rows of ``partitions``, cut at ``seq_length`` tokens.
+
+    Keys: partitions, rows, rows-per-partition (fewest, most), seq-length; tokens (kept, prompts
+    and answers), supervised-tokens, supervised-share; without-answer (rows cut before their
+    answer, which train nothing and are left out) and cut-answer (rows cut within it), each with
+    rows, share and the first ten by partition and row; row-tokens (median, p95, longest, before
+    cutting); longest-rows (the five longest). All numbers are whole but the shares.
+    """
+    rows = [(p, n, r) for p in sorted(partitions) for n, r in enumerate(partitions[p])]
+    sizes = [len(rows_there) for rows_there in partitions.values()]
+    trained = [row for row in rows if row[2].prompt < seq_length]
+    empty = [row for row in rows if row[2].prompt >= seq_length]
+    cut = [row for row in trained if row[2].total > seq_length]
+    tokens = sum(min(r.total, seq_length) for _, _, r in trained)
+    supervised = tokens - sum(r.prompt for _, _, r in trained)
+    totals = sorted(r.total for _, _, r in rows)
+    longest = sorted(rows, key=lambda row: -row[2].total)[:5]
+    return {
+        "partitions": len(sizes),
+        "rows": len(rows),
+        "rows-per-partition": {"fewest": min(sizes, default=0), "most": max(sizes, default=0)},
+        "seq-length": seq_length,
+        "tokens": tokens,
+        "supervised-tokens": supervised,
+        "supervised-share": round(supervised / tokens, 6) if tokens else 0.0,
+        "without-answer": _counted(empty, len(rows)),
+        "cut-answer": _counted(cut, len(rows)),
+        "row-tokens": {
+            "median": median_low(totals) if totals else 0,
+            "p95": totals[-(-95 * len(totals) // 100) - 1] if totals else 0,
+            "longest": totals[-1] if totals else 0,
+        },
+        "longest-rows": [_named(row) for row in longest],
+    }
+
+
+def refuse_if_too_many_are_empty(report: Mapping[str, Any], allowed: float = ALLOWED_SHARE) -> None:
+    """Check that at most a share of ``allowed`` of the rows has no room for its answer.
+
+    Raises
+    ------
+    UserError
+        With the number of such rows and the first three of them.
+    """
+    empty = report["without-answer"]
+    if empty["share"] <= allowed:
+        return
+    first = "; ".join(
+        f"partition {row['partition']}, row {row['row']}: {row['prompt-tokens']} tokens"
+        for row in empty["first"][:3]
+    )
+    raise UserError(
+        f"train.seq-length is {report['seq-length']}, and the prompts of {empty['rows']:,} of "
+        f"{report['rows']:,} rows ({empty['share']:.1%}) leave no room for an answer, more than "
+        f"the {allowed:.0%} allowed ({first}); use a larger one (in [tool.flwr.app.config] of "
+        "pyproject.toml), and look at rows with python -m flowertune.inspect."
+    )
+
+
+def _counted(rows: Sequence[Row], of: int) -> dict[str, Any]:
+    return {
+        "rows": len(rows),
+        "share": round(len(rows) / of, 6) if of else 0.0,
+        "first": [_named(row) for row in rows[:NAMED]],
+    }
+
+
+def _named(row: Row) -> dict[str, int]:
+    partition, number, lengths = row
+    return {
+        "partition": partition,
+        "row": number,
+        "prompt-tokens": lengths.prompt,
+        "tokens": lengths.total,
+    }

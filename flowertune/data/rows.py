@@ -1,0 +1,198 @@
+"""From ``static.dataset.name`` to rows, and to the partition of one client."""
+
+import glob
+import json
+from collections.abc import Collection
+from functools import lru_cache
+from pathlib import Path
+from string import Formatter
+from typing import Any
+
+from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
+from datasets import config as datasets_config
+from flwr_datasets import FederatedDataset
+from flwr_datasets.partitioner import IidPartitioner, Partitioner
+
+from flowertune.base import hub
+from flowertune.base.errors import UserError
+from flowertune.config.paths import is_path, local_path
+
+SETTING = "static.dataset.name"
+SPLIT = "train"
+SHUFFLE_SEED = 42  # FederatedDataset's own default, so that local copies are cut in the same way
+OFFLINE = "a local folder or a .jsonl file with the same columns works"
+
+
+def is_local(name: str) -> bool:
+    """Whether a dataset's name is a path and not a hub id."""
+    return is_path(name) or name.endswith(".jsonl")
+
+
+def load_rows(name: str, revision: str, app_dir: Path) -> Dataset:
+    """Load all rows of a hub id, a folder, or a JSONL file, in their own order.
+
+    A folder holds what ``Dataset.save_to_disk`` wrote, or files that ``datasets`` reads (JSONL,
+    Parquet, CSV …). Of several splits, "train" is taken. A relative path starts at the app.
+
+    Raises
+    ------
+    UserError
+        If the rows cannot be had; says why.
+    """
+    if is_local(name):
+        return _local_rows(name, local_path(name, app_dir))
+    _expect_hub(name, revision)
+    try:
+        return _as_dataset(name, load_dataset(name, revision=revision))
+    except UserError:
+        raise
+    except Exception as error:  # datasets and the HTTP library raise many kinds
+        raise hub.refusal(SETTING, name, revision, hub.why_not(error), OFFLINE) from error
+
+
+@lru_cache(maxsize=64)
+def load_partition(
+    name: str, revision: str, app_dir: Path, num_partitions: int, partition_id: int
+) -> Dataset:
+    """Return the rows of one of ``num_partitions`` IID partitions; cached by its arguments.
+
+    Rows are shuffled with a fixed seed and cut into runs of equal length (give or take a row), by
+    flwr-datasets; a local copy of a hub dataset is cut in the same way.
+
+    Raises
+    ------
+    UserError
+        If the rows cannot be had, or there are fewer rows than partitions.
+    """
+    partitioner = _partitioner(name, revision, app_dir, num_partitions)
+    return partitioner.load_partition(partition_id)
+
+
+def check_columns(columns: Collection[str], question: str, answer: str, prompt: str) -> None:
+    """Check that the format strings use columns that the dataset has.
+
+    ``prompt`` may use {question} as well.
+
+    Raises
+    ------
+    UserError
+        If a string is malformed or names a column that is not there; names all at once.
+    """
+    there = set(columns)
+    problems = [
+        *_unknown("static.dataset.question", question, there),
+        *_unknown("static.dataset.answer", answer, there),
+        *_unknown("prompt.template", prompt, there | {"question"}),
+    ]
+    if problems:
+        raise UserError(
+            f"{'; '.join(problems)}; the dataset has {', '.join(sorted(there)) or 'no columns'} "
+            f"(change it in [tool.flwr.app.config] of pyproject.toml)."
+        )
+
+
+@lru_cache(maxsize=4)
+def _partitioner(name: str, revision: str, app_dir: Path, num_partitions: int) -> Partitioner:
+    partitioner = IidPartitioner(num_partitions)
+    if is_local(name):
+        partitioner.dataset = load_rows(name, revision, app_dir).shuffle(seed=SHUFFLE_SEED)
+    else:
+        _expect_hub(name, revision)
+        federated = FederatedDataset(
+            dataset=name,
+            partitioners={SPLIT: partitioner},
+            shuffle=True,
+            seed=SHUFFLE_SEED,
+            revision=revision,
+        )
+        try:
+            federated.load_partition(0, SPLIT)
+        except Exception as error:  # datasets and the HTTP library raise many kinds
+            raise hub.refusal(SETTING, name, revision, hub.why_not(error), OFFLINE) from error
+    rows = len(partitioner.dataset)
+    if rows < num_partitions:
+        raise UserError(
+            f"{SETTING} is {name!r} with {rows} rows, too few for {num_partitions} SuperNodes; "
+            "give each at least one row, or set up fewer SuperNodes (python -m flowertune.connect "
+            f"--num-supernodes {max(rows, 1)})."
+        )
+    return partitioner
+
+
+def _expect_hub(name: str, revision: str) -> None:
+    if not hub.is_hub_id(name):
+        raise _refusal(name, hub.NO_HUB_ID)
+    cached = Path(datasets_config.HF_DATASETS_CACHE) / name.replace("/", "___")
+    if not cached.is_dir() and not hub.reachable():
+        raise hub.refusal(SETTING, name, revision, hub.NO_ANSWER, OFFLINE)
+
+
+def _local_rows(name: str, path: Path) -> Dataset:
+    if not path.exists():
+        raise _refusal(name, f"there is no file or folder {path}")
+    try:
+        if path.is_file():
+            rows = _read_file(path)
+        elif (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
+            rows = load_from_disk(str(path))
+        else:
+            rows = load_dataset(str(path))
+    except UserError:
+        raise
+    except Exception as error:  # readers of many formats raise many kinds
+        raise _refusal(name, f"{path} cannot be read ({_first_line(error)})") from error
+    return _as_dataset(name, rows)
+
+
+def _read_file(path: Path) -> Any:
+    _check_lines(path)
+    # datasets takes a path for a pattern
+    return Dataset.from_json(glob.escape(str(path)))
+
+
+def _check_lines(path: Path) -> None:
+    """Name the line that is no JSON object: the reader's own error names none."""
+    with path.open(encoding="utf-8") as lines:
+        empty = True
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            empty = False
+            try:
+                good = isinstance(json.loads(line), dict)
+            except json.JSONDecodeError:
+                good = False
+            if not good:
+                raise _refusal(str(path), f"line {number} is not a JSON object")
+    if empty:
+        raise _refusal(str(path), "it holds no rows")
+
+
+def _as_dataset(name: str, rows: Any) -> Dataset:
+    if isinstance(rows, DatasetDict):
+        if SPLIT not in rows and len(rows) > 1:
+            raise _refusal(
+                name, f"it has the splits {', '.join(map(str, rows))} and none named {SPLIT}"
+            )
+        rows = rows[SPLIT] if SPLIT in rows else next(iter(rows.values()))
+    return rows
+
+
+def _refusal(name: str, reason: str) -> UserError:
+    return UserError(
+        f"{SETTING} is {name!r}, but {reason}; give a hub id, a folder of JSONL, Parquet or CSV "
+        "files, or a .jsonl file."
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def _unknown(key: str, template: str, there: set[str]) -> list[str]:
+    try:
+        fields = [field for _, field, _, _ in Formatter().parse(template) if field is not None]
+    except ValueError as error:
+        return [f"{key} is malformed ({error})"]
+    missing = sorted({field for field in fields if field not in there})
+    return [f"{key} uses {{{field}}}, which is no column" for field in missing]

@@ -1,0 +1,221 @@
+"""Find, start and stop the local SuperLink that ``flwr run`` manages."""
+
+import itertools
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from flowertune.base.errors import UserError
+from flowertune.base.files import flower_home
+from flowertune.deploy import pages
+
+NO_INSTALL = "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION"
+_PROGRAM = "flower-superlink"
+_RUN = "flwr-simulation"
+
+
+@dataclass(frozen=True)
+class SuperLink:
+    """A flower-superlink that listens on a port of this machine.
+
+    ``environment`` is None where the system does not show it (another user's process).
+    """
+
+    pid: int
+    port: int
+    command: tuple[str, ...]
+    environment: Mapping[str, str] | None
+
+    @property
+    def installs_dependencies(self) -> bool | None:
+        """Whether it installs an app's dependencies anew at every run; None if unknown."""
+        if "--disable-runtime-dependency-installation" in self.command:
+            return False
+        if self.environment is None:
+            return None
+        return self.environment.get(NO_INSTALL) != "1"
+
+
+def managed_port() -> int:
+    """The port of the managed SuperLink, as ``flwr`` reads it from the environment."""
+    from flwr.cli.constant import LOCAL_SUPERLINK_HTTP_API_PORT
+
+    return int(LOCAL_SUPERLINK_HTTP_API_PORT)
+
+
+def is_superlink(command: tuple[str, ...], port: int) -> bool:
+    """Whether a command line is that of a flower-superlink on this port."""
+    named = any(Path(word).stem == _PROGRAM for word in command[:2])
+    return named and ("--port", str(port)) in itertools.pairwise(command)
+
+
+def find_superlink(port: int) -> SuperLink | None:
+    """The flower-superlink that listens on this port of this machine, if there is one."""
+    for process in psutil.process_iter():
+        try:
+            command = tuple(process.cmdline())
+            if is_superlink(command, port) and _listens(process, port):
+                return SuperLink(process.pid, port, command, _environment(process))
+        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+            continue
+    return None
+
+
+def answers(port: int) -> bool:
+    """Whether something answers like a SuperLink on this port of this machine."""
+    import httpx
+
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/health", timeout=1.0).is_success
+    except httpx.HTTPError:
+        return False
+
+
+def start_superlink(connection: str) -> None:
+    """Start the managed SuperLink as ``flwr run`` would, but without installs at every run.
+
+    Parameters
+    ----------
+    connection
+        The name of a connection of the Flower configuration whose address is
+        ``:local:``.
+
+    Raises
+    ------
+    UserError
+        It did not start; says where its log is.
+    """
+    try:
+        from flwr.cli.flower_config import read_superlink_connection
+        from flwr.cli.local_superlink import ensure_local_superlink
+    except ImportError as error:
+        raise UserError(
+            "This version of flwr starts its local SuperLink in another way "
+            f"({error}); start it yourself with: {NO_INSTALL}=1 flwr run ."
+        ) from error
+    import click
+
+    with _environment_of_this_python():
+        try:
+            ensure_local_superlink(read_superlink_connection(connection))
+        except click.ClickException as error:
+            raise UserError(" ".join(error.format_message().split())) from error
+
+
+def stop_superlink(superlink: SuperLink, grace: float = 5.0) -> list[int]:
+    """Stop it and every process it started; returns their pids, its own first.
+
+    Each gets ``grace`` seconds to end by itself, and again after a first signal of its own.
+
+    Raises
+    ------
+    UserError
+        A process is still there although it was killed, or belongs to another user.
+    """
+    try:
+        process = psutil.Process(superlink.pid)
+        # the pid may have gone to another process since it was found
+        if tuple(process.cmdline()) != superlink.command:
+            return []
+        family = [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+    pids = [member.pid for member in family]
+    try:
+        _signal(family[:1], "terminate")
+        _, alive = psutil.wait_procs(family, timeout=grace)
+        _signal(alive, "terminate")
+        _, alive = psutil.wait_procs(alive, timeout=grace)
+        _signal(alive, "kill")
+        _, alive = psutil.wait_procs(alive, timeout=max(grace, 5.0))
+    except psutil.AccessDenied as error:
+        raise UserError(
+            f"The SuperLink (pid {superlink.pid}) belongs to another user, who has to stop it."
+        ) from error
+    if alive:
+        raise UserError(f"Could not stop pid {', '.join(str(p.pid) for p in alive)}.")
+    return pids
+
+
+def runs_in_progress(superlink: SuperLink) -> int:
+    """How many runs the SuperLink is working on."""
+    try:
+        children = psutil.Process(superlink.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return 0
+    count = 0
+    for child in children:
+        try:
+            count += any(Path(word).stem == _RUN for word in child.cmdline()[:2])
+        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+            continue
+    return count
+
+
+def differences(superlink: SuperLink, env: Mapping[str, str], bin_dir: Path) -> list[str]:
+    """What keeps a running SuperLink from running this app as it should, a clause for each."""
+    found = []
+    if superlink.installs_dependencies is None:
+        found.append("its environment cannot be read, so it may install dependencies at every run")
+    elif superlink.installs_dependencies:
+        found.append("it installs the app's dependencies anew at every run")
+    theirs = superlink.environment
+    if theirs is not None and flower_home(theirs) != flower_home(env):
+        found.append(f"its FLWR_HOME is {flower_home(theirs)}, yours is {flower_home(env)}")
+    scripts = [Path(w).parent for w in superlink.command[:2] if Path(w).stem == _PROGRAM]
+    if scripts and scripts[0].is_absolute() and not _same_folder(scripts[0], bin_dir):
+        found.append(f"it runs with the packages of {scripts[0].parent}, not of {bin_dir.parent}")
+    return found
+
+
+def _same_folder(one: Path, other: Path) -> bool:
+    return one.resolve() == other.resolve()
+
+
+def _listens(process: psutil.Process, port: int) -> bool:
+    return any(
+        link.status == psutil.CONN_LISTEN and link.laddr.port == port
+        for link in process.net_connections(kind="tcp")
+    )
+
+
+def _environment(process: psutil.Process) -> Mapping[str, str] | None:
+    try:
+        return process.environ()
+    except (psutil.AccessDenied, OSError):
+        return None
+
+
+def _signal(processes: list[psutil.Process], action: str) -> None:
+    for process in processes:
+        try:
+            getattr(process, action)()
+        except psutil.NoSuchProcess:
+            continue
+
+
+@contextmanager
+def _environment_of_this_python() -> Iterator[None]:
+    """flwr starts ``flower-superlink`` by name: let it find the one beside this Python.
+
+    What it starts inherits large pages of memory, too.
+    """
+    before = {key: os.environ.get(key) for key in (NO_INSTALL, "PATH", pages.NAME)}
+    here = str(Path(sys.executable).parent)
+    if shutil.which(_PROGRAM, path=here):
+        os.environ["PATH"] = os.pathsep.join([here, before["PATH"] or os.defpath])
+    os.environ.update(pages.with_large_pages(os.environ), **{NO_INSTALL: "1"})
+    try:
+        yield
+    finally:
+        for key, value in before.items():
+            if value is None:
+                os.environ.pop(key, None)
+            else:
+                os.environ[key] = value

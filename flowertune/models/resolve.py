@@ -1,0 +1,114 @@
+"""From ``model.name`` to something that ``from_pretrained`` takes."""
+
+import os
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from flowertune.base import hub
+from flowertune.base.errors import UserError
+from flowertune.config.app import APP_DIR
+from flowertune.config.results import own_folder
+from flowertune.models import smollm2
+
+WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+OFFLINE = f"a local folder (/path/to/model) or the built-in {smollm2.NAME!r} work"
+
+
+def is_path(name: str) -> bool:
+    """Whether a name in the settings is a path and not a hub id or a built-in name."""
+    return name.startswith(("/", "./", "../", "~"))
+
+
+def resolve_model(cfg: Mapping[str, Any]) -> str:
+    """What ``from_pretrained`` takes for ``model.name``: an absolute path, or a hub id.
+
+    A path is checked to hold a model; the built-in model is fetched on first use; of a hub id
+    only config.json is fetched, so that a missing or gated model is known before its weights are
+    asked for. Cached by its settings.
+
+    Raises
+    ------
+    UserError
+        If the model cannot be had.
+    """
+    return _resolve(cfg["model.name"], cfg["model.revision"])
+
+
+@lru_cache(maxsize=16)
+def _resolve(name: str, revision: str) -> str:
+    if name == smollm2.NAME:
+        return str(smollm2.fetch())
+    if is_path(name):
+        return str(check_folder(name, local_path(name)))
+    check_hub(name, revision)
+    return name
+
+
+def local_path(name: str, app_dir: Path = APP_DIR) -> Path:
+    """The absolute path of a path in the settings; a relative one starts at the app's folder.
+
+    That is the installed copy if it holds the path, else the app's own folder, where files lie
+    that Flower does not ship with an app.
+    """
+    path = Path(name).expanduser()
+    if path.is_absolute() or (app_dir / path).exists():
+        return (app_dir / path).resolve()
+    own = own_folder(app_dir, os.environ) or app_dir
+    return (own / path).resolve()
+
+
+def check_folder(name: str, folder: Path) -> Path:
+    """Return the folder if it holds a model that ``from_pretrained`` takes.
+
+    Raises
+    ------
+    UserError
+        If it does not; says what is missing.
+    """
+    if not folder.is_dir():
+        missing = f"there is no folder {folder}"
+    elif (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+        missing = f"{folder} holds a PEFT adapter, not a base model"
+    elif not (folder / "config.json").is_file():
+        missing = f"{folder} holds no config.json"
+    elif not any((folder / file).is_file() for file in WEIGHTS):
+        missing = f"{folder} holds no weights ({WEIGHTS[0]} or the like)"
+    else:
+        return folder
+    raise UserError(
+        f"model.name is {name!r}, but {missing}; give a folder written by save_pretrained, a hub "
+        f"id, or {smollm2.NAME!r}."
+    )
+
+
+def check_hub(name: str, revision: str) -> None:
+    """Make sure that a model of the hub can be had, or is in the hub's cache on this machine.
+
+    Raises
+    ------
+    UserError
+        If it cannot; says why, and what works without the hub.
+    """
+    from huggingface_hub import hf_hub_download
+
+    if not hub.is_hub_id(name):
+        raise hub.refusal("model.name", name, revision, hub.NO_HUB_ID, OFFLINE)
+    online = hub.reachable()
+    try:
+        config = hf_hub_download(
+            name, "config.json", revision=revision, local_files_only=not online, etag_timeout=10
+        )
+    except Exception as error:  # the HTTP library raises many kinds
+        reason = hub.why_not(error)
+    else:
+        if online or any((Path(config).parent / file).is_file() for file in WEIGHTS):
+            return
+        reason = f"{hub.NO_ANSWER} and its weights are not in the cache of this machine"
+    raise hub.refusal("model.name", name, revision, reason, OFFLINE)

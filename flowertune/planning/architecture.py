@@ -1,0 +1,152 @@
+"""The shapes of a base model and its adapter, from its config alone: no weights are read."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import get_peft_model
+from peft.utils import get_peft_model_state_dict
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from flowertune.base import hub
+from flowertune.base.errors import UserError
+from flowertune.config.paths import is_path, local_path
+from template.app.models import lora_config
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What the estimates need to know of a model; counts are numbers of values, not bytes.
+
+    ``quantizable`` counts the weights that bitsandbytes quantizes (linear layers but the output
+    head), ``rows`` their output rows, ``kept`` everything else. ``adapted_inputs`` is the sum of
+    the input widths of all adapted layers. ``intermediate`` is the width inside a layer's MLP,
+    ``attention`` that of all its query heads together.
+    """
+
+    parameters: int
+    quantizable: int
+    rows: int
+    kept: int
+    layers: int
+    hidden: int
+    intermediate: int
+    attention: int
+    vocabulary: int
+    adapter: Mapping[str, tuple[int, ...]]
+    adapted_inputs: int
+    adapted_modules: tuple[str, ...]
+
+    @property
+    def adapter_parameters(self) -> int:
+        """Values in one adapter."""
+        return sum(torch.Size(shape).numel() for shape in self.adapter.values())
+
+
+def known_models() -> dict[str, dict[str, Any]]:
+    """Return the config values that ship with the app, by model name."""
+    text = Path(__file__).with_name("known_models.json").read_text("utf-8")
+    return json.loads(text)
+
+
+def model_config(cfg: Mapping[str, Any]) -> Any:
+    """Return the transformers config of ``model.name``: shipped, from a folder, or from the hub.
+
+    Raises
+    ------
+    UserError
+        If it cannot be had, or is of an architecture that transformers does not know.
+    """
+    name, revision = cfg["model.name"], cfg["model.revision"]
+    if name in known_models():
+        values = dict(known_models()[name])
+        return AutoConfig.for_model(values.pop("model_type"), **values)
+    trust = cfg["model.trust-remote-code"]
+    if is_path(name):
+        folder = local_path(name)
+        if not (folder / "config.json").is_file():
+            raise UserError(
+                f"model.name is {name!r}, but {folder} holds no config.json; give a folder "
+                "written by save_pretrained, or a hub id."
+            )
+        return _from_pretrained(str(folder), "main", trust, name)
+    if not hub.is_hub_id(name):
+        raise _refusal(name, revision, hub.NO_HUB_ID)
+    return _from_pretrained(name, revision, trust, name)
+
+
+def architecture(cfg: Mapping[str, Any]) -> Architecture:
+    """Return the shapes of the configured model with the configured adapter on it.
+
+    Raises
+    ------
+    UserError
+        If the model's config cannot be had, or the adapter does not fit the model.
+    """
+    config = model_config(cfg)
+    with torch.device("meta"):
+        base = AutoModelForCausalLM.from_config(
+            config, trust_remote_code=cfg["model.trust-remote-code"]
+        )
+        head = base.get_output_embeddings()
+        linear = [m for m in base.modules() if isinstance(m, torch.nn.Linear) and m is not head]
+        quantizable = sum(module.weight.numel() for module in linear)
+        rows = sum(module.out_features for module in linear)
+        parameters = sum(p.numel() for p in base.parameters())
+        try:
+            model = get_peft_model(base, lora_config(dict(cfg)))
+        except ValueError as error:
+            reason = str(error).split(". ")[0]
+            raise UserError(
+                f"model.lora.target-modules is {cfg['model.lora.target-modules']!r}, and PEFT "
+                f"refuses it for {cfg['model.name']} ({reason}); name modules of this model (in "
+                "[tool.flwr.app.config] of pyproject.toml)."
+            ) from None
+        adapter = {k: tuple(v.shape) for k, v in get_peft_model_state_dict(model).items()}
+    text = config.get_text_config()
+    heads = text.num_attention_heads
+    width = getattr(text, "head_dim", None) or text.hidden_size // heads
+    return Architecture(
+        parameters=parameters,
+        quantizable=quantizable,
+        rows=rows,
+        kept=parameters - quantizable,
+        layers=text.num_hidden_layers,
+        hidden=text.hidden_size,
+        intermediate=getattr(text, "intermediate_size", None) or 4 * text.hidden_size,
+        attention=heads * width,
+        vocabulary=text.vocab_size,
+        adapter=adapter,
+        adapted_inputs=sum(shape[-1] for name, shape in adapter.items() if "lora_A" in name),
+        adapted_modules=tuple(
+            sorted(
+                {name.split(".lora_A")[0].split(".")[-1] for name in adapter if "lora_A" in name}
+            )
+        ),
+    )
+
+
+def _from_pretrained(source: str, revision: str, trust: bool, name: str) -> Any:
+    local = is_path(name)
+    # Without an answer from the hub, what is in its cache on this machine will do.
+    offline = local or not hub.reachable()
+    try:
+        return AutoConfig.from_pretrained(
+            source, revision=revision, trust_remote_code=trust, local_files_only=offline
+        )
+    except Exception as error:  # transformers and the HTTP library raise many kinds
+        if local:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"{source} holds a config that cannot be used: {reason}") from error
+        reason = hub.NO_ANSWER if offline else hub.why_not(error)
+        raise _refusal(name, revision, reason) from error
+
+
+def _refusal(name: str, revision: str, reason: str) -> UserError:
+    known = ", ".join(known_models())
+    return hub.refusal(
+        "model.name", name, revision, reason, f"a local folder works, and so do {known}"
+    )

@@ -1,0 +1,161 @@
+"""One plan: every number that the command shows, as plain values."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from flowertune.base.errors import UserError
+from flowertune.config.checks import clients_per_round, no_client
+from flowertune.planning.architecture import Architecture, architecture
+from flowertune.planning.communication import Communication, adapter_bytes, message_bytes
+from flowertune.planning.memory import Memory, estimate
+from flowertune.planning.probe import STEPS, Probe
+from flowertune.planning.published import Comparison, comparisons
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run with these settings will take."""
+
+    cfg: Mapping[str, Any]
+    supernodes: int
+    tokens: int
+    shape: Architecture
+    communication: Communication
+    memory: Memory
+    published: list[Comparison]
+    probe: Probe | None = None
+    gpu_gb: float | None = None
+
+    @property
+    def client_seconds(self) -> float | None:
+        """Measured seconds of one client's share of a round."""
+        return self.probe.step_seconds * self.cfg[STEPS] if self.probe else None
+
+    @property
+    def run_seconds(self) -> float | None:
+        """Seconds of all training, one client after another."""
+        each = self.client_seconds
+        return each and each * self.communication.clients * self.communication.rounds
+
+
+def make_plan(cfg: Mapping[str, Any], supernodes: int, tokens: int | None = None) -> Plan:
+    """Work out a plan from the settings, without weights.
+
+    Parameters
+    ----------
+    supernodes : int
+        How many SuperNodes the run will have.
+    tokens : int, optional
+        Tokens of the longest row of a batch, for memory; ``train.seq-length`` if not given.
+
+    Raises
+    ------
+    UserError
+        If the model's config cannot be had, or no client would train.
+    """
+    clients = clients_per_round(cfg["strategy.fraction-train"], supernodes)
+    if clients < 1:
+        raise UserError(no_client(cfg["strategy.fraction-train"], supernodes))
+    shape = architecture(cfg)
+    transport = cfg["train.transport"]
+    longest = cfg["train.seq-length"] if tokens is None else tokens
+    return Plan(
+        cfg=cfg,
+        supernodes=supernodes,
+        tokens=longest,
+        shape=shape,
+        communication=Communication(
+            adapter_bytes=adapter_bytes(shape.adapter, transport),
+            message_bytes=message_bytes(shape.adapter, transport),
+            clients=clients,
+            rounds=cfg["num-server-rounds"],
+            budget_mib=cfg["static.budget-mib"],
+        ),
+        memory=estimate(shape, cfg, longest),
+        published=comparisons(),
+    )
+
+
+def warnings(plan: Plan) -> list[str]:
+    """Return a sentence for everything that will not work out."""
+    found = []
+    spent = plan.communication
+    if spent.rounds_that_fit < spent.rounds:
+        found.append(
+            f"The run needs {spent.counted_mib:,.0f} MiB and the budget is {spent.budget_mib:,} "
+            f"MiB: {spent.rounds_that_fit:,} of {spent.rounds:,} rounds fit. Lower "
+            "num-server-rounds, strategy.fraction-train or model.lora.peft-lora-r, or send fewer "
+            "bytes with train.transport."
+        )
+    locked = plan.cfg["static.num-supernodes"]
+    if locked not in (0, plan.supernodes):
+        found.append(
+            f"A run on {plan.supernodes} SuperNodes is unofficial: the challenge is locked to "
+            f"{locked}."
+        )
+    if plan.gpu_gb is not None and plan.memory.total > plan.gpu_gb:
+        found.append(
+            f"One client takes about {plan.memory.total:.1f} GB and this machine's GPU has "
+            f"{plan.gpu_gb:.1f} GB. Halve train.training-arguments.per-device-train-batch-size and "
+            "double train.training-arguments.gradient-accumulation-steps, or lower "
+            "train.seq-length."
+        )
+    return found
+
+
+def as_values(plan: Plan) -> dict[str, Any]:
+    """Return the plan as JSON takes it; GB are 10^9 bytes, MiB 2^20."""
+    cfg, shape, spent = plan.cfg, plan.shape, plan.communication
+    values: dict[str, Any] = {
+        "challenge": cfg["static.challenge"],
+        "rules": cfg["static.rules"],
+        "model": {
+            "name": cfg["model.name"],
+            "parameters": shape.parameters,
+            "quantization": cfg["model.quantization"],
+        },
+        "adapter": {
+            "rank": cfg["model.lora.peft-lora-r"],
+            "modules": list(shape.adapted_modules),
+            "tensors": len(shape.adapter),
+            "parameters": shape.adapter_parameters,
+            "transport": cfg["train.transport"],
+            "bytes": spent.adapter_bytes,
+        },
+        "communication": {
+            "supernodes": plan.supernodes,
+            "clients-per-round": spent.clients,
+            "rounds": spent.rounds,
+            "round-mib": spent.round_mib,
+            "total-mib": spent.total_mib,
+            "counted-mib": spent.counted_mib,
+            "budget-mib": spent.budget_mib,
+            "rounds-that-fit": spent.rounds_that_fit,
+        },
+        "memory-gb": {
+            "estimate": True,
+            "tokens": plan.tokens,
+            **{name.replace("_", "-"): gb for name, gb in vars(plan.memory).items()},
+            "total": plan.memory.total,
+            "gpu": plan.gpu_gb,
+        },
+        "published-gb": [
+            {
+                "setting": row.setting,
+                "published": row.published,
+                "estimated": row.estimated,
+                "error": row.error,
+            }
+            for row in plan.published
+        ],
+        "time": None,
+        "warnings": warnings(plan),
+    }
+    if plan.probe:
+        values["time"] = {
+            **{name.replace("_", "-"): value for name, value in vars(plan.probe).items()},
+            "client-seconds": plan.client_seconds,
+            "run-seconds-one-client-at-a-time": plan.run_seconds,
+        }
+    return values

@@ -1,0 +1,116 @@
+"""A plan as a person reads it."""
+
+from flowertune.base.text import duration
+from flowertune.planning.communication import MIB
+from flowertune.planning.estimate import Plan, warnings
+from flowertune.planning.probe import STEPS, Probe
+
+PARTS = {
+    "weights": "base model's weights",
+    "adapter": "adapter, gradient, AdamW",
+    "activations": "activations kept for the backward pass",
+    "one_layer": "the layer at work",
+    "head": "logits and loss",
+    "cuda": "CUDA itself (assumed)",
+}
+
+
+def as_text(plan: Plan) -> str:
+    """Return the whole plan, ending in a line break."""
+    blocks = [_head(plan), _communication(plan), _memory(plan), _published(plan), _time(plan)]
+    found = warnings(plan)
+    blocks.append("\n".join(f"WARNING: {line}" for line in found) or "The run fits its budget.")
+    return "\n\n".join(blocks) + "\n"
+
+
+def _head(plan: Plan) -> str:
+    cfg, shape = plan.cfg, plan.shape
+    bits = cfg["model.quantization"]
+    stored = f"{bits}-bit" if bits else f"not quantized ({cfg['model.dtype']})"
+    batch = cfg["train.training-arguments.per-device-train-batch-size"]
+    micro = cfg["train.training-arguments.gradient-accumulation-steps"]
+    return "\n".join(
+        (
+            f"Plan for {cfg['static.challenge']}, rules {cfg['static.rules']}",
+            f"  base model   {cfg['model.name']}: {shape.parameters / 1e9:.3g} G parameters, "
+            f"{stored}",
+            f"  adapter      LoRA r={cfg['model.lora.peft-lora-r']} on "
+            f"{', '.join(shape.adapted_modules)}: {shape.adapter_parameters / 1e6:.2f} M "
+            f"parameters, {plan.communication.adapter_bytes / MIB:,.2f} MiB as "
+            f"{cfg['train.transport']}",
+            f"  one client   {cfg[STEPS]} steps x {batch * micro} rows = "
+            f"{cfg[STEPS] * batch * micro:,} rows a round",
+        )
+    )
+
+
+def _communication(plan: Plan) -> str:
+    spent = plan.communication
+    share = spent.total_mib / spent.budget_mib
+    lines = [
+        "Communication (tensor bytes, both directions)",
+        f"  a round      {spent.clients} of {plan.supernodes} clients x 2 x "
+        f"{spent.adapter_bytes / MIB:,.2f} MiB = {spent.round_mib:,.1f} MiB",
+        f"  the run      {spent.rounds:,} rounds = {spent.total_mib:,.0f} MiB, {share:.1%} of "
+        f"the {spent.budget_mib:,} MiB budget",
+    ]
+    if spent.message_bytes != spent.adapter_bytes:
+        lines.append(
+            f"  as counted   {spent.counted_mib:,.0f} MiB: the run's ledger counts each tensor's "
+            "header, too"
+        )
+    return "\n".join((*lines, f"  would fit    {spent.rounds_that_fit:,} rounds"))
+
+
+def _memory(plan: Plan) -> str:
+    lines = [f"GPU memory of one client: about {plan.memory.total:.1f} GB (estimate, from shapes)"]
+    lines += [f"  {gb:6.2f} GB   {PARTS[name]}" for name, gb in vars(plan.memory).items()]
+    checkpointing = "with" if plan.cfg["model.gradient-checkpointing"] else "without"
+    batch = plan.cfg["train.training-arguments.per-device-train-batch-size"]
+    lines.append(
+        f"  for {batch} rows of {plan.tokens} tokens, {checkpointing} gradient checkpointing; "
+        "shorter rows take less (--tokens)"
+    )
+    if plan.gpu_gb is not None:
+        lines.append(f"  this machine's GPU has {plan.gpu_gb:.1f} GB")
+    return "\n".join(lines)
+
+
+def _published(plan: Plan) -> str:
+    width = max(len(row.setting) for row in plan.published)
+    lines = [
+        "How good is the estimate? Beside what the documents publish (batch 16, 512 tokens):",
+        f"  {'':{width}}   published   estimated   error",
+    ]
+    lines += [
+        f"  {row.setting:{width}}   {row.published:6.2f} GB   {row.estimated:6.2f} GB   "
+        f"{row.error:+5.0%}"
+        for row in plan.published
+    ]
+    lines.append(
+        "  The first four share all settings and differ in their rows, which shapes cannot tell."
+    )
+    return "\n".join(lines)
+
+
+def _time(plan: Plan) -> str:
+    probe = plan.probe
+    if probe is None or plan.client_seconds is None or plan.run_seconds is None:
+        return "Time: not estimated; --probe measures a few steps on this machine."
+    spent = plan.communication
+    lines = [
+        f"Time, measured here ({_device(probe)}; {probe.steps} steps after one to warm up)",
+        f"  a step       {probe.step_seconds:.2f} s, {probe.tokens_per_second:,.0f} tokens/s",
+        f"  a client     {duration(plan.client_seconds)} a round, after "
+        f"{duration(probe.setup_seconds)} to load the model and data and warm up",
+        f"  the run      {duration(plan.run_seconds)} of training if its {spent.clients} clients a "
+        "round train one after another; k at a time, where the machine has room, take about 1/k",
+    ]
+    if probe.peak_gb is not None:
+        lines.append(f"  GPU memory   {probe.peak_gb:.2f} GB reserved at the most")
+    return "\n".join(lines)
+
+
+def _device(probe: Probe) -> str:
+    threads = f"{probe.threads} thread" + ("" if probe.threads == 1 else "s")
+    return f"CPU, {threads}" if probe.device == "CPU" else probe.device

@@ -1,0 +1,142 @@
+"""The summary on a terminal, or as plain text where there is none."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from flowertune.profiler.summary import CLIENTS, SERVER, Row, Summary
+from flowertune.profiling.phases import Span
+from flowertune.profiling.units import number, percent, seconds, size
+
+Cell = Callable[[Row], str]
+
+# The order is that of importance: a narrow terminal gets the first ones.
+COLUMNS: dict[str, Cell] = {
+    "phase": lambda row: row.phase,
+    "share": lambda row: percent(row.share),
+    "total": lambda row: seconds(row.seconds),
+    "count": lambda row: f"{row.count:,}",
+    "mean": lambda row: seconds(row.mean),
+    "p95": lambda row: seconds(row.p95),
+    "max": lambda row: seconds(row.max),
+    "bytes": lambda row: size(row.bytes or None),
+    "GB/s": lambda row: number(row.gb_per_second),
+    "tokens/s": lambda row: number(row.tokens_per_second),
+    "RSS": lambda row: size(row.rss),
+    "anon": lambda row: size(row.anon),
+    "VRAM": lambda row: size(row.vram),
+    "read": lambda row: size(row.read),
+    "written": lambda row: size(row.written),
+    "slowest": lambda row: row.slowest or "-",
+}
+TITLES = {SERVER: "Server", CLIENTS: "Clients, all together"}
+LEFT = ("phase", "slowest")
+
+
+def head(summary: Summary, flower: dict[str, str] | None = None) -> list[tuple[str, str]]:
+    """Return what is said above the tables, as names and values.
+
+    Parameters
+    ----------
+    flower : dict[str, str] | None
+        What the SuperLink says of the run, in words.
+    """
+    facts = summary.facts
+    rounds = f"{summary.rounds} of {facts['rounds']}" if "rounds" in facts else f"{summary.rounds}"
+    lines = [
+        ("run", f"{facts.get('run', '?')}, {summary.status}, {seconds(summary.seconds)}"),
+        ("rounds", f"{rounds}; {facts.get('clients-per-round', '?')} clients in each"),
+        ("model", str(facts.get("model.name", "?"))),
+    ]
+    if mode := facts.get("aggregation.mode"):
+        lines.append(("aggregation", str(mode)))
+    if summary.tokens:
+        speed = f", {number(summary.tokens_per_second)} a second while clients train"
+        lines.append(("tokens", f"{summary.tokens:,}{speed if summary.tokens_per_second else ''}"))
+    lines.append(("server at most", _memory(summary.server_rss, summary.server_anon)))
+    if summary.clients:
+        vram = f", {size(summary.vram)} VRAM" if summary.vram else ""
+        memory = _memory(summary.client_rss, summary.client_anon)
+        lines.append(("a client at most", f"{memory}{vram}"))
+    lines += list((flower or {}).items())
+    if summary.lost:
+        lines.append(("incomplete", f"{summary.lost} lines are missing or cannot be read"))
+    return lines
+
+
+def columns(rows: list[Row]) -> dict[str, Cell]:
+    """Return the columns in which any row has something to say."""
+    return {name: cell for name, cell in COLUMNS.items() if any(cell(row) != "-" for row in rows)}
+
+
+def plain(summary: Summary, flower: dict[str, str] | None = None) -> str:
+    """Return the summary as text without colours, as wide as it needs."""
+    lines = [f"{name + ':':18}{value}" for name, value in head(summary, flower)]
+    for where, title in TITLES.items():
+        if rows := [row for row in summary.rows if row.where == where]:
+            shown = columns(rows)
+            cells = [list(shown), *([cell(row) for cell in shown.values()] for row in rows)]
+            widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+            lines += ["", title, *(_line(line, list(shown), widths) for line in cells)]
+    return "\n".join(lines) + "\n"
+
+
+def rich(summary: Summary, flower: dict[str, str] | None = None, width: int = 200) -> Any:
+    """Return the summary as something that rich prints, with the columns that fit ``width``."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(padding=(0, 2))
+    for name, value in head(summary, flower):
+        grid.add_row(Text(name, style="dim"), Text(value))
+    parts: list[Any] = [grid]
+    hidden: list[str] = []
+    for where, title in TITLES.items():
+        rows = [row for row in summary.rows if row.where == where]
+        if not rows:
+            continue
+        table = Table(title=title, title_justify="left", title_style="bold", header_style="dim")
+        shown = _fitting(rows, width)
+        for name in shown:
+            table.add_column(name, justify="left" if name in LEFT else "right", no_wrap=True)
+        longest = max((row.seconds for row in rows), default=0.0)
+        for row in rows:
+            style = "bold" if row.seconds == longest else ""
+            table.add_row(*(cell(row) for cell in shown.values()), style=style)
+        parts += [Text(""), table]
+        hidden += [name for name in columns(rows) if name not in (*shown, *hidden)]
+    if hidden:
+        said = f"not shown, for want of room: {', '.join(hidden)} (--format json has everything)"
+        parts.append(Text(said, style="dim"))
+    return Group(*parts)
+
+
+def _fitting(rows: list[Row], width: int) -> dict[str, Cell]:
+    shown, used = {}, 1
+    for name, cell in columns(rows).items():
+        used += max(len(name), *(len(cell(row)) for row in rows)) + 3
+        if used <= width:
+            shown[name] = cell
+    return shown
+
+
+def _line(cells: list[str], names: list[str], widths: list[int]) -> str:
+    aligned = (
+        cell.ljust(width) if name in LEFT else cell.rjust(width)
+        for cell, name, width in zip(cells, names, widths, strict=True)
+    )
+    return "  ".join(aligned).rstrip()
+
+
+def _memory(rss: int | None, anon: int | None) -> str:
+    return f"{size(rss)} RSS, {size(anon)} of it anonymous"
+
+
+def round_line(number: int, spans: Iterable[Span]) -> str:
+    """Return one line for a round: how long each phase on the server took."""
+    own = [span for span in spans if span.round == number and span.who == SERVER]
+    taken: dict[str, float] = {}
+    for span in own:
+        taken[span.phase] = taken.get(span.phase, 0.0) + span.seconds
+    parts = (f"{phase} {seconds(value)}" for phase, value in taken.items())
+    return f"round {number}: {', '.join(parts)}"

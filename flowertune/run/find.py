@@ -1,0 +1,64 @@
+"""Find the folder of a run by its path or id, or the latest one."""
+
+import argparse
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from flowertune.base.errors import UserError
+from flowertune.config.read import read_settings
+from flowertune.config.results import results_root
+from flowertune.run.files import RUN
+
+
+def run_named(arguments: argparse.Namespace) -> Path:
+    """Return the folder of the run that a command's arguments name.
+
+    ``arguments.run`` is a folder, an id, or None for the latest; the others are those of
+    ``command_line.settings``.
+
+    Raises
+    ------
+    UserError
+        If there is no such run, or no app to look for its runs.
+    """
+    named = arguments.run
+    if named and Path(named).is_dir():
+        return Path(named)
+    cfg = read_settings(arguments.app, arguments.run_config)
+    return find_run(named, cfg, arguments.app, os.environ)
+
+
+def find_run(named: str | None, cfg: Mapping[str, Any], app: Path, env: Mapping[str, str]) -> Path:
+    """Return the folder of the run with the id ``named``, or of the run that started last.
+
+    It is looked for where the app puts its results.
+
+    Raises
+    ------
+    UserError
+        If there is no such run; says where it was looked for and what is there.
+    """
+    root = results_root(cfg, app.resolve(), env)
+    runs = sorted((path.parent for path in root.glob(f"*/{RUN}")), key=_started)
+    if named is None:
+        if not runs:
+            raise UserError(
+                f"There are no runs in {root} yet; start one with flwr run . or name the folder "
+                "of a run."
+            )
+        return runs[-1]
+    if root / named in runs:
+        return root / named
+    there = ", ".join(path.name for path in runs[-5:]) or "no runs"
+    raise UserError(f"There is no run {named!r} in {root}; the latest there: {there}.")
+
+
+def _started(folder: Path) -> tuple[str, float]:
+    try:
+        started = str(json.loads((folder / RUN).read_text("utf-8"))["started"])
+    except (OSError, ValueError, KeyError, TypeError):
+        started = ""
+    return started, (folder / RUN).stat().st_mtime

@@ -1,0 +1,57 @@
+"""A run goes on only under the settings it was started with."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from flowertune.base.errors import UserError
+
+# These may differ between a run and its continuation: they change nothing of the result.
+MAY_DIFFER = (
+    "resume-from", "results-dir", "profile.enabled",
+    "aggregation.on-failure", "aggregation.window", "strategy.timeout",
+)  # fmt: skip
+
+
+def check_same(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuse to go on under other settings.
+
+    Raises
+    ------
+    UserError
+        With every setting that differs.
+    """
+    keys = sorted((before.keys() | now.keys()) - set(MAY_DIFFER))
+    found = [
+        f"{key} was {before.get(key)!r} and is {now.get(key)!r}"
+        for key in keys
+        if before.get(key) != now.get(key)
+    ]
+    if found:
+        raise UserError(
+            "a run goes on only with the settings it was started with: "
+            + "; ".join(found)
+            + " (resume-from)."
+        )
+
+
+def listed(these: Mapping[str, Any], without: Mapping[str, Any]) -> str:
+    """Return the partitions of one federation that another does not hold, in words."""
+    return ", ".join(map(str, sorted({*these["held"]} - {*without["held"]}))) or "none"
+
+
+def check_same_federation(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuse to go on over other partitions: a round's clients and rows are drawn from them.
+
+    Raises
+    ------
+    UserError
+        With how many there were and are.
+    """
+    if before != now:
+        raise UserError(
+            f"the run was begun with {len(before['held'])} SuperNodes of "
+            f"{max(before['partitions'])} partitions, and {len(now['held'])} of "
+            f"{max(now['partitions'])} are here (missing: {listed(before, now)}; new: "
+            f"{listed(now, before)}); a run goes on only over the partitions it was begun with "
+            "(resume-from)."
+        )

@@ -1,0 +1,370 @@
+"""A run that averages whole models: rounds of buckets, from its checks to its last model.
+
+It is what run/session.py is for adapters, without what that needs to train: no transformers.
+"""
+
+import json
+import shutil
+import time
+from logging import INFO, WARNING
+from pathlib import Path
+from typing import Any
+
+import torch
+from flwr.app import Context
+from flwr.common import log
+from flwr.serverapp import Grid
+
+from flowertune.aggregation import messages, shapes
+from flowertune.aggregation.average import Averaging, How
+from flowertune.aggregation.cohort import Cohort, ask_offers
+from flowertune.aggregation.journal import FILE as JOURNAL
+from flowertune.aggregation.journal import Journal, read_journal
+from flowertune.aggregation.memory import MIB, Peak, available, refuse_if_too_large
+from flowertune.aggregation.plan import Piece, Plan
+from flowertune.aggregation.row_check import RowCheck
+from flowertune.aggregation.sinks import DigestSink, SafetensorsSink, part_of
+from flowertune.base.errors import UserError
+from flowertune.base.text import duration
+from flowertune.comms.channel import Link
+from flowertune.comms.nodes import let_newcomers_take_over
+from flowertune.config import choices as choice
+from flowertune.config.checks import ANEW
+from flowertune.data.order import choose
+from flowertune.rules import lock
+from flowertune.run import files as record
+from flowertune.run import manifest
+from flowertune.run.base import Run
+from flowertune.run.failures import told_last, too_few
+from flowertune.run.resume import check_same
+from flowertune.run.setup import Opened, opened
+
+PARTS = 4  # in which a bucket travels in the Simulation Engine
+_SAY_EVERY = 60.0  # seconds between two lines about a round that goes on
+
+
+def average_models(grid: Grid, context: Context) -> None:
+    """Run all rounds of a run that averages whole models.
+
+    Raises
+    ------
+    UserError
+        With the sentence to show.
+    """
+    with told_last(), opened(grid, context) as start:
+        run = ModelRun(start, grid)
+        with run.recorded():
+            run.begin()
+            for server_round in range(len(run.rounds_done) + 1, run.rounds + 1):
+                run.do(server_round)
+        log(INFO, "results: %s", run.folder)
+
+
+class ModelRun(Run):
+    """What the server knows of a run that averages whole models, and everything it writes."""
+
+    def __init__(self, start: Opened, grid: Grid) -> None:
+        super().__init__(start, grid)
+        self.rounds: int = self.cfg["num-server-rounds"]
+
+    @property
+    def simulated(self) -> bool:
+        """Whether this process is that of the Simulation Engine."""
+        return type(self.grid).__name__ == "InMemoryGrid"
+
+    def begin(self) -> None:
+        """Make the plan; go on with an earlier run where that is asked for.
+
+        Raises
+        ------
+        UserError
+            If shapes cannot be had, the earlier run was another, or the model does not fit.
+        """
+        if self.cfg["resume-from"] != ANEW:
+            self._go_on()
+        # One core adds up faster than any transport brings values, and threads that wait for each
+        # other do badly on a machine whose cores are busy.
+        torch.set_num_threads(1)
+        with self.profile.phase("plan"):
+            tensors = shapes.model_tensors(self.cfg)
+            self.together = self.cfg["aggregation.mode"] == choice.ALL_AT_ONCE
+            size = int(self.cfg["aggregation.bucket-mb"] * MIB)
+            self.plan = Plan.of_one_bucket(tensors) if self.together else Plan(tensors, size)
+        self._refuse_what_does_not_fit()
+        self._write_run("running")
+        log(
+            INFO, "averaging whole models of %s%s: %s tensors, %s values, %.2f GB, in %s",
+            self.cfg["model.name"],
+            " (synthetic weights)" if self.cfg["model.weights"] == "synthetic" else "",
+            f"{len(self.plan.tensors):,}", f"{sum(t.rows * t.width for t in self.plan.tensors):,}",
+            self.plan.nbytes / 1e9,
+            "one piece" if self.together else f"{len(self.plan.buckets):,} buckets",
+        )  # fmt: skip
+
+    def _go_on(self) -> None:
+        try:
+            before = json.loads((self.folder / record.RUN).read_text("utf-8"))
+        except (OSError, ValueError):
+            raise UserError(
+                f"resume-from is {str(self.folder)!r}, which holds no {record.RUN} to go on "
+                "from; give the folder of a run (results/<run id>)."
+            ) from None
+        check_same(before["settings"], self.cfg)
+        self.admitted, self.started = True, before["started"]
+        self.rounds_done = record.read_lines(self.folder / record.ROUNDS)
+        self.ledger.entries = record.read_lines(self.folder / record.LEDGER)
+        log(INFO, "going on after round %d of %s", len(self.rounds_done), self.folder)
+
+    def _refuse_what_does_not_fit(self) -> None:
+        clients, exact = self.clients_per_round, self.cfg["aggregation.exact"]
+        if self.together:
+            # The Simulation Engine's clients are on this machine, and so is what lies between.
+            copies = 2 * clients if self.simulated else 0
+            refuse_if_too_large(self.plan, clients, exact, copies, available())
+        # What a round that goes on has written already needs no room a second time.
+        part = part_of(self._target(len(self.rounds_done) + 1))
+        written = sum(p.stat().st_blocks * 512 for p in part.glob("*.safetensors"))
+        free = shutil.disk_usage(self.folder).free + written
+        if self.cfg["aggregation.sink"] == "safetensors" and self.plan.nbytes > free:
+            raise UserError(
+                f"the averaged model has {self.plan.nbytes / 1e9:,.1f} GB, and {self.folder} has "
+                f"room for {free / 1e9:,.1f}; set results-dir to a larger disk, or "
+                "aggregation.sink='digest' to store only its checksum (in "
+                "[tool.flwr.app.config] of pyproject.toml)."
+            )
+
+    def do(self, server_round: int) -> None:
+        """Average one round and write what is due.
+
+        Raises
+        ------
+        UserError
+            If too few clients take part, or one is lost (see aggregation.on-failure).
+        """
+        self.profile.round = server_round
+        began, received = time.monotonic(), self.ledger.received
+        subject = messages.Subject(
+            messages.MODEL, server_round, self.run_key, self.plan.bucket_bytes
+        )
+        with Peak() as peak:
+            cohort, asked = self._cohort(server_round, subject)
+            sink = self._sink(server_round)
+            check: RowCheck | None = None
+
+            def journal_of(chosen: Cohort) -> Journal:
+                nonlocal check
+                if self.cfg["model.weights"] == "synthetic":
+                    # A round that starts anew with fewer clients is checked anew.
+                    check = RowCheck(self.plan, self.cfg["seed"])
+                return Journal(sink.part / JOURNAL, self._about(subject, chosen))
+
+            def watch(piece: Piece, data: Any, chosen: Cohort) -> None:
+                if check:
+                    check(piece, data, chosen)
+
+            try:
+                cohort, journal = Averaging(
+                    self.grid,
+                    Link(self.grid, self.ledger, server_round, self.profile),
+                    subject,
+                    self.plan,
+                    sink,
+                    journal_of,
+                    self._how(),
+                    watch,
+                    self._progress(server_round, began),
+                ).run(cohort)
+            finally:
+                sink.close()
+                # What was sent counts, whatever becomes of the round.
+                self._write_lines()
+        seconds = time.monotonic() - began
+        result = {
+            "mode": self.cfg["aggregation.mode"],
+            "weights": self.cfg["model.weights"],
+            "exact": self.cfg["aggregation.exact"],
+            "sink": self.cfg["aggregation.sink"],
+            "model-bytes": self.plan.nbytes,
+            "bucket-bytes": self.plan.bucket_bytes,
+            "buckets": len(self.plan.buckets),
+            "plan": self.plan.digest,
+            "sha256": journal.digest,
+            "cohort": cohort.record(),
+            "gb-per-s": round((self.ledger.received - received) / seconds / 1e9, 4),
+            "peak-rss-mib": round(peak.rss / MIB, 1),
+            "peak-anonymous-mib": round(peak.anon / MIB, 1),
+            "before-anonymous-mib": round(peak.before / MIB, 1),
+            "row-check": check.record() if check else None,
+        }
+        with self.profile.phase("save"):
+            self._note(server_round, cohort, asked, seconds, result)
+            path = sink.finish(self._files(server_round, result))
+            self._write_lines()
+        log(INFO, self._line(server_round, cohort, asked, seconds, result))
+        if check:
+            log(INFO, "round %d: %s", server_round, check.sentence())
+        log(INFO, "saved %s", path)
+
+    def _cohort(self, server_round: int, subject: messages.Subject) -> tuple[Cohort, int]:
+        let_newcomers_take_over(self.roll, self.grid)
+        partitions = list(self.roll.nodes)
+        chosen = choose(partitions, self.clients_per_round, self.cfg["seed"], server_round)
+        nodes = {partition: self.roll.nodes[partition] for partition in chosen}
+        with self.profile.phase("wait"):
+            cohort, reasons = ask_offers(
+                self.grid, nodes, subject, self.plan.digest, patience=self.cfg["strategy.timeout"]
+            )
+        for partition, reason in sorted(reasons.items()):
+            log(
+                WARNING, "round %d, partition %d takes no part: %s",
+                server_round, partition, reason,
+            )  # fmt: skip
+        if len(cohort.offers) < self.cfg["strategy.min-clients"]:
+            texts = [text for _, text in sorted(reasons.items())]
+            raise too_few(server_round, len(cohort.offers), len(nodes), self.cfg, texts)
+        self.goes_on = False
+        before = read_journal(part_of(self._target(server_round)) / JOURNAL)
+        if before and before[0] == self._about(subject, cohort, before[0].get("cohort")):
+            # A round that was begun is finished with the clients it was begun with.
+            cohort = cohort.only(before[0]["cohort"]) or cohort
+            self.goes_on = True
+            log(INFO, "round %d goes on after bucket %d", server_round, len(before[1]))
+        return cohort, len(nodes)
+
+    def _about(
+        self, subject: messages.Subject, cohort: Cohort, of_before: list[Any] | None = None
+    ) -> dict[str, Any]:
+        """Return what a journal says of its round; with the cohort of an earlier one, if here."""
+        if of_before is not None:
+            cohort = cohort.only(of_before) or cohort
+        return {
+            "round": subject.server_round,
+            "plan": self.plan.digest,
+            "exact": self.cfg["aggregation.exact"],
+            "sink": self.cfg["aggregation.sink"],
+            "cohort": cohort.record(),
+        }
+
+    def _target(self, server_round: int) -> Path:
+        digest = self.cfg["aggregation.sink"] == "digest"
+        return self.folder / f"{'digest' if digest else 'model'}_{server_round}"
+
+    def _sink(self, server_round: int) -> SafetensorsSink | DigestSink:
+        target = self._target(server_round)
+        if self.cfg["aggregation.sink"] == "digest":
+            return DigestSink(target, keep=self.goes_on)
+        return SafetensorsSink(target, self.plan, keep=self.goes_on)
+
+    def _how(self) -> How:
+        return How(
+            window=self.cfg["aggregation.window"],
+            exact=self.cfg["aggregation.exact"],
+            on_failure=self.cfg["aggregation.on-failure"],
+            timeout=self.cfg["strategy.timeout"],
+            together=self.together,
+            part_bytes=self._part_bytes(),
+            least=self.cfg["strategy.min-clients"],
+        )
+
+    def _part_bytes(self) -> int | None:
+        """Return the most bytes of a reply, where buckets travel in parts.
+
+        A message costs next to nothing in the Simulation Engine, but its process holds replies
+        twice: in what Ray shares, too. In the Deployment Engine each message starts a process.
+        """
+        return self.plan.bucket_bytes // PARTS if self.simulated and not self.together else None
+
+    def _progress(self, server_round: int, began: float) -> Any:
+        last, start, first = began, self.ledger.received, None
+
+        def say(done: int) -> None:
+            nonlocal last, first, began, start
+            now = time.monotonic()
+            if first is None:
+                first = done - 1
+            elif done <= first:  # the round starts anew
+                first, began, last, start = done, now, now, self.ledger.received
+                return
+            if now - last < _SAY_EVERY or done == len(self.plan.buckets):
+                return
+            last = now
+            rate = (self.ledger.received - start) / (now - began)
+            left = (len(self.plan.buckets) - done) * (now - began) / (done - first)
+            log(
+                INFO, "round %d: bucket %s of %s, %.1f GB received, %.2f GB/s, about %s left",
+                server_round, f"{done:,}", f"{len(self.plan.buckets):,}",
+                (self.ledger.received - start) / 1e9, rate / 1e9, duration(left),
+            )  # fmt: skip
+
+        return say
+
+    def _note(
+        self, server_round: int, cohort: Cohort, asked: int, seconds: float, result: dict[str, Any]
+    ) -> None:
+        self.rounds_done.append(
+            {
+                "round": server_round,
+                "clients": len(cohort.offers),
+                "failed": asked - len(cohort.offers),
+                "train-loss": None,
+                "partitions": [offer.partition for offer in cohort.offers],
+                "learning-rate": None,
+                "tokens": 0,
+                "seconds": round(seconds, 3),
+                "sent-bytes": self.ledger.sent,
+                "received-bytes": self.ledger.received,
+                "total-mib": round(self.ledger.mib, 3),
+                "time": record.now(),
+                "aggregation": result,
+            }
+        )
+
+    def _line(
+        self, server_round: int, cohort: Cohort, asked: int, seconds: float, result: dict[str, Any]
+    ) -> str:
+        clients = len(cohort.offers)
+        people = f"{clients} client" + ("" if clients == 1 else "s")
+        if clients < asked:
+            people += f" ({asked - clients} failed)"
+        left = (self.rounds - server_round) * seconds
+        return (
+            f"round {server_round}/{self.rounds} | {people} | {self.ledger.mib:,.1f} MiB | "
+            f"{duration(seconds)}, {result['gb-per-s']:.2f} GB/s | peak memory "
+            f"{result['peak-rss-mib']:,.0f} MiB ({result['peak-anonymous-mib']:,.0f} anonymous) | "
+            + (f"about {duration(left)} left" if server_round < self.rounds else "done")
+        )
+
+    def _files(self, server_round: int, result: dict[str, Any]) -> dict[str, str]:
+        """Return the text files of a round's folder: what the model needs, and its manifest."""
+        files = {}
+        if self.cfg["aggregation.sink"] == "safetensors":
+            files = shapes.files_beside(self.cfg)
+        static, found = lock.static_values(self.cfg), self.found()
+        body = {
+            "format": 1,
+            "kind": "model",
+            "official": not found,
+            "differences": [vars(difference) for difference in found],
+            "challenge": static["challenge"],
+            "rules": static["rules"],
+            "rules-version": static["rules-version"],
+            "template-version": self.app.template_version,
+            "round": server_round,
+            "rounds": self.rounds,
+            "supernodes": len(self.roll.nodes),
+            "base-model": {
+                "name": self.cfg["model.name"], "revision": self.cfg["model.revision"],
+            },
+            "aggregation": result,
+            "settings": self.cfg,
+            "seed": self.cfg["seed"],
+            "run-id": self.run_key,
+            "communication": self.ledger.summary(),
+            "versions": manifest.package_versions(),
+        }  # fmt: skip
+        text = json.dumps(manifest.seal(body), indent=2, sort_keys=True) + "\n"
+        return {**files, manifest.FILE: text}
+
+    def _write_lines(self) -> None:
+        record.write_lines(self.folder / record.ROUNDS, self.rounds_done)
+        record.write_lines(self.folder / record.LEDGER, self.ledger.entries)

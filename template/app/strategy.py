@@ -1,0 +1,69 @@
+"""Federated averaging of LoRA adapters: who trains in a round, and how replies are combined."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.common import Array
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import FedAvg
+
+from flowertune.base.numbers import whole
+from flowertune.data.order import choose
+
+
+def weighted_mean(tensors: Sequence[np.ndarray], weights: Sequence[int]) -> np.ndarray:
+    """Return the weighted mean of same-shaped tensors, in their own dtype.
+
+    Values are added up in a wider type (float64 for 32-bit values), multiplied by whole
+    weights and divided once: the mean of identical tensors is that tensor, bit for bit.
+    """
+    dtype = tensors[0].dtype
+    wide = np.longdouble if dtype == np.float64 else np.float64
+    total = np.zeros(tensors[0].shape, wide)
+    for tensor, weight in zip(tensors, weights, strict=True):
+        total += tensor.astype(wide) * weight
+    return (total / sum(weights)).astype(dtype)
+
+
+class LoraFedAvg(FedAvg):
+    """FedAvg (McMahan et al., 2017), weighted by examples, over a repeatable choice of clients.
+
+    Parameters
+    ----------
+    nodes : dict[int, int]
+        The node id of each partition.
+    clients : int
+        How many partitions train in a round.
+    seed : int
+        With the round, decides which ones.
+    """
+
+    def __init__(self, nodes: dict[int, int], clients: int, seed: int) -> None:
+        super().__init__(fraction_train=clients / len(nodes), min_available_nodes=len(nodes))
+        self.nodes = nodes
+        self.clients = clients
+        self.seed = seed
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Return a message with the adapter for each client of this round."""
+        config["server-round"] = server_round
+        content = RecordDict({"arrays": arrays, "config": config})
+        chosen = choose(list(self.nodes), self.clients, self.seed, server_round)
+        nodes = [self.nodes[partition] for partition in chosen]
+        return self._construct_messages(content, nodes, MessageType.TRAIN)
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord, MetricRecord]:
+        """Return the mean adapter and the mean metrics, both weighted by examples."""
+        contents = [reply.content for reply in replies]
+        weights = [whole(content.metric_records["metrics"], "num-examples") for content in contents]
+        adapters = [content.array_records["arrays"] for content in contents]
+        arrays = ArrayRecord()
+        for name in adapters[0]:
+            tensors = [adapter[name].numpy() for adapter in adapters]
+            arrays[name] = Array(weighted_mean(tensors, weights))
+        return arrays, self.train_metrics_aggr_fn(contents, "num-examples")

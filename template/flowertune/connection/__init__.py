@@ -1,1 +1,0 @@
-"""The Flower connection this app runs over: its configuration and its SuperLink."""

@@ -1,1 +1,0 @@
-"""A federation of real SuperNodes on this machine: ``python -m flowertune.federation``."""

@@ -1,1 +1,0 @@
-"""Read back what a run wrote about itself."""
