@@ -66,7 +66,7 @@ def main() -> None:
     torch.set_num_threads(1)
     logging.getLogger("flwr").setLevel(logging.WARNING)
     ratios: dict[str, list[float]] = {"wall": [], "processor": []}
-    with tempfile.TemporaryDirectory() as folder, in_this_process("finance"):
+    with tempfile.TemporaryDirectory() as folder:
         cfg = settings(Path(folder), given.rounds, given.steps)
         timed(cfg, 1)
         for pair in range(given.pairs):

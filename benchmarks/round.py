@@ -131,7 +131,7 @@ def rounds_of(run: Path) -> list[float]:
 def measure(quantization: int, rounds: int) -> None:
     """Print the comparison for one quantization."""
     from flowertune.base import cache
-    from tests.local_grid import in_this_process, run_app
+    from tests.local_grid import run_app
 
     results: dict[bool, tuple[Clock, list[float]]] = {}
     with tempfile.TemporaryDirectory() as name:
@@ -139,7 +139,7 @@ def measure(quantization: int, rounds: int) -> None:
         write_data(folder)
         for run_id, on in enumerate((True, False)):
             clock = Clock()
-            cache.forget()
+            cache.clear_cache()
             cfg = settings(quantization, rounds, folder)
             with in_this_process("finance"), caches(on), clock.running():
                 run_app(cfg, NODES, run_id)

@@ -1,6 +1,6 @@
 """Ask a trained checkpoint: python test.py --peft-path=results/<run id>/peft_100 --question="…"."""
 
-from flowertune.cli.chat import main
+import flowertune
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(flowertune.ask())

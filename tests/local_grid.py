@@ -1,21 +1,38 @@
-"""A Flower grid in one process: the app's real server and client code, without Ray."""
+"""A Flower grid in one process: an app's real server and client code, without Ray."""
 
 # Toy objects stand in for the libraries' own types here.
 # pyright: reportArgumentType=false
 
+import importlib
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 from flwr.app import Context, Error, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import ServerApp
 
 from tests.apps import rendered
 
 Tamper = Callable[[int, int, Message], Message | None]
+
+
+def load(app: Path) -> tuple[ServerApp, ClientApp]:
+    """The ServerApp and the ClientApp of the app in a folder, imported as Flower imports them."""
+    (package,) = [path.parent.name for path in app.glob("*/server_app.py")]
+    for name in [n for n in sys.modules if n.partition(".")[0] == package]:
+        file = getattr(sys.modules[name], "__file__", None) or ""
+        if not file.startswith(f"{app}/"):
+            del sys.modules[name]
+    sys.path.insert(0, str(app))
+    importlib.invalidate_caches()
+    try:
+        parts = [importlib.import_module(f"{package}.{part}_app") for part in ("server", "client")]
+    finally:
+        sys.path.remove(str(app))
+    return parts[0].app, parts[1].app
 
 
 class LocalGrid:
@@ -24,8 +41,15 @@ class LocalGrid:
     ``tamper(server_round, partition, reply)`` may change or drop a training reply.
     """
 
-    def __init__(self, cfg: dict[str, Any], nodes: int, tamper: Tamper | None = None) -> None:
+    def __init__(
+        self,
+        cfg: dict[str, Any],
+        nodes: int,
+        tamper: Tamper | None = None,
+        client: ClientApp | None = None,
+    ) -> None:
         self.cfg, self.nodes, self.tamper = cfg, nodes, tamper
+        self.client = client or load(rendered(cfg["static.challenge"]))[1]
         self.sent = 0
         self.waiting: dict[str, Message] = {}
         self.most_waiting = 0
@@ -82,49 +106,35 @@ class LocalGrid:
 
     def handle(self, message: Message, partition: int) -> Message:
         """Let the client app answer one message; its errors become error replies, as in flwr."""
-        from template.app.entry import client
-
         try:
-            return client(message, self.context(partition))
+            return self.client(message, self.context(partition))
         except Exception as error:
             return Message(Error(2, f"<class 'x'>:<'{error}'>"), reply_to=message)
 
 
-@contextmanager
-def in_this_process(challenge: str) -> Iterator[None]:
-    """Let the app in template/ run where it lies: lend it what only a rendered app has."""
-    from flwr.supercore.task_identity import TaskIdentity
-
-    from flowertune.config.app import read_app
-    from flowertune.rules import lock
-    from flowertune.run import setup as opening
-
-    app = rendered(challenge)
-    locked = json.loads((app / "flowertune" / "rules" / "locked.json").read_text("utf-8"))
-    with (
-        mock.patch.object(opening, "APP_DIR", app),
-        mock.patch.object(opening, "read_app", lambda: read_app(app)),
-        mock.patch.object(lock, "locked_values", lambda: locked),
-        mock.patch.multiple(TaskIdentity, _run_id=1, _node_id=1, _task_id=1),
-    ):
-        yield
-
-
-def run_app(cfg: dict[str, Any], nodes: int, run_id: int = 1, tamper: Tamper | None = None) -> None:
-    """Run the rendered app's ServerApp over a grid of this process.
-
-    ``flowertune`` must be importable from a rendered app (its folder first on ``sys.path``).
-    """
-    from template.app.entry import server
-
+def run_app(
+    cfg: dict[str, Any],
+    nodes: int,
+    run_id: int = 1,
+    tamper: Tamper | None = None,
+    app: Path | None = None,
+) -> LocalGrid:
+    """Run an app's ServerApp over a grid of this process; by default that of its challenge."""
+    server, client = load(app or rendered(cfg["static.challenge"]))
+    grid = LocalGrid(cfg, nodes, tamper, client)
     context = Context(run_id=run_id, node_id=0, node_config={}, state=RecordDict(), run_config=cfg)
-    server(grid=LocalGrid(cfg, nodes, tamper), context=context)
+    server(grid=grid, context=context)
+    return grid
 
 
 if __name__ == "__main__":
     # python -m tests.local_grid APP_FOLDER CFG.json NODES RUN_ID: a run that can be killed.
-    sys.path.insert(0, sys.argv[1])
     from flwr.supercore.task_identity import TaskIdentity
 
     TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1
-    run_app(json.loads(Path(sys.argv[2]).read_text()), int(sys.argv[3]), int(sys.argv[4]))
+    run_app(
+        json.loads(Path(sys.argv[2]).read_text()),
+        int(sys.argv[3]),
+        int(sys.argv[4]),
+        app=Path(sys.argv[1]),
+    )

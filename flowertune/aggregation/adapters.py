@@ -1,6 +1,5 @@
 """Trained adapters, layer-wise: a client keeps what it trained, the server asks for buckets."""
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,7 +7,6 @@ import numpy as np
 import torch
 from flwr.app import Message
 from flwr.serverapp import Grid
-from safetensors.torch import save_file
 
 from flowertune.aggregation import messages
 from flowertune.aggregation.average import Averaging, How
@@ -17,58 +15,22 @@ from flowertune.aggregation.dtypes import OF_SETTING
 from flowertune.aggregation.journal import Journal
 from flowertune.aggregation.plan import Plan, Tensor
 from flowertune.aggregation.sinks import MemorySink
-from flowertune.base.numbers import whole
-from flowertune.comms import kept
+from flowertune.base.numbers import as_int
 from flowertune.comms.channel import Link
-from flowertune.comms.codec import must_be_finite
 from flowertune.comms.ledger import Ledger
-from flowertune.config.choices import LAYERWISE
+from flowertune.config.settings import Settings
 
 
-def is_layerwise(cfg: Mapping[str, Any]) -> bool:
-    """Whether clients keep their adapters to be asked for buckets of them."""
-    return cfg["aggregation.mode"] == LAYERWISE
-
-
-def keep(
-    trained: Mapping[str, torch.Tensor],
-    transport: str,
-    state_key: str,
-    server_round: int,
-    partition: int,
-) -> None:
-    """Write what a partition has trained to its disk, whole or not at all.
-
-    Parameters
-    ----------
-    transport : str
-        The kind of values that travel: float32, float16 or bfloat16.
-
-    Raises
-    ------
-    FloatingPointError
-        If a value is not finite.
-    """
-    folder = kept.folder_of(state_key, partition)
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {n: t.to(getattr(torch, transport)).contiguous() for n, t in trained.items()}
-    must_be_finite(tensors)
-    part = folder / f".trained_{server_round}.part"
-    save_file(tensors, part)
-    os.replace(part, folder / f"trained_{server_round}.safetensors")
-    kept.drop_others(state_key, partition, server_round)
-
-
-def plan_of(like: Mapping[str, torch.Tensor], cfg: Mapping[str, Any]) -> Plan:
+def plan_of(like: Mapping[str, torch.Tensor], cfg: Settings) -> Plan:
     """Return the plan for adapters with the names and shapes of ``like``."""
-    dtype = OF_SETTING[cfg["train.transport"]]
+    dtype = OF_SETTING[cfg.train.transport]
     tensors = [Tensor(name, tuple(t.shape), dtype) for name, t in like.items()]
-    return Plan(tensors, int(cfg["aggregation.bucket-mb"] * messages.MIB))
+    return Plan(tensors, int(cfg.aggregation.bucket_mb * messages.MIB))
 
 
 def mean_adapter(
     grid: Grid,
-    cfg: Mapping[str, Any],
+    cfg: Settings,
     like: Mapping[str, torch.Tensor],
     replies: Mapping[int, Message],
     subject_key: tuple[str, int],
@@ -96,7 +58,7 @@ def mean_adapter(
     subject = messages.Subject(messages.ADAPTER, server_round, state_key, plan.bucket_bytes)
     nodes = {partition: reply.metadata.src_node_id for partition, reply in replies.items()}
     weights = {
-        partition: whole(reply.content.metric_records["metrics"], "num-examples")
+        partition: as_int(reply.content.metric_records["metrics"], "num-examples")
         for partition, reply in replies.items()
     }
     cohort, reasons = ask_offers(grid, nodes, subject, plan.digest, weights)
@@ -104,9 +66,9 @@ def mean_adapter(
         return {}, set(), reasons
     sink = MemorySink(plan, torch.float32.itemsize)
     how = How(
-        window=cfg["aggregation.window"],
-        on_failure=cfg["aggregation.on-failure"],
-        timeout=cfg["strategy.timeout"],
+        window=cfg.aggregation.window,
+        on_failure=cfg.aggregation.on_failure,
+        timeout=cfg.strategy.timeout,
         result="F32",
     )
     link = Link(grid, ledger, server_round, profile)

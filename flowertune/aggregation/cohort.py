@@ -13,7 +13,7 @@ from flowertune.aggregation.accumulate import MOST_WEIGHT
 from flowertune.aggregation.messages import ADAPTER, Offer, Subject, ask_offer
 from flowertune.base.errors import UserError
 from flowertune.comms.failures import reason_of
-from flowertune.comms.nodes import ask
+from flowertune.comms.nodes import exchange
 
 PATIENCE = 300.0  # seconds in which a client says what it has to give, where that is at hand
 
@@ -109,7 +109,7 @@ def ask_offers(
     asks = [ask_offer(node, subject) for node in nodes.values()]
     good: list[tuple[Offer, int]] = []
     reasons = dict.fromkeys(nodes, f"no answer within {patience:.0f} s")
-    for reply in ask(grid, asks, patience):
+    for reply in exchange(grid, asks, patience):
         node = reply.metadata.src_node_id
         partition = partition_of.get(node)
         if partition is None:
@@ -146,7 +146,7 @@ def find_again(
     there = set(grid.get_node_ids())
     others = set(cohort.nodes.values()) - {cohort.nodes[offer.partition]}
     asks = [ask_offer(node, subject) for node in sorted(there - others)]
-    for reply in ask(grid, asks, 60) if asks else ():
+    for reply in exchange(grid, asks, 60) if asks else ():
         found = judge(reply, plan)
         if isinstance(found, str):
             if found not in said:

@@ -8,7 +8,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
 from flowertune.aggregation.plan import Bucket, Part
 from flowertune.base.errors import UserError
-from flowertune.base.numbers import whole
+from flowertune.base.numbers import as_int
 
 OFFER, BUCKET = "query.offer", "query.bucket"
 MODEL, ADAPTER = "model", "adapter"
@@ -50,9 +50,9 @@ class Subject:
         """Return what ``record`` made a record of."""
         return cls(
             str(record["kind"]),
-            whole(record, "server-round"),
+            as_int(record, "server-round"),
             str(record["state-key"]),
-            whole(record, "bucket-bytes"),
+            as_int(record, "bucket-bytes"),
         )
 
 
@@ -80,8 +80,8 @@ class Offer:
     def of(cls, record: Mapping[str, Any]) -> "Offer":
         """Return what ``record`` made a record of."""
         return cls(
-            whole(record, "partition-id"),
-            whole(record, "weight"),
+            as_int(record, "partition-id"),
+            as_int(record, "weight"),
             str(record["plan"]),
             str(record["identity"]),
         )
@@ -100,7 +100,7 @@ def ask_part(node: int, subject: Subject, plan: str, part: Part) -> Message:
 
 def part_in(record: Mapping[str, Any]) -> Part:
     """Return the part that a question, or its answer, is about."""
-    return Part(whole(record, "bucket"), whole(record, "first"), whole(record, "end"))
+    return Part(as_int(record, "bucket"), as_int(record, "first"), as_int(record, "end"))
 
 
 def pack(pieces: Bucket, contents: list[bytes]) -> ArrayRecord:

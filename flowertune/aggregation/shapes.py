@@ -12,6 +12,7 @@ from flowertune.aggregation.sources import read_header, weight_files
 from flowertune.base import hub
 from flowertune.base.errors import UserError
 from flowertune.config.paths import is_path, local_path
+from flowertune.config.settings import Settings
 from flowertune.models import smollm2
 from flowertune.models.resolve import resolve_model
 
@@ -38,12 +39,12 @@ def tensors_of(entry: Mapping[str, Any]) -> list[Tensor]:
     return [Tensor(name, tuple(shape), entry["dtype"]) for name, shape in shapes]
 
 
-def wire_dtype(cfg: Mapping[str, Any]) -> str | None:
+def wire_dtype(cfg: Settings) -> str | None:
     """Return the kind of values that whole models travel in; None is that of the checkpoint."""
-    return OF_SETTING.get(cfg["model.dtype"])
+    return OF_SETTING.get(cfg.model.dtype)
 
 
-def as_sent(tensors: Iterable[Tensor], cfg: Mapping[str, Any]) -> list[Tensor]:
+def as_sent(tensors: Iterable[Tensor], cfg: Settings) -> list[Tensor]:
     """Return tensors with the kind of values that they travel in."""
     wanted = wire_dtype(cfg)
     return [
@@ -52,7 +53,7 @@ def as_sent(tensors: Iterable[Tensor], cfg: Mapping[str, Any]) -> list[Tensor]:
     ]
 
 
-def model_tensors(cfg: Mapping[str, Any]) -> list[Tensor]:
+def model_tensors(cfg: Settings) -> list[Tensor]:
     """Return the tensors of ``model.name`` as they travel.
 
     Raises
@@ -60,8 +61,8 @@ def model_tensors(cfg: Mapping[str, Any]) -> list[Tensor]:
     UserError
         If the shapes cannot be had.
     """
-    name = cfg["model.name"]
-    if cfg["model.weights"] == "synthetic" and name in known_shapes():
+    name = cfg.model.name
+    if cfg.model.weights == "synthetic" and name in known_shapes():
         return as_sent(tensors_of(known_shapes()[name]), cfg)
     if is_path(name) or name == smollm2.NAME:
         return as_sent(folder_tensors(folder_of(cfg)), cfg)
@@ -78,7 +79,7 @@ def folder_tensors(folder: Path) -> list[Tensor]:
     ]
 
 
-def folder_of(cfg: Mapping[str, Any]) -> Path:
+def folder_of(cfg: Settings) -> Path:
     """Return the folder of a model that is a path or built in.
 
     Raises
@@ -86,18 +87,18 @@ def folder_of(cfg: Mapping[str, Any]) -> Path:
     UserError
         If it is not there.
     """
-    if is_path(cfg["model.name"]):
-        folder = local_path(cfg["model.name"])
+    if is_path(cfg.model.name):
+        folder = local_path(cfg.model.name, cfg.app_dir)
         if not folder.is_dir():
             raise UserError(
-                f"model.name is {cfg['model.name']!r}, but there is no folder {folder}; give a "
+                f"model.name is {cfg.model.name!r}, but there is no folder {folder}; give a "
                 "folder written by save_pretrained, or a hub id."
             )
         return folder
-    return Path(resolve_model(cfg))
+    return Path(resolve_model(cfg.model.name, cfg.model.revision, cfg.app_dir))
 
 
-def fetched_folder(cfg: Mapping[str, Any]) -> Path:
+def fetched_folder(cfg: Settings) -> Path:
     """Return the folder with the model's weights; those of a hub id are fetched on first use.
 
     Raises
@@ -105,16 +106,16 @@ def fetched_folder(cfg: Mapping[str, Any]) -> Path:
     UserError
         If they cannot be had; says what works without the hub.
     """
-    name = cfg["model.name"]
+    name = cfg.model.name
     if is_path(name) or name == smollm2.NAME:
         return folder_of(cfg)
     return Path(_hub_files(cfg, ["*.safetensors", *BESIDE]))
 
 
-def files_beside(cfg: Mapping[str, Any]) -> dict[str, str]:
+def files_beside(cfg: Settings) -> dict[str, str]:
     """Return the small text files that belong beside the averaged weights, by name."""
-    name = cfg["model.name"]
-    if cfg["model.weights"] == "synthetic" and name in known_shapes():
+    name = cfg.model.name
+    if cfg.model.weights == "synthetic" and name in known_shapes():
         return {"config.json": json.dumps(known_shapes()[name]["config"], indent=2) + "\n"}
     local = is_path(name) or name == smollm2.NAME
     folder = folder_of(cfg) if local else Path(_hub_files(cfg, BESIDE))
@@ -128,7 +129,7 @@ def files_beside(cfg: Mapping[str, Any]) -> dict[str, str]:
         # from_pretrained loads what config.json says, whatever the files hold.
         config = json.loads(texts["config.json"])
         config.pop("torch_dtype", None)
-        config["dtype"] = cfg["model.dtype"]
+        config["dtype"] = cfg.model.dtype
         texts["config.json"] = json.dumps(config, indent=2, sort_keys=True) + "\n"
     return texts
 
@@ -141,22 +142,22 @@ def _is_text(path: Path) -> bool:
     return True
 
 
-def _refusal(cfg: Mapping[str, Any], reason: str) -> UserError:
+def _refusal(cfg: Settings, reason: str) -> UserError:
     known = ", ".join(known_shapes())
     return hub.refusal(
         "model.name",
-        cfg["model.name"],
-        cfg["model.revision"],
+        cfg.model.name,
+        cfg.model.revision,
         reason,
         "a local folder works, and model.weights='synthetic' tries out the sizes of "
         f"{known} with made-up weights",
     )
 
 
-def _of_hub(cfg: Mapping[str, Any]) -> list[Tensor]:
+def _of_hub(cfg: Settings) -> list[Tensor]:
     from huggingface_hub import get_safetensors_metadata
 
-    name = cfg["model.name"]
+    name = cfg.model.name
     if not hub.is_hub_id(name):
         raise _refusal(cfg, hub.NO_HUB_ID)
     if not hub.reachable():
@@ -165,7 +166,7 @@ def _of_hub(cfg: Mapping[str, Any]) -> list[Tensor]:
         except UserError:
             raise _refusal(cfg, hub.NO_ANSWER) from None
     try:
-        found = get_safetensors_metadata(name, revision=cfg["model.revision"])
+        found = get_safetensors_metadata(name, revision=cfg.model.revision)
     except Exception as error:  # the HTTP library raises many kinds
         raise _refusal(cfg, hub.why_not(error)) from error
     return [
@@ -175,9 +176,9 @@ def _of_hub(cfg: Mapping[str, Any]) -> list[Tensor]:
     ]
 
 
-def _hub_files(cfg: Mapping[str, Any], patterns: Iterable[str]) -> str:
+def _hub_files(cfg: Settings, patterns: Iterable[str]) -> str:
     try:
-        return _fetched(cfg["model.name"], cfg["model.revision"], tuple(patterns))
+        return _fetched(cfg.model.name, cfg.model.revision, tuple(patterns))
     except Exception as error:  # the HTTP library raises many kinds
         raise _refusal(cfg, hub.why_not(error)) from error
 

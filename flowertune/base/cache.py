@@ -1,17 +1,17 @@
 """Keep what is costly to make over the messages that one worker process serves."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-_kept: OrderedDict[Hashable, Any] = OrderedDict()
+_cache: OrderedDict[Hashable, Any] = OrderedDict()
 
 
-def reuse(
+def cached(
     make: Callable[..., T],
-    cfg: dict[str, Any],
+    cfg: Mapping[str, Any],
     depends_on: tuple[str, ...],
     *arguments: Hashable,
     keep: int = 1,
@@ -30,15 +30,15 @@ def reuse(
     settings = tuple(sorted((k, v) for k, v in cfg.items() if k.startswith(depends_on)))
     name = (make.__module__, make.__qualname__)
     key = (name, settings, arguments)
-    if key not in _kept:
-        of_this = [k for k in _kept if k[0] == name]  # type: ignore[index]
+    if key not in _cache:
+        of_this = [k for k in _cache if k[0] == name]  # type: ignore[index]
         for old in of_this[: max(0, len(of_this) - keep + 1)]:
-            del _kept[old]
-        _kept[key] = make(cfg, *arguments)
-    _kept.move_to_end(key)
-    return _kept[key]
+            del _cache[old]
+        _cache[key] = make(cfg, *arguments)
+    _cache.move_to_end(key)
+    return _cache[key]
 
 
-def forget() -> None:
+def clear_cache() -> None:
     """Drop everything kept."""
-    _kept.clear()
+    _cache.clear()

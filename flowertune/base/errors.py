@@ -1,4 +1,4 @@
-"""The errors a user can act on."""
+"""The errors that a user can act on."""
 
 
 class UserError(ValueError):

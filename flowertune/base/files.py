@@ -1,9 +1,14 @@
-"""Small files under the Flower home folder, written whole or not at all."""
+"""Files and folders that are there whole or not at all, and durable once they are there."""
 
+import errno
+import json
 import os
+import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 def flower_home(env: Mapping[str, str]) -> Path:
@@ -12,8 +17,17 @@ def flower_home(env: Mapping[str, str]) -> Path:
     return Path(given) if given else Path.home() / ".flwr"
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Replace the content of ``path``: a reader sees the old text or the new, never a part.
+def sync(path: Path) -> None:
+    """Make a file's or a folder's content durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Replace the content of ``path``: a reader sees the old content or the new, never a part.
 
     A symlink stays one (the file it points to is replaced) and the file keeps its mode.
 
@@ -25,18 +39,104 @@ def write_atomically(path: Path, text: str) -> None:
     target = path.resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
     mode = target.stat().st_mode & 0o7777 if target.exists() else 0o666 & ~_umask()
+    data = content.encode("utf-8") if isinstance(content, str) else content
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
-        # newline="" keeps the line ends of the text as they are
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, mode)
         os.replace(temporary, target)
+        sync(target.parent)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """Yield a folder to fill, which takes the place of ``target`` when the block ends well.
+
+    Its files are made durable first; the last step is a rename, so whoever is killed leaves the
+    old folder, the new one, or none. A block that fails leaves ``target`` as it was.
+
+    Raises
+    ------
+    OSError
+        The disk is full, or the folder cannot be written.
+    """
+    half, old = (target.with_name(f".{target.name}.{end}") for end in ("part", "old"))
+    shutil.rmtree(half, ignore_errors=True)
+    half.mkdir(parents=True)
+    try:
+        yield half
+        for path in half.iterdir():
+            sync(path)
+        shutil.rmtree(old, ignore_errors=True)
+        if target.exists():
+            os.replace(target, old)
+        os.replace(half, target)
+        sync(target.parent)
+        shutil.rmtree(old, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(half, ignore_errors=True)
+        raise
+
+
+def write_json(path: Path, body: Mapping[str, Any]) -> None:
+    """Write a JSON object for people and tools, whole."""
+    write_atomically(path, json.dumps(dict(body), indent=2, sort_keys=True) + "\n")
+
+
+def write_jsonl(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
+    """Write a JSONL file anew, whole."""
+    text = "".join(json.dumps(dict(line), sort_keys=True) + "\n" for line in lines)
+    write_atomically(path, text)
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """Return the objects of a JSONL file; one that is not there has none.
+
+    A last line without its line break, as a kill leaves one, is left out.
+
+    Raises
+    ------
+    ValueError
+        Another line is no JSON; names it.
+    """
+    try:
+        lines = path.read_text("utf-8").split("\n")
+    except FileNotFoundError:
+        return []
+    found = []
+    for number, line in enumerate(lines[:-1], start=1):
+        try:
+            found.append(json.loads(line))
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged at line {number}: {error}") from None
+    return found
+
+
+def save_tensors(
+    tensors: Mapping[str, Any], path: Path, metadata: dict[str, str] | None = None
+) -> None:
+    """Write torch tensors to a safetensors file, readable by whoever may read its folder.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written; names the file.
+    """
+    # Late: what only reads and writes settings and text does without torch.
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    try:
+        save_file({name: t.contiguous() for name, t in tensors.items()}, path, metadata=metadata)
+    except SafetensorError as error:
+        raise OSError(errno.EIO, str(error), str(path)) from error
+    path.chmod(path.parent.stat().st_mode & 0o666)
 
 
 def _umask() -> int:

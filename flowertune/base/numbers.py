@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def whole(record: Mapping[str, Any], key: str) -> int:
+def as_int(record: Mapping[str, Any], key: str) -> int:
     """Return the whole number at ``key``.
 
     Raises
@@ -18,7 +18,7 @@ def whole(record: Mapping[str, Any], key: str) -> int:
     return value
 
 
-def real(record: Mapping[str, Any], key: str) -> float:
+def as_float(record: Mapping[str, Any], key: str) -> float:
     """Return the number at ``key`` as a float.
 
     Raises

@@ -6,7 +6,7 @@ import datasets
 from transformers.utils import logging
 
 
-def hush() -> None:
+def disable_progress_bars() -> None:
     """Switch off the libraries' progress bars in this process."""
     datasets.disable_progress_bars()
     logging.disable_progress_bar()

@@ -120,7 +120,7 @@ def _base_of(folder: Path, config: dict[str, Any], noted: dict[str, Any], revisi
 
 def _resolved(name: str, revision: str, otherwise: str) -> str:
     try:
-        return resolve_model({"model.name": name, "model.revision": revision})
+        return resolve_model(name, revision, Path())
     except UserError as error:
         raise UserError(f"{otherwise}: {error} Say where it is with --model.") from None
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from flowertune.base.errors import UserError
 from flowertune.config.app import read_app
-from flowertune.config.choices import MODES
+from flowertune.config.settings import ALL_AT_ONCE, LAYERWISE
 from flowertune.deploy.memory_experiment import WHAT, Cell, run_cell, table, write
 
+MODES = (LAYERWISE, ALL_AT_ONCE)
 DESCRIPTION = """\
 Average the same whole models layer-wise and all at once, with `flwr run` on the connection that
 `python -m flowertune.connect` set up, and write a table and a plot of the memory each took
@@ -49,7 +50,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--models", nargs="+", default=["smollm2-135m-instruct"], metavar="NAME",
         help="model.name of each; shapes that ship with the app, or folders")  # fmt: skip
     add("--clients", nargs="+", type=int, default=[2, 10], metavar="N", help="(default: 2 10)")
-    add("--modes", nargs="+", choices=MODES, default=list(MODES), help="(default: both)")
+    add(
+        "--modes",
+        nargs="+",
+        choices=(LAYERWISE, ALL_AT_ONCE),
+        default=list((LAYERWISE, ALL_AT_ONCE)),
+        help="(default: both)",
+    )
     add("--dtype", default="float16", help="model.dtype (default: float16)")
     add("--bucket-mb", type=float, default=256, metavar="MIB", help="(default: 256)")
     add("--real", action="store_true", help="read the models' own weights")

@@ -30,7 +30,7 @@ examples:
   python test.py --peft-path=… --temperature 0                        always the likeliest token"""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def ask(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     arguments = _parser().parse_args(argv)
     try:
@@ -181,4 +181,4 @@ class _NoTokenizer:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(ask())

@@ -63,26 +63,28 @@ def _parser() -> argparse.ArgumentParser:
 
 def _inspect(arguments: argparse.Namespace) -> None:
     cfg = read_settings(arguments.app, arguments.run_config)
-    partitions = arguments.supernodes or cfg["static.num-supernodes"]
+    partitions = arguments.supernodes or cfg.static.num_supernodes
     partitions = partitions or read_app(arguments.app).supernodes
     if not 0 <= arguments.partition < partitions:
         raise UserError(
             f"--partition is {arguments.partition}; use a number from 0 to {partitions - 1}."
         )
     quiet_libraries()
+    from flowertune.cli.app import load_app
+    from flowertune.data.examples import load_pairs
     from flowertune.data.report_text import as_text
     from flowertune.planning.data_summary import summarise
-    from template.app.dataset import load_pairs
-    from template.app.models import load_tokenizer
 
-    tokenizer = load_tokenizer(cfg)
+    functions = load_app(arguments.app).functions
+    tokenizer = functions.load_tokenizer(cfg)
     if arguments.json:
-        print(json.dumps(summarise(cfg, tokenizer, partitions), indent=2))
+        print(json.dumps(summarise(cfg, functions, tokenizer, partitions), indent=2))
         return
-    pairs = load_pairs(cfg, tokenizer, arguments.partition, partitions)
-    _show(arguments, pairs, tokenizer, cfg["train.seq-length"])
-    print(f"All partitions of {cfg['static.dataset.name']}:")
-    print(as_text(summarise(cfg, tokenizer, partitions)))
+    prompt = functions.prompt_and_answer
+    pairs, _ = load_pairs(cfg, prompt, tokenizer, arguments.partition, partitions)
+    _show(arguments, pairs, tokenizer, cfg.train.seq_length)
+    print(f"All partitions of {cfg.static.dataset.name}:")
+    print(as_text(summarise(cfg, functions, tokenizer, partitions)))
 
 
 def _show(

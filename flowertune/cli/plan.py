@@ -76,18 +76,20 @@ def _plan(arguments: argparse.Namespace) -> None:
             raise UserError(f"--{option} is {given}; give a whole number of at least 1.")
     # torch and transformers take seconds to import; --help and wrong settings need neither
     quiet_libraries()
+    from flowertune.cli.app import load_app
     from flowertune.planning.estimate import as_values, make_plan
     from flowertune.planning.text import as_text
 
-    supernodes = arguments.supernodes or cfg["static.num-supernodes"]
+    supernodes = arguments.supernodes or cfg.static.num_supernodes
     supernodes = supernodes or read_app(arguments.app).supernodes
-    plan = make_plan(cfg, supernodes, arguments.tokens)
+    app = load_app(arguments.app)
+    plan = make_plan(cfg, app.functions, supernodes, arguments.tokens)
     plan = replace(plan, gpu_gb=_gpu_gb())
     if arguments.probe:
         from flowertune.planning.probe import probe
 
         print("Loading the model and training a few steps …", file=sys.stderr, flush=True)
-        plan = replace(plan, probe=probe(cfg, supernodes))
+        plan = replace(plan, probe=probe(cfg, app, supernodes))
     if arguments.json:
         print(json.dumps(as_values(plan), indent=2))
     else:

@@ -13,7 +13,8 @@ import click
 import typer
 
 from flowertune.profiler import table
-from flowertune.profiler.reading import FILE, MARK, Reader, Sitting
+from flowertune.profiler.reading import Reader, Sitting
+from flowertune.profiling.format import FILE, MARK
 from flowertune.profiler.summary import Summary, summarise
 from flowertune.profiler.trace import trace
 

@@ -9,8 +9,8 @@ from typing import Any
 from flowertune.base.errors import UserError
 from flowertune.base.files import write_atomically
 from flowertune.config.read import add_settings_arguments, default_settings
+from flowertune.run.files import read_run
 from flowertune.run.find import run_named
-from flowertune.run.reading import read_run
 
 DESCRIPTION = """\
 Write one HTML page about a run: official or not and why, plots of loss, learning rate and

@@ -9,8 +9,8 @@ from typing import Any
 
 from flowertune.base.errors import UserError
 from flowertune.config.read import add_settings_arguments
+from flowertune.run.files import Recorded, read_run
 from flowertune.run.find import run_named
-from flowertune.run.reading import Recorded, read_run
 from flowertune.watch import lines
 
 DESCRIPTION = """\

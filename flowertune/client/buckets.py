@@ -13,18 +13,17 @@ from flowertune.aggregation import messages, shapes
 from flowertune.aggregation.plan import Plan
 from flowertune.aggregation.sources import FileSource, Source, SyntheticSource, weight_files
 from flowertune.base.errors import UserError
-from flowertune.comms.kept import kept_file
-from flowertune.config.checks import check_settings
+from flowertune.comms.partition_files import TRAINED, PartitionFiles
 from flowertune.config.paths import local_path
+from flowertune.config.settings import Settings
 from flowertune.profiling.phases import profile_of
 
 # What a SuperNode may be started with (flower-supernode --node-config).
 WEIGHT, FOLDER = "num-examples", "model-path"
 
 
-def answer_offer(message: Message, context: Context) -> Message:
+def answer_offer(message: Message, context: Context, cfg: Settings) -> Message:
     """Reply with what this client has to give: its plan's digest, its weight, its identity."""
-    cfg = check_settings(context.run_config)
     subject = messages.Subject.of(message.content.config_records["subject"])
     source = source_of(cfg, subject, context.node_config)
     plan = Plan(source.tensors, subject.bucket_bytes)
@@ -34,7 +33,7 @@ def answer_offer(message: Message, context: Context) -> Message:
     return Message(RecordDict({"offer": offer.record()}), reply_to=message)
 
 
-def answer_bucket(message: Message, context: Context) -> Message:
+def answer_bucket(message: Message, context: Context, cfg: Settings) -> Message:
     """Reply with the bytes of a bucket, or of a part of one.
 
     Raises
@@ -42,7 +41,6 @@ def answer_bucket(message: Message, context: Context) -> Message:
     UserError
         If the server's plan is not the one this client's tensors give.
     """
-    cfg = check_settings(context.run_config)
     subject = messages.Subject.of(message.content.config_records["subject"])
     ask = message.content.config_records["ask"]
     source = source_of(cfg, subject, context.node_config)
@@ -60,7 +58,7 @@ def answer_bucket(message: Message, context: Context) -> Message:
     return Message(RecordDict({"arrays": arrays, "about": about}), reply_to=message)
 
 
-def source_of(cfg: Mapping[str, Any], subject: messages.Subject, node: Mapping[str, Any]) -> Source:
+def source_of(cfg: Settings, subject: messages.Subject, node: Mapping[str, Any]) -> Source:
     """Return this client's weights: trained, synthetic, or a checkpoint's.
 
     The SuperNode's own ``model-path``, where given, stands in for ``model.name``.
@@ -72,15 +70,17 @@ def source_of(cfg: Mapping[str, Any], subject: messages.Subject, node: Mapping[s
     """
     partition = int(node["partition-id"])
     if subject.kind == messages.ADAPTER:
-        return FileSource([kept_file(subject.state_key, partition, subject.server_round)])
-    if cfg["model.weights"] == "synthetic":
-        return SyntheticSource(shapes.model_tensors(cfg), cfg["seed"], partition)
+        return FileSource(
+            [PartitionFiles(subject.state_key, partition, TRAINED).of_round(subject.server_round)]
+        )
+    if cfg.model.weights == "synthetic":
+        return SyntheticSource(shapes.model_tensors(cfg), cfg.seed, partition)
     own = node.get(FOLDER)
-    folder = local_path(str(own)) if own else shapes.fetched_folder(cfg)
+    folder = local_path(str(own), cfg.app_dir) if own else shapes.fetched_folder(cfg)
     return FileSource(weight_files(folder), shapes.wire_dtype(cfg))
 
 
-def weight_of(cfg: Mapping[str, Any], node: Mapping[str, Any]) -> int:
+def weight_of(cfg: Settings, node: Mapping[str, Any]) -> int:
     """Return how much this client counts in a mean of whole models: a whole number.
 
     It is the SuperNode's ``num-examples`` where given. Else all count the same; synthetic clients
@@ -92,7 +92,7 @@ def weight_of(cfg: Mapping[str, Any], node: Mapping[str, Any]) -> int:
         If it is no whole number above 0.
     """
     partition = int(node["partition-id"])
-    given = node.get(WEIGHT, partition + 1 if cfg["model.weights"] == "synthetic" else 1)
+    given = node.get(WEIGHT, partition + 1 if cfg.model.weights == "synthetic" else 1)
     if not isinstance(given, int) or isinstance(given, bool) or given < 1:
         raise UserError(
             f"{WEIGHT} of this SuperNode is {given!r}; use a whole number of at least 1 "

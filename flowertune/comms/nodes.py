@@ -1,7 +1,8 @@
-"""The roll call: which SuperNodes there are, and which partition each one holds."""
+"""Node discovery: which SuperNodes there are, and which partition each one holds."""
 
+import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from logging import INFO, WARNING
 
@@ -10,26 +11,31 @@ from flwr.common import log
 from flwr.serverapp import Grid
 
 from flowertune.base.errors import UserError
-from flowertune.base.numbers import whole
-from flowertune.rules.lock import digest, static_values
+from flowertune.base.numbers import as_int
+from flowertune.rules.lock import static_digest
+from flowertune.rules.provenance import Library, installed_library
+
+DISCOVER = "query.discover"
+WAIT = 60.0  # seconds for SuperNodes that have not joined
+PATIENCE = 300.0  # seconds in which one that joined answers
 
 
-@dataclass
-class Roll:
-    """Who answered: node id by partition, and what the answers said."""
+@dataclass(frozen=True)
+class Answer:
+    """What one SuperNode says of itself."""
 
-    nodes: dict[int, int] = field(default_factory=dict)
-    partitions: set[int] = field(default_factory=set)
-    digests: set[str] = field(default_factory=set)
-    asked: set[int] = field(default_factory=set)
-
-    @property
-    def complete(self) -> bool:
-        """Whether every partition that a SuperNode speaks of has its SuperNode."""
-        return bool(self.nodes) and all(n <= len(self.nodes) for n in self.partitions)
+    node: int
+    partition: int
+    partitions: int
+    static_sha256: str
+    library: Library
 
 
-def ask(grid: Grid, messages: Sequence[Message], timeout: float) -> list[Message]:
+class CannotAnswer(Exception):
+    """A SuperNode gave an error, or something that is no answer; the text says what."""
+
+
+def exchange(grid: Grid, messages: Sequence[Message], timeout: float) -> list[Message]:
     """Send messages and return the replies, each one from the node that was asked.
 
     Where a SuperNode is gone the SuperLink answers in its place, under an id of its own.
@@ -43,101 +49,143 @@ def ask(grid: Grid, messages: Sequence[Message], timeout: float) -> list[Message
     return replies
 
 
-def answer_roll_call(message: Message, context: Context) -> Message:
-    """Return a client's answer: its partition, the number of partitions, its locked values."""
+def answer_discovery(message: Message, context: Context) -> Message:
+    """Return a client's answer: its partition, its locked values and its library."""
     answer = {
         "partition-id": int(context.node_config["partition-id"]),
         "num-partitions": int(context.node_config["num-partitions"]),
-        "static-sha256": digest(static_values(context.run_config)),
+        "static-sha256": static_digest(context.run_config),
+        "library": json.dumps(installed_library().record()),
     }
     return Message(RecordDict({"answer": ConfigRecord(answer)}), reply_to=message)
 
 
-def add_answers(roll: Roll, replies: Iterable[Message]) -> None:
-    """Enter the answers into the roll.
-
-    Raises
-    ------
-    UserError
-        If a SuperNode failed to answer, or two SuperNodes hold the same partition.
-    """
-    for reply in replies:
-        node = reply.metadata.src_node_id
-        if reply.has_error():
-            raise UserError(f"SuperNode {node} could not answer: {reply.error.reason}")
+def _read(reply: Message) -> Answer:
+    if reply.has_error():
+        raise CannotAnswer(reply.error.reason)
+    try:
         answer = reply.content.config_records["answer"]
-        partition = whole(answer, "partition-id")
-        if roll.nodes.get(partition, node) != node:
+        library = Library.of(json.loads(str(answer["library"])))
+        return Answer(
+            reply.metadata.src_node_id,
+            as_int(answer, "partition-id"),
+            as_int(answer, "num-partitions"),
+            str(answer["static-sha256"]),
+            library,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise CannotAnswer(f"{type(error).__name__}: {error}") from None
+
+
+@dataclass
+class NodeRegistry:
+    """Which SuperNode holds which partition, and what the SuperNodes said of themselves.
+
+    ``nodes`` is the node id of each partition; it changes where a SuperNode rejoins under a new
+    id. The other answers are those the run began with.
+    """
+
+    nodes: dict[int, int] = field(default_factory=dict)
+    partitions: set[int] = field(default_factory=set)
+    digests: set[str] = field(default_factory=set)
+    libraries: set[Library] = field(default_factory=set)
+    _asked: set[int] = field(default_factory=set)
+
+    def partition_of(self, node: int) -> int | None:
+        """Return the partition that a node holds, None for a stranger."""
+        return next((p for p, holder in self.nodes.items() if holder == node), None)
+
+    def by_node(self) -> dict[int, int]:
+        """Return the partition of each node id."""
+        return {node: partition for partition, node in self.nodes.items()}
+
+    @property
+    def complete(self) -> bool:
+        """Whether every partition that a SuperNode speaks of has its SuperNode."""
+        return bool(self.nodes) and all(n <= len(self.nodes) for n in self.partitions)
+
+    def discover(self, grid: Grid, wait: float = WAIT) -> "NodeRegistry":
+        """Ask every SuperNode for its partition, for as long as partitions are missing.
+
+        Parameters
+        ----------
+        wait : float
+            Seconds to wait for SuperNodes that have not joined; then go on with those there are.
+
+        Raises
+        ------
+        UserError
+            If no SuperNode joined, one cannot answer, or two hold the same partition.
+        """
+        deadline = time.monotonic() + wait
+        while not self.complete and time.monotonic() < deadline:
+            replies = self._ask_new(grid)
+            for reply in replies:
+                self._enter(reply)
+            if not replies:
+                time.sleep(0.2)
+        if not self.nodes:
+            raise UserError(f"no SuperNode joined within {wait:.0f} s; start some and run again.")
+        return self
+
+    def handle_rejoins(self, grid: Grid) -> dict[int, int]:
+        """Let SuperNodes that joined since discovery have the partitions that they hold.
+
+        A SuperNode without a key that is started again comes back under a new id. It takes the
+        place of the one that held its partition; the run's partitions stay those it began with.
+
+        Returns
+        -------
+        dict[int, int]
+            The new node for each one that was replaced.
+        """
+        moved = {}
+        for reply in self._ask_new(grid):
+            node = reply.metadata.src_node_id
+            try:
+                answer = _read(reply)
+            except CannotAnswer as error:
+                log(WARNING, "SuperNode %d joined, but could not answer: %s", node, error)
+                continue
+            if answer.partition not in self.nodes or not self._fits(answer):
+                log(
+                    WARNING,
+                    "SuperNode %d joined with partition %d; this run goes on without it: only one "
+                    "with a partition, the locked values and the library that the run began with "
+                    "can join",
+                    node, answer.partition,
+                )  # fmt: skip
+                continue
+            moved[self.nodes[answer.partition]] = node
+            self.nodes[answer.partition] = node
+            log(INFO, "partition %d is held by SuperNode %d from now on", answer.partition, node)
+        return moved
+
+    def _fits(self, answer: Answer) -> bool:
+        return (
+            answer.partitions in self.partitions
+            and answer.static_sha256 in self.digests
+            and answer.library in self.libraries
+        )
+
+    def _ask_new(self, grid: Grid) -> list[Message]:
+        new = [node for node in grid.get_node_ids() if node not in self._asked]
+        self._asked.update(new)
+        messages = [Message(RecordDict(), node, DISCOVER) for node in new]
+        return exchange(grid, messages, PATIENCE) if new else []
+
+    def _enter(self, reply: Message) -> None:
+        try:
+            answer = _read(reply)
+        except CannotAnswer as error:
+            node = reply.metadata.src_node_id
+            raise UserError(f"SuperNode {node} could not answer: {error}") from None
+        if self.nodes.get(answer.partition, answer.node) != answer.node:
             raise UserError(
-                f"two SuperNodes hold partition {partition}; give each its own partition-id "
-                "(flower-supernode --node-config)."
+                f"two SuperNodes hold partition {answer.partition}; give each its own "
+                "partition-id (flower-supernode --node-config)."
             )
-        roll.nodes[partition] = node
-        roll.partitions.add(whole(answer, "num-partitions"))
-        roll.digests.add(str(answer["static-sha256"]))
-
-
-def ask_newcomers(roll: Roll, grid: Grid) -> list[Message]:
-    """Return the answers of SuperNodes that were not asked before."""
-    new = [node for node in grid.get_node_ids() if node not in roll.asked]
-    roll.asked.update(new)
-    messages = [Message(RecordDict(), node, "query.roll_call") for node in new]
-    return ask(grid, messages, 300) if new else []
-
-
-def call_roll(grid: Grid, wait: float = 60.0) -> Roll:
-    """Ask every SuperNode for its partition, for as long as partitions are missing.
-
-    Parameters
-    ----------
-    wait : float
-        Seconds to wait for SuperNodes that have not joined; then go on with those there are.
-
-    Raises
-    ------
-    UserError
-        If no SuperNode joined, or one cannot answer.
-    """
-    roll, deadline = Roll(), time.monotonic() + wait
-    while not roll.complete and time.monotonic() < deadline:
-        if replies := ask_newcomers(roll, grid):
-            add_answers(roll, replies)
-        else:
-            time.sleep(0.2)
-    if not roll.nodes:
-        raise UserError(f"no SuperNode joined within {wait:.0f} s; start some and run again.")
-    return roll
-
-
-def let_newcomers_take_over(roll: Roll, grid: Grid) -> dict[int, int]:
-    """Let SuperNodes that joined since the roll call have the partitions that they hold.
-
-    A SuperNode without a key that is started again comes back under a new id. It takes the
-    place of the one that held its partition; the run's partitions stay those it began with.
-
-    Returns
-    -------
-    dict[int, int]
-        The new node for each one that was replaced.
-    """
-    moved = {}
-    for reply in ask_newcomers(roll, grid):
-        node = reply.metadata.src_node_id
-        if reply.has_error():
-            log(WARNING, "SuperNode %d joined, but could not answer: %s", node, reply.error.reason)
-            continue
-        answer = reply.content.config_records["answer"]
-        partition = whole(answer, "partition-id")
-        same = whole(answer, "num-partitions") in roll.partitions
-        if partition not in roll.nodes or not same or answer["static-sha256"] not in roll.digests:
-            log(
-                WARNING,
-                "SuperNode %d joined with partition %d; this run goes on without it: only one "
-                "with a partition and the locked values that the run began with can join",
-                node, partition,
-            )  # fmt: skip
-            continue
-        moved[roll.nodes[partition]] = node
-        roll.nodes[partition] = node
-        log(INFO, "partition %d is held by SuperNode %d from now on", partition, node)
-    return moved
+        self.nodes[answer.partition] = answer.node
+        self.partitions.add(answer.partitions)
+        self.digests.add(answer.static_sha256)
+        self.libraries.add(answer.library)

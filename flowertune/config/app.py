@@ -1,4 +1,4 @@
-"""What the app's own pyproject.toml says about it."""
+"""What an app's own pyproject.toml says about it."""
 
 import tomllib
 from dataclasses import dataclass
@@ -6,22 +6,19 @@ from pathlib import Path
 
 from flowertune.base.errors import UserError
 
-APP_DIR = Path(__file__).resolve().parents[2]
-
 
 @dataclass(frozen=True)
 class App:
-    """The app's name and the lines of ``[tool.flowertune]``."""
+    """The app's name, and the lines of ``[tool.flowertune]``."""
 
     name: str
     publisher: str
     version: str
-    expected_sha256: str
     template_version: str
     supernodes: int
 
 
-def read_app(app_dir: Path = APP_DIR) -> App:
+def read_app(app_dir: Path) -> App:
     """Read the app's identity from ``app_dir/pyproject.toml``.
 
     Raises
@@ -37,7 +34,6 @@ def read_app(app_dir: Path = APP_DIR) -> App:
             toml["project"]["name"],
             toml["tool"]["flwr"]["app"]["publisher"],
             toml["project"]["version"],
-            ours["static-sha256"],
             ours["template-version"],
             ours["supernodes"],
         )

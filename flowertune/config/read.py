@@ -9,6 +9,7 @@ from typing import Any
 
 from flowertune.base.errors import UserError
 from flowertune.config.checks import check_settings
+from flowertune.config.settings import Settings
 
 
 def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +24,7 @@ def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def read_settings(app: Path, run_config: Sequence[str] | None) -> dict[str, Any]:
+def read_settings(app: Path, run_config: Sequence[str] | None) -> Settings:
     """Return the flat, checked settings of the app in ``app`` with ``--run-config`` applied.
 
     Raises
@@ -40,7 +41,7 @@ def read_settings(app: Path, run_config: Sequence[str] | None) -> dict[str, Any]
             f"--run-config names {'; '.join(unknown)}: a setting must stand in "
             "[tool.flwr.app.config] of pyproject.toml before it can be changed."
         )
-    return check_settings({**defaults, **changed})
+    return check_settings({**defaults, **changed}, app.resolve())
 
 
 def default_settings(app: Path) -> dict[str, Any]:

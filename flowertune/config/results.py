@@ -6,18 +6,18 @@ import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from flowertune.base.errors import UserError
 from flowertune.base.files import flower_home
 from flowertune.config.apps import app_id, recorded_folder
+from flowertune.config.settings import Settings
 
 SETTING = "results-dir in [tool.flwr.app.config] of pyproject.toml"
 
 
-def results_root(cfg: Mapping[str, Any], app_dir: Path, env: Mapping[str, str]) -> Path:
+def results_root(cfg: Settings, app_dir: Path, env: Mapping[str, str]) -> Path:
     """The folder that holds the results of all runs of this app.
 
     An absolute ``results-dir`` is used as it is. A relative one lies in the app's own folder:
@@ -40,7 +40,7 @@ def results_root(cfg: Mapping[str, Any], app_dir: Path, env: Mapping[str, str]) 
     UserError
         ``app_dir`` holds no app.
     """
-    given = Path(cfg["results-dir"]).expanduser()
+    given = Path(cfg.results_dir).expanduser()
     if given.is_absolute():
         return given
     app = app_id(app_dir)

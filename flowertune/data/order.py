@@ -3,15 +3,14 @@
 import random
 from collections.abc import Sequence
 
-
-def key_of(*parts: object) -> int:
-    """Return a 63-bit number that depends on the text of ``parts`` alone."""
-    return random.Random("/".join(map(str, parts))).getrandbits(63)
+from flowertune.base.seeds import derive_seed
 
 
-def choose(partitions: Sequence[int], count: int, seed: int, server_round: int) -> list[int]:
+def sample_clients(
+    partitions: Sequence[int], count: int, seed: int, server_round: int
+) -> list[int]:
     """Return the ``count`` partitions that train in ``server_round``, sorted."""
-    rng = random.Random(key_of("cohort", seed, server_round))
+    rng = random.Random(derive_seed("cohort", seed, server_round))
     return sorted(rng.sample(sorted(partitions), count))
 
 
@@ -30,6 +29,6 @@ def rows_of_round(
         position = start + len(picked)
         lap, offset = divmod(position, rows)
         order = list(range(rows))
-        random.Random(key_of("rows", seed, partition, lap)).shuffle(order)
+        random.Random(derive_seed("rows", seed, partition, lap)).shuffle(order)
         picked += order[offset : offset + needed - len(picked)]
     return picked

@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from flowertune.base.errors import UserError
-from flowertune.config.choices import ALL_AT_ONCE, LAYERWISE
+from flowertune.config.settings import ALL_AT_ONCE, LAYERWISE
 
 INK = "#333333"
 COLOURS = {LAYERWISE: "#1f6fb4", ALL_AT_ONCE: "#c8641e"}

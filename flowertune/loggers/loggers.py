@@ -1,4 +1,4 @@
-"""All boards of a run while it goes on."""
+"""All loggers of a run while it goes on."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -8,12 +8,13 @@ from typing import Any, Protocol
 
 from flwr.common import log
 
+from flowertune.config.settings import Settings
 from flowertune.loggers import tensorboard
 from flowertune.loggers.tensorboard import TensorBoard
-from flowertune.loggers.wandb import SETTING, WeightsAndBiases
+from flowertune.loggers.wandb import WeightsAndBiases
 
 
-class Board(Protocol):
+class Logger(Protocol):
     """Something that shows numbers of rounds."""
 
     def log_round(self, line: Mapping[str, Any]) -> None:
@@ -25,38 +26,38 @@ class Board(Protocol):
         ...
 
 
-class Boards:
-    """Several boards as one. One that fails is left out from then on: it is no reason to stop."""
+class Loggers:
+    """Several loggers as one. One that fails is left out from then on: it is no reason to stop."""
 
-    def __init__(self, boards: list[Board]) -> None:
-        self._boards = boards
+    def __init__(self, loggers: list[Logger]) -> None:
+        self._loggers = loggers
 
     def log_round(self, line: Mapping[str, Any]) -> None:
-        """Pass a line of rounds.jsonl on to every board."""
-        for board in list(self._boards):
+        """Pass a line of rounds.jsonl on to every logger."""
+        for logger in list(self._loggers):
             try:
-                board.log_round(line)
+                logger.log_round(line)
             except Exception as error:  # network, disk, a library's own kinds
-                log(WARNING, "%s shows no more rounds: %s", type(board).__name__, error)
-                self._boards.remove(board)
+                log(WARNING, "%s shows no more rounds: %s", type(logger).__name__, error)
+                self._loggers.remove(logger)
 
     def close(self) -> None:
-        """Finish every board."""
-        for board in self._boards:
+        """Finish every logger."""
+        for logger in self._loggers:
             try:
-                board.close()
+                logger.close()
             except Exception as error:
-                log(WARNING, "%s did not close: %s", type(board).__name__, error)
+                log(WARNING, "%s did not close: %s", type(logger).__name__, error)
 
 
 @contextmanager
-def boards_of(
-    cfg: Mapping[str, Any],
+def run_loggers(
+    cfg: Settings,
     folder: Path,
     about: Mapping[str, Any],
     rounds_done: Sequence[Mapping[str, Any]] = (),
-) -> Iterator[Boards]:
-    """Yield the boards of a run: TensorBoard where tensorboardX is installed, W&B where wanted.
+) -> Iterator[Loggers]:
+    """Yield the loggers of a run: TensorBoard where tensorboardX is installed, W&B where wanted.
 
     Parameters
     ----------
@@ -72,16 +73,16 @@ def boards_of(
     UserError
         If ``log.wandb`` is true and wandb is not there or does not start.
     """
-    found: list[Board] = []
-    if cfg.get(SETTING, False):
+    found: list[Logger] = []
+    if cfg.log.wandb:
         found.append(WeightsAndBiases(folder, about))
     if tensorboard.installed():
         try:
             found.append(TensorBoard(folder / "tensorboard", rounds_done))
         except OSError as error:
             log(WARNING, "no event files for TensorBoard: %s", error)
-    boards = Boards(found)
+    loggers = Loggers(found)
     try:
-        yield boards
+        yield loggers
     finally:
-        boards.close()
+        loggers.close()

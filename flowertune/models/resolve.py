@@ -1,15 +1,11 @@
 """From ``model.name`` to something that ``from_pretrained`` takes."""
 
-import os
-from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from flowertune.base import hub
 from flowertune.base.errors import UserError
-from flowertune.config.app import APP_DIR
-from flowertune.config.results import own_folder
+from flowertune.config.paths import is_path, local_path
 from flowertune.models import smollm2
 
 WEIGHTS = (
@@ -21,47 +17,34 @@ WEIGHTS = (
 OFFLINE = f"a local folder (/path/to/model) or the built-in {smollm2.NAME!r} work"
 
 
-def is_path(name: str) -> bool:
-    """Whether a name in the settings is a path and not a hub id or a built-in name."""
-    return name.startswith(("/", "./", "../", "~"))
-
-
-def resolve_model(cfg: Mapping[str, Any]) -> str:
+def resolve_model(name: str, revision: str, app_dir: Path) -> str:
     """What ``from_pretrained`` takes for ``model.name``: an absolute path, or a hub id.
 
     A path is checked to hold a model; the built-in model is fetched on first use; of a hub id
     only config.json is fetched, so that a missing or gated model is known before its weights are
-    asked for. Cached by its settings.
+    asked for. Cached by its arguments.
+
+    Parameters
+    ----------
+    app_dir : Path
+        The app's folder, where a relative path starts.
 
     Raises
     ------
     UserError
         If the model cannot be had.
     """
-    return _resolve(cfg["model.name"], cfg["model.revision"])
+    return _resolve(name, revision, app_dir)
 
 
 @lru_cache(maxsize=16)
-def _resolve(name: str, revision: str) -> str:
+def _resolve(name: str, revision: str, app_dir: Path) -> str:
     if name == smollm2.NAME:
         return str(smollm2.fetch())
     if is_path(name):
-        return str(check_folder(name, local_path(name)))
+        return str(check_folder(name, local_path(name, app_dir)))
     check_hub(name, revision)
     return name
-
-
-def local_path(name: str, app_dir: Path = APP_DIR) -> Path:
-    """The absolute path of a path in the settings; a relative one starts at the app's folder.
-
-    That is the installed copy if it holds the path, else the app's own folder, where files lie
-    that Flower does not ship with an app.
-    """
-    path = Path(name).expanduser()
-    if path.is_absolute() or (app_dir / path).exists():
-        return (app_dir / path).resolve()
-    own = own_folder(app_dir, os.environ) or app_dir
-    return (own / path).resolve()
 
 
 def check_folder(name: str, folder: Path) -> Path:

@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from flowertune.base import hub
 from flowertune.base.errors import UserError
 from flowertune.config.paths import is_path, local_path
-from template.app.models import lora_config
+from flowertune.config.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def known_models() -> dict[str, dict[str, Any]]:
     return json.loads(text)
 
 
-def model_config(cfg: Mapping[str, Any]) -> Any:
+def model_config(cfg: Settings) -> Any:
     """Return the transformers config of ``model.name``: shipped, from a folder, or from the hub.
 
     Raises
@@ -60,13 +60,13 @@ def model_config(cfg: Mapping[str, Any]) -> Any:
     UserError
         If it cannot be had, or is of an architecture that transformers does not know.
     """
-    name, revision = cfg["model.name"], cfg["model.revision"]
+    name, revision = cfg.model.name, cfg.model.revision
     if name in known_models():
         values = dict(known_models()[name])
         return AutoConfig.for_model(values.pop("model_type"), **values)
-    trust = cfg["model.trust-remote-code"]
+    trust = cfg.model.trust_remote_code
     if is_path(name):
-        folder = local_path(name)
+        folder = local_path(name, cfg.app_dir)
         if not (folder / "config.json").is_file():
             raise UserError(
                 f"model.name is {name!r}, but {folder} holds no config.json; give a folder "
@@ -78,7 +78,7 @@ def model_config(cfg: Mapping[str, Any]) -> Any:
     return _from_pretrained(name, revision, trust, name)
 
 
-def architecture(cfg: Mapping[str, Any]) -> Architecture:
+def architecture(cfg: Settings, peft_config: Any) -> Architecture:
     """Return the shapes of the configured model with the configured adapter on it.
 
     Raises
@@ -89,7 +89,7 @@ def architecture(cfg: Mapping[str, Any]) -> Architecture:
     config = model_config(cfg)
     with torch.device("meta"):
         base = AutoModelForCausalLM.from_config(
-            config, trust_remote_code=cfg["model.trust-remote-code"]
+            config, trust_remote_code=cfg.model.trust_remote_code
         )
         head = base.get_output_embeddings()
         linear = [m for m in base.modules() if isinstance(m, torch.nn.Linear) and m is not head]
@@ -97,12 +97,12 @@ def architecture(cfg: Mapping[str, Any]) -> Architecture:
         rows = sum(module.out_features for module in linear)
         parameters = sum(p.numel() for p in base.parameters())
         try:
-            model = get_peft_model(base, lora_config(dict(cfg)))
+            model = get_peft_model(base, peft_config)
         except ValueError as error:
             reason = str(error).split(". ")[0]
             raise UserError(
-                f"model.lora.target-modules is {cfg['model.lora.target-modules']!r}, and PEFT "
-                f"refuses it for {cfg['model.name']} ({reason}); name modules of this model (in "
+                f"model.lora.target-modules is {cfg.model.lora.target_modules!r}, and PEFT "
+                f"refuses it for {cfg.model.name} ({reason}); name modules of this model (in "
                 "[tool.flwr.app.config] of pyproject.toml)."
             ) from None
         adapter = {k: tuple(v.shape) for k, v in get_peft_model_state_dict(model).items()}

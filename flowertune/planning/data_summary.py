@@ -1,15 +1,17 @@
 """The data report of a whole run, from its settings."""
 
-from collections.abc import Mapping
 from typing import Any
 
+from flowertune.client.functions import AppFunctions
+from flowertune.config.settings import Settings
+from flowertune.data.examples import tokenized_rows
 from flowertune.data.lengths import lengths_of
 from flowertune.data.report import report_of
-from flowertune.data.tokens import encode
-from template.app.dataset import load_pairs
 
 
-def summarise(cfg: Mapping[str, Any], tokenizer: Any, partitions: int) -> dict[str, Any]:
+def summarise(
+    cfg: Settings, functions: AppFunctions, tokenizer: Any, partitions: int
+) -> dict[str, Any]:
     """Return the data report over all partitions (``report.report_of`` says what is in it).
 
     Nothing is kept of the rows. No weights are needed.
@@ -19,8 +21,9 @@ def summarise(cfg: Mapping[str, Any], tokenizer: Any, partitions: int) -> dict[s
     UserError
         If the dataset cannot be had or lacks a column.
     """
+    prompt = functions.prompt_and_answer
     lengths = {
-        number: lengths_of(encode(tokenizer, load_pairs(dict(cfg), tokenizer, number, partitions)))
+        number: lengths_of(tokenized_rows(cfg, prompt, tokenizer, number, partitions).examples)
         for number in range(partitions)
     }
-    return report_of(lengths, cfg["train.seq-length"])
+    return report_of(lengths, cfg.train.seq_length)

@@ -1,15 +1,16 @@
 """One plan: every number that the command shows, as plain values."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flowertune.base.errors import UserError
-from flowertune.config.checks import clients_per_round, no_client
+from flowertune.base.errors import SettingsError
+from flowertune.client.functions import AppFunctions
+from flowertune.config.checks import client_problems, clients_per_round
+from flowertune.config.settings import Settings
 from flowertune.planning.architecture import Architecture, architecture
 from flowertune.planning.communication import Communication, adapter_bytes, message_bytes
 from flowertune.planning.memory import Memory, estimate
-from flowertune.planning.probe import STEPS, Probe
+from flowertune.planning.probe import Probe
 from flowertune.planning.published import Comparison, comparisons
 
 
@@ -17,7 +18,7 @@ from flowertune.planning.published import Comparison, comparisons
 class Plan:
     """What a run with these settings will take."""
 
-    cfg: Mapping[str, Any]
+    cfg: Settings
     supernodes: int
     tokens: int
     shape: Architecture
@@ -30,7 +31,8 @@ class Plan:
     @property
     def client_seconds(self) -> float | None:
         """Measured seconds of one client's share of a round."""
-        return self.probe.step_seconds * self.cfg[STEPS] if self.probe else None
+        steps = self.cfg.train.training_arguments.max_steps
+        return self.probe.step_seconds * steps if self.probe else None
 
     @property
     def run_seconds(self) -> float | None:
@@ -39,11 +41,15 @@ class Plan:
         return each and each * self.communication.clients * self.communication.rounds
 
 
-def make_plan(cfg: Mapping[str, Any], supernodes: int, tokens: int | None = None) -> Plan:
+def make_plan(
+    cfg: Settings, functions: AppFunctions, supernodes: int, tokens: int | None = None
+) -> Plan:
     """Work out a plan from the settings, without weights.
 
     Parameters
     ----------
+    functions : AppFunctions
+        The app's own; its ``lora_config`` says what the adapter is.
     supernodes : int
         How many SuperNodes the run will have.
     tokens : int, optional
@@ -54,12 +60,12 @@ def make_plan(cfg: Mapping[str, Any], supernodes: int, tokens: int | None = None
     UserError
         If the model's config cannot be had, or no client would train.
     """
-    clients = clients_per_round(cfg["strategy.fraction-train"], supernodes)
-    if clients < 1:
-        raise UserError(no_client(cfg["strategy.fraction-train"], supernodes))
-    shape = architecture(cfg)
-    transport = cfg["train.transport"]
-    longest = cfg["train.seq-length"] if tokens is None else tokens
+    if problems := client_problems(cfg, supernodes):
+        raise SettingsError(problems)
+    clients = clients_per_round(cfg.strategy.fraction_train, supernodes)
+    shape = architecture(cfg, functions.lora_config(cfg))
+    transport = cfg.train.transport
+    longest = cfg.train.seq_length if tokens is None else tokens
     return Plan(
         cfg=cfg,
         supernodes=supernodes,
@@ -69,8 +75,8 @@ def make_plan(cfg: Mapping[str, Any], supernodes: int, tokens: int | None = None
             adapter_bytes=adapter_bytes(shape.adapter, transport),
             message_bytes=message_bytes(shape.adapter, transport),
             clients=clients,
-            rounds=cfg["num-server-rounds"],
-            budget_mib=cfg["static.budget-mib"],
+            rounds=cfg.num_server_rounds,
+            budget_mib=cfg.static.budget_mib,
         ),
         memory=estimate(shape, cfg, longest),
         published=comparisons(),
@@ -88,7 +94,7 @@ def warnings(plan: Plan) -> list[str]:
             "num-server-rounds, strategy.fraction-train or model.lora.peft-lora-r, or send fewer "
             "bytes with train.transport."
         )
-    locked = plan.cfg["static.num-supernodes"]
+    locked = plan.cfg.static.num_supernodes
     if locked not in (0, plan.supernodes):
         found.append(
             f"A run on {plan.supernodes} SuperNodes is unofficial: the challenge is locked to "
@@ -108,19 +114,19 @@ def as_values(plan: Plan) -> dict[str, Any]:
     """Return the plan as JSON takes it; GB are 10^9 bytes, MiB 2^20."""
     cfg, shape, spent = plan.cfg, plan.shape, plan.communication
     values: dict[str, Any] = {
-        "challenge": cfg["static.challenge"],
-        "rules": cfg["static.rules"],
+        "challenge": cfg.static.challenge,
+        "rules": cfg.static.rules,
         "model": {
-            "name": cfg["model.name"],
+            "name": cfg.model.name,
             "parameters": shape.parameters,
-            "quantization": cfg["model.quantization"],
+            "quantization": cfg.model.quantization,
         },
         "adapter": {
-            "rank": cfg["model.lora.peft-lora-r"],
+            "rank": cfg.model.lora.peft_lora_r,
             "modules": list(shape.adapted_modules),
             "tensors": len(shape.adapter),
             "parameters": shape.adapter_parameters,
-            "transport": cfg["train.transport"],
+            "transport": cfg.train.transport,
             "bytes": spent.adapter_bytes,
         },
         "communication": {

@@ -7,10 +7,9 @@ because the published values lie nearer to the sum than to the larger of the two
 was fitted to them.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from flowertune.config.settings import Settings
 from flowertune.planning.architecture import Architecture
 
 GB = 1e9
@@ -43,13 +42,13 @@ class Memory:
         return sum(vars(self).values())
 
 
-def value_bytes(cfg: Mapping[str, Any]) -> int:
+def value_bytes(cfg: Settings) -> int:
     """Return the bytes of one activation, and of one weight that is not quantized.
 
     Under quantization PEFT keeps everything that is not quantized in float32, and activations
     follow. "auto" is taken as bfloat16, which it is on a GPU that has it.
     """
-    if cfg["model.quantization"] or cfg["model.dtype"] == "float32":
+    if cfg.model.quantization or cfg.model.dtype == "float32":
         return FLOAT32
     return 2
 
@@ -78,7 +77,7 @@ def layer_bytes(shape: Architecture, value: int, dropout_mask: int = 1) -> float
     return norms + attention + mlp + lora
 
 
-def estimate(shape: Architecture, cfg: Mapping[str, Any], tokens: int | None = None) -> Memory:
+def estimate(shape: Architecture, cfg: Settings, tokens: int | None = None) -> Memory:
     """Estimate one client's GPU memory.
 
     Parameters
@@ -88,19 +87,19 @@ def estimate(shape: Architecture, cfg: Mapping[str, Any], tokens: int | None = N
         given.
     """
     value = value_bytes(cfg)
-    longest = cfg["train.seq-length"] if tokens is None else tokens
-    count = cfg["train.training-arguments.per-device-train-batch-size"] * longest
+    longest = cfg.train.seq_length if tokens is None else tokens
+    count = cfg.train.training_arguments.per_device_train_batch_size * longest
     layer = count * layer_bytes(shape, value)
     # Gradients of the MLP's three wide tensors live while the layer's own tensors still do.
     gradients = count * 3 * shape.intermediate * value
     # Logits, a copy without the last column, their log-softmax; in the backward pass as many.
     head = count * shape.vocabulary * (value + 2 * FLOAT32)
-    if cfg["model.gradient-checkpointing"]:
+    if cfg.model.gradient_checkpointing:
         kept, one_layer = count * shape.layers * shape.hidden * value, layer + gradients
     else:
         kept, one_layer = layer * shape.layers, gradients
     return Memory(
-        weights=weight_bytes(shape, cfg["model.quantization"], value) / GB,
+        weights=weight_bytes(shape, cfg.model.quantization, value) / GB,
         # The adapter, its gradient and AdamW's two moments, all float32.
         adapter=shape.adapter_parameters * 4 * FLOAT32 / GB,
         activations=kept / GB,

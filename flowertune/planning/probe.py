@@ -1,19 +1,19 @@
-"""Measure a few steps of the configured training on this machine."""
+"""Measure a few steps of the app's own training on this machine."""
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from flwr.supercore.task_identity import TaskIdentity
 
+from flowertune.base.cache import cached
 from flowertune.base.errors import UserError
-from flowertune.data.loop import fit
-from flowertune.data.steps import steps_of_round
-from template.app.dataset import load_examples
-from template.app.models import load_model, load_tokenizer
-
-STEPS = "train.training-arguments.max-steps"
+from flowertune.client.app import ClientApp
+from flowertune.comms.validation import ARRAYS, METRICS
+from flowertune.config.checks import STEPS
+from flowertune.config.settings import Settings
+from flowertune.models.adapter import adapter_of
 
 
 @dataclass(frozen=True)
@@ -32,49 +32,59 @@ class Probe:
     peak_gb: float | None
 
 
-def probe(cfg: Mapping[str, Any], partitions: int, steps: int = 3) -> Probe:
-    """Load the configured model and train on rows of partition 0, as a client does in round 1.
+def probe(cfg: Settings, app: ClientApp, partitions: int, steps: int = 3) -> Probe:
+    """Let the app train on rows of partition 0, as a client does in round 1.
 
     Raises
     ------
     UserError
         If the model or the data cannot be had, or the settings train nothing.
     """
-    if cfg[STEPS] == 0:
+    if cfg.train.training_arguments.max_steps == 0:
         raise UserError(f"{STEPS} is 0: this run trains nothing, so there is no time to measure.")
-    settings = {**cfg, STEPS: steps + 1}
+    # Flower's messages want to know the run and the node that they belong to.
+    TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1
     started = time.perf_counter()
-    tokenizer = load_tokenizer(settings)
-    examples = load_examples(settings, tokenizer, 0, partitions)
-    model = load_model(settings)
-    first, *timed = steps_of_round(examples, settings, 1, 0)
-    _train(model, [first], tokenizer, settings)
+    model = cached(app.functions.load_model, cfg, ("model.",))
+    adapter = {name: t.detach().float().cpu() for name, t in adapter_of(model).items()}
+    _train(cfg, app, partitions, adapter, 1)
     setup = time.perf_counter() - started
 
     started = time.perf_counter()
-    _train(model, timed, tokenizer, settings)
+    reply = _train(cfg, app, partitions, adapter, steps)
     seconds = time.perf_counter() - started
     on_gpu = torch.cuda.is_available()
-    tokens = sum(len(e.ids) for step in timed for batch in step for e in batch)
+    tokens = reply.content.metric_records[METRICS]["tokens"]
     return Probe(
         device=torch.cuda.get_device_name() if on_gpu else "CPU",
         threads=torch.get_num_threads(),
         setup_seconds=setup,
-        steps=len(timed),
-        step_seconds=seconds / len(timed),
-        tokens_per_second=tokens / seconds,
+        steps=steps,
+        step_seconds=seconds / steps,
+        tokens_per_second=float(tokens) / seconds,  # type: ignore[arg-type]
         peak_gb=torch.cuda.max_memory_reserved() / 1e9 if on_gpu else None,
     )
 
 
-def _train(model: Any, steps: Any, tokenizer: Any, cfg: Mapping[str, Any]) -> None:
-    fit(
-        model,
-        steps,
-        tokenizer.pad_token_id,
-        cfg["train.learning-rate-max"],
-        cfg["train.training-arguments.weight-decay"],
-        cfg["train.training-arguments.max-grad-norm"],
+def _train(
+    cfg: Settings, app: ClientApp, partitions: int, adapter: dict[str, torch.Tensor], steps: int
+) -> Message:
+    config = {
+        "server-round": 1,
+        "learning-rate": cfg.train.learning_rate_max,
+        "state-key": "probe",
+    }
+    content = {ARRAYS: ArrayRecord(adapter), "config": ConfigRecord(config)}
+    # Only what a reply would leave on disk differs from a run.
+    changes = {STEPS: steps, "aggregation.mode": "all_at_once", "train.transport": "float32"}
+    context = Context(
+        run_id=1,
+        node_id=1,
+        node_config={"partition-id": 0, "num-partitions": partitions},
+        state=RecordDict(),
+        run_config={**cfg, **changes},
     )
+    reply = app(Message(RecordDict(content), 1, "train"), context)
     if torch.cuda.is_available():
         torch.cuda.synchronize()
+    return reply

@@ -1,12 +1,12 @@
 """The memory that FlowerTune's documents publish, held beside this estimate."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from flowertune.config.settings import defaults, typed
 from flowertune.planning.architecture import architecture
 from flowertune.planning.memory import estimate
 
@@ -55,5 +55,9 @@ def comparisons() -> list[Comparison]:
 
 @cache
 def _estimated(model: str, bits: int) -> float:
-    cfg: Mapping[str, Any] = {**SETTINGS, "model.name": model, "model.quantization": bits}
-    return estimate(architecture(cfg), cfg).total
+    from peft import LoraConfig
+
+    cfg = typed({**defaults(), **SETTINGS, "model.name": model, "model.quantization": bits}, Path())
+    lora = cfg.model.lora
+    config = LoraConfig(r=lora.peft_lora_r, lora_alpha=64, task_type="CAUSAL_LM")
+    return estimate(architecture(cfg, config), cfg).total

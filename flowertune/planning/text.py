@@ -3,7 +3,7 @@
 from flowertune.base.text import duration
 from flowertune.planning.communication import MIB
 from flowertune.planning.estimate import Plan, warnings
-from flowertune.planning.probe import STEPS, Probe
+from flowertune.planning.probe import Probe
 
 PARTS = {
     "weights": "base model's weights",
@@ -25,21 +25,21 @@ def as_text(plan: Plan) -> str:
 
 def _head(plan: Plan) -> str:
     cfg, shape = plan.cfg, plan.shape
-    bits = cfg["model.quantization"]
-    stored = f"{bits}-bit" if bits else f"not quantized ({cfg['model.dtype']})"
-    batch = cfg["train.training-arguments.per-device-train-batch-size"]
-    micro = cfg["train.training-arguments.gradient-accumulation-steps"]
+    bits = cfg.model.quantization
+    stored = f"{bits}-bit" if bits else f"not quantized ({cfg.model.dtype})"
+    batch = cfg.train.training_arguments.per_device_train_batch_size
+    micro = cfg.train.training_arguments.gradient_accumulation_steps
+    steps = cfg.train.training_arguments.max_steps
     return "\n".join(
         (
-            f"Plan for {cfg['static.challenge']}, rules {cfg['static.rules']}",
-            f"  base model   {cfg['model.name']}: {shape.parameters / 1e9:.3g} G parameters, "
-            f"{stored}",
-            f"  adapter      LoRA r={cfg['model.lora.peft-lora-r']} on "
+            f"Plan for {cfg.static.challenge}, rules {cfg.static.rules}",
+            f"  base model   {cfg.model.name}: {shape.parameters / 1e9:.3g} G parameters, {stored}",
+            f"  adapter      LoRA r={cfg.model.lora.peft_lora_r} on "
             f"{', '.join(shape.adapted_modules)}: {shape.adapter_parameters / 1e6:.2f} M "
             f"parameters, {plan.communication.adapter_bytes / MIB:,.2f} MiB as "
-            f"{cfg['train.transport']}",
-            f"  one client   {cfg[STEPS]} steps x {batch * micro} rows = "
-            f"{cfg[STEPS] * batch * micro:,} rows a round",
+            f"{cfg.train.transport}",
+            f"  one client   {steps} steps x {batch * micro} rows = "
+            f"{steps * batch * micro:,} rows a round",
         )
     )
 
@@ -65,8 +65,8 @@ def _communication(plan: Plan) -> str:
 def _memory(plan: Plan) -> str:
     lines = [f"GPU memory of one client: about {plan.memory.total:.1f} GB (estimate, from shapes)"]
     lines += [f"  {gb:6.2f} GB   {PARTS[name]}" for name, gb in vars(plan.memory).items()]
-    checkpointing = "with" if plan.cfg["model.gradient-checkpointing"] else "without"
-    batch = plan.cfg["train.training-arguments.per-device-train-batch-size"]
+    checkpointing = "with" if plan.cfg.model.gradient_checkpointing else "without"
+    batch = plan.cfg.train.training_arguments.per_device_train_batch_size
     lines.append(
         f"  for {batch} rows of {plan.tokens} tokens, {checkpointing} gradient checkpointing; "
         "shorter rows take less (--tokens)"

@@ -6,12 +6,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from flowertune.profiling.format import MARK, VERSION
 from flowertune.profiling.phases import Span
 from flowertune.profiling.records import from_row
-
-FILE = "profile.jsonl"
-MARK = "FLWR_PROFILE "
-VERSION = 1
 
 
 @dataclass

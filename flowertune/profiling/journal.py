@@ -15,8 +15,9 @@ from typing import Any
 
 from flwr.common import log
 
-from flowertune.profiler.reading import FILE, MARK, VERSION
-from flowertune.profiling.phases import OFF, SETTING, AnyProfile, Profile, Span
+from flowertune.config.settings import Settings
+from flowertune.profiling.format import FILE, MARK, VERSION
+from flowertune.profiling.phases import OFF, AnyProfile, Profile, Span
 from flowertune.profiling.records import COLUMNS, as_row, fold_many
 
 ROWS_A_LINE = 20
@@ -76,7 +77,7 @@ class Journal:
 
 @contextmanager
 def recording(
-    cfg: Mapping[str, Any],
+    cfg: Settings,
     folder: Path,
     facts: Mapping[str, Any],
     admitted: Callable[[], bool] = lambda: True,
@@ -92,7 +93,7 @@ def recording(
     admitted : Callable[[], bool]
         Whether the folder is this run's to write to. Until it is, nothing is written.
     """
-    if not cfg.get(SETTING, False):
+    if not cfg.profile.enabled:
         yield OFF
         return
     journal = Journal(folder / FILE, facts, admitted)

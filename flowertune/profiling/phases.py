@@ -11,12 +11,12 @@ name works as well and gets a row of its own.
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
 
+from flowertune.config.settings import Settings
 from flowertune.profiling.usage import Meter, vram_peak
 
 SETTING = "profile.enabled"
@@ -225,7 +225,7 @@ AnySpan = Span | _NoSpan
 CURRENT: ContextVar[Profile | None] = ContextVar("profile of this message", default=None)
 
 
-def profile_of(cfg: Mapping[str, Any], where: str = "client") -> AnyProfile:
+def profile_of(cfg: Settings, where: str = "client") -> AnyProfile:
     """Return the profile to time phases with, or ``OFF`` if the settings do not ask for one.
 
     Parameters
@@ -234,7 +234,7 @@ def profile_of(cfg: Mapping[str, Any], where: str = "client") -> AnyProfile:
         "client": the profile of the message being answered, which goes back with its reply.
         "server": a new profile, which the caller closes (that of a run is ``session.profile``).
     """
-    if not cfg.get(SETTING, False):
+    if not cfg.profile.enabled:
         return OFF
     if where == "server":
         return Profile()

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flowertune.profiler.reading import FILE as PROFILE
+from flowertune.profiling.format import FILE as PROFILE
 from flowertune.profiler.reading import Sitting, read_file
-from flowertune.run.manifest import FILE, file_sha256
-from flowertune.run.reading import Recorded
+from flowertune.run.files import Recorded
+from flowertune.base.hashing import file_sha256
+from flowertune.run.manifest import FILE
 
 WEIGHTS = "adapter_model.safetensors"
 

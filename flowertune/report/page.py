@@ -12,7 +12,7 @@ from flowertune.report.facts import Facts
 from flowertune.report.plots import line_plot
 from flowertune.report.profile import profile_section
 from flowertune.report.style import STYLE
-from flowertune.run.reading import tokens_per_second
+from flowertune.run.files import tokens_per_second
 
 STATUS = {"finished": "good", "running": "warn", "interrupted": "warn", "failed": "bad"}
 NONE = "-"

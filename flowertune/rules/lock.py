@@ -1,18 +1,19 @@
-"""The lock: hold a run against the values that are locked for its challenge."""
+"""The lock: compare a run with the values that are locked for its challenge."""
 
-import hashlib
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any
+
+from challenges import record
+from flowertune.base.hashing import json_sha256
+from flowertune.rules.provenance import Library
 
 PREFIX = "static."
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One locked thing that is not as it is locked."""
+    """One thing that is not as it is locked."""
 
     key: str
     given: Any
@@ -27,49 +28,84 @@ def static_values(cfg: Mapping[str, Any]) -> dict[str, Any]:
     return {key.removeprefix(PREFIX): cfg[key] for key in cfg if key.startswith(PREFIX)}
 
 
-def digest(static: Mapping[str, Any]) -> str:
-    """Return the sha256 of flat static values, whatever their order and layout in the file."""
-    text = json.dumps(dict(static), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(text.encode("ascii")).hexdigest()
+def static_digest(cfg: Mapping[str, Any]) -> str:
+    """Return the sha256 of the effective ``static.*`` values of a run-config."""
+    return json_sha256(static_values(cfg))
 
 
-def locked_values() -> dict[str, Any]:
-    """Return the locked values this app was rendered with (rules/locked.json)."""
-    text = resources.files("flowertune.rules").joinpath("locked.json").read_text("utf-8")
-    return json.loads(text)
+def locked_values(static: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values that are published for a challenge under its rules; empty if none are."""
+    published = record.published(str(static.get("rules")), str(static.get("rules-version")))
+    return dict(published.get(str(static.get("challenge")), {}))
 
 
-def differences(
-    static: Mapping[str, Any],
-    locked: Mapping[str, Any],
-    supernodes: int,
-    partitions: set[int],
+def check_lock(
+    static: Mapping[str, Any], nodes: int, partitions: set[int], digests: set[str]
 ) -> list[Difference]:
-    """Return everything in which a run differs from what is locked.
+    """Return everything in which a run differs from what is locked for its challenge.
 
     Parameters
     ----------
-    static, locked : Mapping[str, Any]
+    static : Mapping[str, Any]
         Flat values, keys without ``static.``.
-    supernodes : int
-        SuperNodes that answered the roll call.
+    nodes : int
+        SuperNodes that answered.
     partitions : set[int]
         The numbers of partitions that the SuperNodes say their data is split into.
+    digests : set[str]
+        What the clients' own static values have as sha256.
     """
+    locked = locked_values(static)
+    if not locked:
+        given = f"{static.get('challenge')} under {static.get('rules')}"
+        return [
+            Difference(
+                "static.rules-version",
+                f"{given} {static.get('rules-version')}",
+                "a challenge and rules that this version of the library has on record",
+            )
+        ]
     found = [
         Difference(PREFIX + key, static.get(key), locked.get(key))
         for key in sorted(set(static) | set(locked))
         if static.get(key) != locked.get(key)
     ]
-    wanted = locked.get("num-supernodes", 0)
-    if wanted and supernodes != wanted:
-        found.append(Difference("SuperNodes", supernodes, wanted))
+    wanted = locked["num-supernodes"]
+    if wanted and nodes != wanted:
+        found.append(Difference("SuperNodes", nodes, wanted))
     if wanted and partitions != {wanted}:
         found.append(Difference("partitions", sorted(partitions), [wanted]))
+    own = json_sha256(static)
+    if digests != {own}:
+        found.append(Difference("the digest that clients see", sorted(digests), [own]))
     return found
 
 
-def verdict(static: Mapping[str, Any], found: list[Difference]) -> str:
+def check_library(server: Library, clients: Sequence[Library]) -> list[Difference]:
+    """Return what keeps the installed library, here or on a client, from being a released one."""
+    known = record.library_digest(server.version)
+    found = []
+    if server.editable:
+        found.append(Difference("the library", "an editable install", "a released version"))
+    if server.edited:
+        names = ", ".join(server.edited)
+        found.append(Difference("the library", f"edited in {names}", "as it was installed"))
+    if not server.editable and not server.edited and server.sha256 != known:
+        found.append(
+            Difference(
+                "the library",
+                f"flowertune {server.version} with the digest {server.sha256[:12]}",
+                f"{known[:12]}, as released" if known else "a version whose release is on record",
+            )
+        )
+    others = sorted({f"{c.version} ({c.sha256[:12]})" for c in clients if c != server})
+    if others:
+        own = f"{server.version} ({server.sha256[:12]})"
+        found.append(Difference("the library on clients", others, [own]))
+    return found
+
+
+def verdict(static: Mapping[str, Any], found: Sequence[Difference]) -> str:
     """Return the one line that says whether a run is official, and if not, why."""
     name = f"{static.get('challenge')}, rules {static.get('rules')}"
     if not found:

@@ -1,58 +1,73 @@
-"""What every run has, whatever is averaged in it, and how it says so in run.json."""
+"""What every run has, whatever is averaged in it: its ledger, its files, and how it goes on."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from logging import INFO
 from typing import Any
 
+from flwr.common import log
 from flwr.serverapp import Grid
 
+from flowertune.base.files import write_json, write_jsonl
 from flowertune.comms.ledger import Ledger
-from flowertune.config.checks import ANEW, clients_per_round
+from flowertune.config.checks import clients_per_round
+from flowertune.config.settings import ANEW
 from flowertune.profiling.journal import recording
 from flowertune.profiling.phases import OFF, AnyProfile
 from flowertune.rules import lock
-from flowertune.run import files as record
-from flowertune.run import metadata as about
 from flowertune.run.failures import why
-from flowertune.run.setup import Opened
+from flowertune.run.files import LEDGER, ROUNDS, RUN, now
+from flowertune.run.metadata import profile_facts, run_info
+from flowertune.run.resume import check_federation, check_resume_config
+from flowertune.run.setup import RunContext
+from flowertune.run.state import State, load_state, save_state
 
 
-class Run:
-    """What the server knows of a run from its start on; run.json and the profile are its own."""
+class BaseRun:
+    """What the server knows of a run from its start on; it writes everything in its folder."""
 
-    def __init__(self, start: Opened, grid: Grid) -> None:
-        self.cfg, self.app, self.roll, self.folder = start.cfg, start.app, start.roll, start.folder
-        self.differences, self.grid = start.differences, grid
-        self.ledger = Ledger(self.cfg["static.budget-mib"])
+    def __init__(self, context: RunContext, grid: Grid) -> None:
+        self.cfg, self.app, self.library = context.cfg, context.app, context.library
+        self.registry, self.folder, self.grid = context.registry, context.folder, grid
+        self._differences = list(context.differences)
+        self.ledger = Ledger(self.cfg.static.budget_mib)
         self.rounds_done: list[dict[str, Any]] = []
-        self.run_key, self.started = self.folder.name, record.now()
+        self.run_key, self.started = self.folder.name, now()
         self.profile: AnyProfile = OFF
         self.reason: str | None = None
         self.data: dict[str, Any] | None = None
+        self.closing = ExitStack()
         # Until a run to go on with has let this one in, its record is not this one's to write.
-        self.admitted = self.cfg["resume-from"] == ANEW
+        self.admitted = self.cfg.resume_from == ANEW
 
     @property
     def clients_per_round(self) -> int:
         """How many clients take part in a round."""
-        return clients_per_round(self.cfg["strategy.fraction-train"], len(self.roll.nodes))
+        return clients_per_round(self.cfg.strategy.fraction_train, len(self.registry.nodes))
 
-    def found(self) -> list[lock.Difference]:
+    @property
+    def nodes(self) -> dict[int, int]:
+        """The node id of each partition; it changes where a SuperNode rejoins."""
+        return self.registry.nodes
+
+    def violations(self) -> list[lock.Difference]:
         """Return the differences known so far; the budget is one of them once it is passed."""
         if not self.ledger.over_budget:
-            return self.differences
+            return self._differences
         used, budget = round(self.ledger.mib, 1), self.ledger.budget_mib
-        return [*self.differences, lock.Difference("MiB communicated", used, budget)]
+        return [*self._differences, lock.Difference("MiB communicated", used, budget)]
 
-    def _write_run(self, status: str) -> None:
-        record.write_run(self.folder, about.run_of(self, status))
+    def add_violation(self, found: lock.Difference) -> None:
+        """Note a difference that shows while the run goes on; the first of its kind counts."""
+        if found.key not in [difference.key for difference in self._differences]:
+            self._differences.append(found)
 
     @contextmanager
     def recorded(self) -> Iterator[None]:
         """Write into run.json how the run ended."""
         try:
-            with ExitStack() as self.closing:
-                facts = about.profiled(self)
+            with self.closing:
+                facts = profile_facts(self)
                 self.profile = self.closing.enter_context(
                     recording(self.cfg, self.folder, facts, lambda: self.admitted)
                 )
@@ -60,6 +75,74 @@ class Run:
         except BaseException as error:
             self.reason = why(error)
             if self.admitted:
-                self._write_run("failed")
+                self.write_run("failed")
             raise
-        self._write_run("finished")
+        self.write_run("finished")
+
+    def go_on(self) -> State:
+        """Return the newest state of the run to go on with, and take over what that run knew.
+
+        Raises
+        ------
+        UserError
+            If that run had other settings or partitions, or left no state.
+        """
+        state = load_state(self.folder)
+        body = state.body
+        check_resume_config(body["settings"], self.cfg)
+        check_federation(body["federation"], self._federation())
+        self.admitted = True
+        self.ledger.entries = list(body["ledger"])
+        self.rounds_done, self.started = list(body["rounds"]), body["started"]
+        self.run_key = body["run-key"]
+        # What made the run unofficial before goes on making it so.
+        before = [lock.Difference(**found) for found in body["differences"]]
+        self._differences += [d for d in before if d not in self._differences]
+        log(INFO, "going on after round %d of %s", state.server_round, self.folder)
+        return state
+
+    def save_round(
+        self,
+        server_round: int,
+        adapter: Mapping[str, Any],
+        strategy: Mapping[str, Any],
+        more: Mapping[str, Any],
+    ) -> None:
+        """Save the state after a round, and what tools read of it.
+
+        Parameters
+        ----------
+        adapter, strategy : Mapping[str, torch.Tensor]
+            The global adapter, and what the strategy keeps; empty where there is none.
+        more : Mapping[str, Any]
+            What only this kind of run keeps, as JSON.
+        """
+        body = {
+            "settings": dict(self.cfg),
+            "started": self.started,
+            "ledger": self.ledger.entries,
+            "rounds": self.rounds_done,
+            "run-key": self.run_key,
+            "federation": self._federation(),
+            "differences": [vars(difference) for difference in self._differences],
+            **more,
+        }
+        save_state(self.folder, State(server_round, adapter, strategy, body))
+        self.write_lines()
+
+    def _federation(self) -> dict[str, list[int]]:
+        registry = self.registry
+        return {"held": sorted(registry.nodes), "partitions": sorted(registry.partitions)}
+
+    def write_run(self, status: str) -> None:
+        """Write run.json; ``status`` is running, finished or failed."""
+        write_json(self.folder / RUN, run_info(self, status, self.data))
+
+    def write_lines(self) -> None:
+        """Write rounds.jsonl and ledger.jsonl."""
+        write_jsonl(self.folder / ROUNDS, self.rounds_done)
+        # The order of arrival is chance; the ledger of two equal runs is equal.
+        entries = sorted(
+            self.ledger.entries, key=lambda e: (e["round"], e["direction"], str(e["partition"]))
+        )
+        write_jsonl(self.folder / LEDGER, entries)

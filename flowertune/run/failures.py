@@ -1,48 +1,30 @@
 """A run that fails says why in its last line."""
 
 import errno
-import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from logging import ERROR
-from typing import Any
 
-from flwr.app import Message
 from flwr.common import log
 from flwr.supercore.exit import add_exit_handler
 
 from flowertune.base.errors import UserError
-
-# Flower puts class names around what a client raised, and Ray a traceback in front of that.
-WRAPPING = re.compile(r"<class '[^']*'>:<'(.*)'>", re.DOTALL)
-RAISED = re.compile(r".*Exception \w+ occurred\. Message: (.*)", re.DOTALL)
-
 
 _NOT_WRITTEN = {
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO,
 }  # fmt: skip
 
 
-def reason_of(reply: Message) -> str:
-    """Return what a failed client said, on one line and without what was put around it."""
-    reason = reply.error.reason or "no reason given"
-    for around in (WRAPPING, RAISED):
-        if match := around.fullmatch(reason):
-            reason = match.group(1)
-    return " ".join(reason.split())
-
-
 def too_few(
-    server_round: int, counted: int, asked: int, cfg: dict[str, Any], reasons: list[str]
+    server_round: int, valid: int, asked: int, min_clients: int, reasons: Sequence[str]
 ) -> UserError:
     """Return the error for a round in which too few replies count."""
     clients = "the one client" if asked == 1 else f"all {asked} clients"
-    if counted == 0:
+    if valid == 0:
         return UserError(f"{clients} of round {server_round} failed: {reasons[0]}")
     return UserError(
-        f"round {server_round} failed: {counted} of {asked} replies count, and "
-        f"strategy.min-clients is {cfg['strategy.min-clients']}; the first that does not: "
-        f"{reasons[0]}"
+        f"round {server_round} failed: {valid} of {asked} replies count, and "
+        f"strategy.min-clients is {min_clients}; the first that does not: {reasons[0]}"
     )
 
 
@@ -55,7 +37,7 @@ def why(error: BaseException) -> str:
 
 
 @contextmanager
-def told_last() -> Iterator[None]:
+def log_error_last() -> Iterator[None]:
     """Repeat the text of an error as the last line of the run's log, and raise it again.
 
     Flower logs a traceback and an exit code of its own after an error, below which the

@@ -5,11 +5,11 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from flowertune.base.errors import UserError
 from flowertune.config.read import read_settings
 from flowertune.config.results import results_root
+from flowertune.config.settings import Settings
 from flowertune.run.files import RUN
 
 
@@ -31,7 +31,7 @@ def run_named(arguments: argparse.Namespace) -> Path:
     return find_run(named, cfg, arguments.app, os.environ)
 
 
-def find_run(named: str | None, cfg: Mapping[str, Any], app: Path, env: Mapping[str, str]) -> Path:
+def find_run(named: str | None, cfg: Settings, app: Path, env: Mapping[str, str]) -> Path:
     """Return the folder of the run with the id ``named``, or of the run that started last.
 
     It is looked for where the app puts its results.

@@ -1,83 +1,125 @@
-"""What a run says about itself: the body of a manifest, and of run.json."""
+"""What a run says about itself: the body of every manifest, and of run.json."""
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
 
-from flowertune.rules import lock, protected
-from flowertune.run import files as record
-from flowertune.run.data_check import rows_visited
-from flowertune.run.manifest import package_versions
+from flowertune.base.versions import package_versions
+from flowertune.comms.ledger import Ledger
+from flowertune.comms.nodes import NodeRegistry
+from flowertune.config.app import App
+from flowertune.config.settings import Settings
+from flowertune.rules import lock
+from flowertune.rules.provenance import Library
+from flowertune.run.files import now
 
-if TYPE_CHECKING:
-    from flowertune.run.base import Run
-    from flowertune.run.training import Session
+
+class RunFacts(Protocol):
+    """What is known of a run."""
+
+    cfg: Settings
+    app: App
+    registry: NodeRegistry
+    folder: Path
+    library: Library
+    ledger: Ledger
+    rounds_done: list[dict[str, Any]]
+    run_key: str
+    started: str
+
+    @property
+    def reason(self) -> str | None:
+        """Why the run ended before its last round, if it did."""
+        ...
+
+    @property
+    def clients_per_round(self) -> int:
+        """How many clients take part in a round."""
+        ...
+
+    def violations(self) -> list[lock.Difference]:
+        """The differences known so far."""
+        ...
 
 
-def manifest_of(session: "Session", server_round: int) -> dict[str, Any]:
-    """Return what a checkpoint's manifest says, but for the hashes of its own files."""
-    static, found = lock.static_values(session.cfg), session.found()
+def build_manifest(run: RunFacts, server_round: int, more: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the manifest of a round's result says, but for hashes of its own files.
+
+    Parameters
+    ----------
+    more : Mapping[str, Any]
+        What only this kind of run has to say.
+    """
+    cfg, static, found = run.cfg, lock.static_values(run.cfg), run.violations()
     return {
-        "format": 1,
+        "format": 2,
+        **_identity(run),
         "official": not found,
         "differences": [vars(difference) for difference in found],
-        "challenge": static["challenge"],
-        "rules": static["rules"],
         "rules-version": static["rules-version"],
-        "template-version": session.app.template_version,
+        "template-version": run.app.template_version,
         "static": static,
-        "static-sha256": lock.digest(static),
-        "expected-sha256": session.app.expected_sha256,
-        "supernodes": len(session.roll.nodes),
-        "partitions": max(session.roll.partitions),
+        "static-sha256": lock.static_digest(cfg),
+        "partitions": max(run.registry.partitions),
         "round": server_round,
-        "rounds": session.cfg["num-server-rounds"],
-        "base-model": {
-            "name": session.cfg["model.name"],
-            "revision": session.cfg["model.revision"],
-            "path": session.peft_config.base_model_name_or_path,
-        },
-        "prompt-template": session.cfg["prompt.template"],
-        "settings": session.cfg,
-        "seed": session.cfg["seed"],
-        "run-id": session.run_key,
-        "replies-that-did-not-count": sum(line["failed"] for line in session.rounds_done),
-        "rows-visited": round(rows_visited(session.lengths, session.rounds_done, session.cfg), 6),
-        "communication": session.ledger.summary(),
+        "base-model": {"name": cfg.model.name, "revision": cfg.model.revision},
+        "prompt-template": cfg.prompt.template,
+        "settings": dict(cfg),
+        "seed": cfg.seed,
+        "replies-that-did-not-count": sum(line["failed"] for line in run.rounds_done),
+        "communication": run.ledger.summary(),
+        "library": run.library.record(),
         "versions": package_versions(),
-        "protected-changed": protected.changed(),
+        **more,
     }
 
 
-def run_of(run: "Run", status: str) -> dict[str, Any]:
-    """Return what run.json says; ``status`` is running, finished or failed."""
-    static, found = lock.static_values(run.cfg), run.found()
+def run_info(run: RunFacts, status: str, data: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return what run.json says.
+
+    Parameters
+    ----------
+    status : str
+        running, finished or failed.
+    data : Mapping[str, Any] | None
+        The data report, where there is one.
+    """
+    found = run.violations()
     return {
-        "run-id": run.run_key,
+        **_identity(run),
         "name": run.app.name,
-        "challenge": static["challenge"],
-        "rules": static["rules"],
         "official": not found,
         "differences": [vars(difference) for difference in found],
-        "rounds": run.cfg["num-server-rounds"],
         "clients-per-round": run.clients_per_round,
-        "supernodes": len(run.roll.nodes),
         "budget-mib": run.ledger.budget_mib,
-        "model": run.cfg["model.name"],
+        "model": run.cfg.model.name,
         "started": run.started,
-        "ended": None if status == "running" else record.now(),
+        "ended": None if status == "running" else now(),
         "status": status,
         "reason": run.reason,
-        "settings": run.cfg,
-        "data": run.data,
+        "settings": dict(run.cfg),
+        "library": run.library.record(),
+        "data": data,
     }
 
 
-def profiled(run: "Run") -> dict[str, Any]:
+def _identity(run: RunFacts) -> dict[str, Any]:
+    return {
+        "run-id": run.run_key,
+        "challenge": run.cfg.static.challenge,
+        "rules": run.cfg.static.rules,
+        "rounds": run.cfg.num_server_rounds,
+        "supernodes": len(run.registry.nodes),
+    }
+
+
+def profile_facts(run: RunFacts) -> dict[str, Any]:
     """Return what the profile of a run says at its head."""
     kept = ("model.name", "train.transport", "aggregation.mode")
     return {
         "run": run.run_key,
-        "rounds": run.cfg["num-server-rounds"],
+        "rounds": run.cfg.num_server_rounds,
         "clients-per-round": run.clients_per_round,
-        "supernodes": len(run.roll.nodes),
-        **{key: run.cfg[key] for key in kept if key in run.cfg},
+        "supernodes": len(run.registry.nodes),
+        **{key: run.cfg[key] for key in kept},
     }

@@ -1,14 +1,6 @@
 """What a person reads while a run goes on: one line a round."""
 
-
-def duration(seconds: float) -> str:
-    """Return seconds as people say them: "42 s", "3 min 20 s", "2 h 05 min"."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+from flowertune.base.text import counted, duration
 
 
 def round_line(
@@ -22,12 +14,14 @@ def round_line(
     seconds_per_round: float,
 ) -> str:
     """Return the line of one finished round."""
-    people = f"{clients} client" + ("" if clients == 1 else "s")
-    if failed:
-        people += f" ({failed} failed)"
     left = (rounds - server_round) * seconds_per_round
     end = f"about {duration(left)} left" if server_round < rounds else "done"
     return (
-        f"round {server_round:>{len(str(rounds))}}/{rounds} | {people} | loss {loss:.4f} | "
-        f"{mib:,.1f} of {budget_mib:,} MiB | {end}"
+        f"round {server_round:>{len(str(rounds))}}/{rounds} | {people(clients, failed)} | "
+        f"loss {loss:.4f} | {mib:,.1f} of {budget_mib:,} MiB | {end}"
     )
+
+
+def people(clients: int, failed: int) -> str:
+    """Return who took part: "5 clients", "1 client (4 failed)"."""
+    return counted(clients, "client") + (f" ({failed} failed)" if failed else "")

@@ -1,4 +1,4 @@
-"""A run goes on only under the settings it was started with."""
+"""A run goes on only under the settings, and over the partitions, that it was started with."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +12,7 @@ MAY_DIFFER = (
 )  # fmt: skip
 
 
-def check_same(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def check_resume_config(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Refuse to go on under other settings.
 
     Raises
@@ -34,12 +34,7 @@ def check_same(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         )
 
 
-def listed(these: Mapping[str, Any], without: Mapping[str, Any]) -> str:
-    """Return the partitions of one federation that another does not hold, in words."""
-    return ", ".join(map(str, sorted({*these["held"]} - {*without["held"]}))) or "none"
-
-
-def check_same_federation(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def check_federation(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Refuse to go on over other partitions: a round's clients and rows are drawn from them.
 
     Raises
@@ -51,7 +46,33 @@ def check_same_federation(before: Mapping[str, Any], now: Mapping[str, Any]) -> 
         raise UserError(
             f"the run was begun with {len(before['held'])} SuperNodes of "
             f"{max(before['partitions'])} partitions, and {len(now['held'])} of "
-            f"{max(now['partitions'])} are here (missing: {listed(before, now)}; new: "
-            f"{listed(now, before)}); a run goes on only over the partitions it was begun with "
+            f"{max(now['partitions'])} are here (missing: {_listed(before, now)}; new: "
+            f"{_listed(now, before)}); a run goes on only over the partitions it was begun with "
             "(resume-from)."
         )
+
+
+def check_adapter(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuse to go on with an adapter of another configuration.
+
+    Raises
+    ------
+    UserError
+        With every value of lora_config that differs.
+    """
+    keys = sorted(before.keys() | now.keys())
+    found = [
+        f"{key} was {before.get(key)!r} and is {now.get(key)!r}"
+        for key in keys
+        if before.get(key) != now.get(key)
+    ]
+    if found:
+        raise UserError(
+            "a run goes on only with the adapter it was started with: "
+            + "; ".join(found)
+            + " (lora_config in models.py)."
+        )
+
+
+def _listed(these: Mapping[str, Any], without: Mapping[str, Any]) -> str:
+    return ", ".join(map(str, sorted({*these["held"]} - {*without["held"]}))) or "none"

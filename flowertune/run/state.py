@@ -1,56 +1,42 @@
 """The state of a run after its last finished round, from which it can go on."""
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file
 
 from flowertune.base.errors import UserError
-from flowertune.run.checkpoint import save_tensors, sync
+from flowertune.base.files import new_folder, save_tensors
 
 FOLDER = "state"
 NAME = re.compile(r"round_(\d+)")
 
 
-def save_state(
-    run_folder: Path,
-    server_round: int,
-    adapter: Mapping[str, torch.Tensor],
-    strategy: Mapping[str, torch.Tensor],
-    body: Mapping[str, Any],
-) -> None:
-    """Write the state after ``server_round``, whole or not at all, and drop older ones.
+@dataclass(frozen=True)
+class State:
+    """What a run has after a round: the global adapter (empty where whole models are averaged),
+    what the strategy keeps between rounds, and everything else as JSON."""
 
-    Parameters
-    ----------
-    adapter, strategy : Mapping[str, torch.Tensor]
-        The global adapter, and what the strategy keeps between rounds (may be empty).
-    body : Mapping[str, Any]
-        Everything else, as JSON.
-    """
-    root = run_folder / FOLDER
-    half = root / f".round_{server_round}.part"
-    shutil.rmtree(half, ignore_errors=True)
-    half.mkdir(parents=True)
-    try:
-        save_tensors(adapter, half / "adapter.safetensors")
-        save_tensors(strategy, half / "strategy.safetensors")
-        (half / "state.json").write_text(json.dumps(body, sort_keys=True), "utf-8")
-        for path in half.iterdir():
-            sync(path)
-        os.replace(half, root / f"round_{server_round}")
-        sync(root)
-    except BaseException:
-        shutil.rmtree(half, ignore_errors=True)
-        raise
+    server_round: int
+    adapter: Mapping[str, Any]
+    strategy: Mapping[str, Any]
+    body: Mapping[str, Any]
+
+
+def save_state(run_folder: Path, state: State) -> None:
+    """Write a state, whole or not at all, and drop older ones."""
+    target = run_folder / FOLDER / f"round_{state.server_round}"
+    with new_folder(target) as half:
+        save_tensors(state.adapter, half / "adapter.safetensors")
+        save_tensors(state.strategy, half / "strategy.safetensors")
+        (half / "state.json").write_text(json.dumps(state.body, sort_keys=True), "utf-8")
     for n, path in states(run_folder).items():
-        if n != server_round:
+        if n != state.server_round:
             shutil.rmtree(path)
 
 
@@ -61,10 +47,8 @@ def states(run_folder: Path) -> dict[int, Path]:
     return {int(match.group(1)): path for match, path in found if match}
 
 
-def load_state(
-    run_folder: Path,
-) -> tuple[int, dict[str, torch.Tensor], dict[str, torch.Tensor], dict[str, Any]]:
-    """Return (round, adapter, strategy's tensors, the rest) of the newest whole state.
+def load_state(run_folder: Path) -> State:
+    """Return the newest whole state.
 
     Raises
     ------
@@ -75,9 +59,12 @@ def load_state(
     if not found:
         raise UserError(
             f"resume-from is {str(run_folder)!r}, which holds no {FOLDER}/round_<n>; give the "
-            "folder of a run that finished at least one round (results/<run id>)."
+            "folder of a run that got as far as its first round (results/<run id>)."
         )
     path = found[max(found)]
-    body = json.loads((path / "state.json").read_text("utf-8"))
-    adapter = load_file(path / "adapter.safetensors")
-    return max(found), adapter, load_file(path / "strategy.safetensors"), body
+    return State(
+        max(found),
+        load_file(path / "adapter.safetensors"),
+        load_file(path / "strategy.safetensors"),
+        json.loads((path / "state.json").read_text("utf-8")),
+    )

@@ -1,6 +1,6 @@
 """A run that averages whole models: rounds of buckets, from its checks to its last model.
 
-It is what run/session.py is for adapters, without what that needs to train: no transformers.
+It is what run/training.py is for adapters, without what that needs to train: no transformers.
 """
 
 import json
@@ -27,32 +27,41 @@ from flowertune.aggregation.sinks import DigestSink, SafetensorsSink, part_of
 from flowertune.base.errors import UserError
 from flowertune.base.text import duration
 from flowertune.comms.channel import Link
-from flowertune.comms.nodes import let_newcomers_take_over
-from flowertune.config import choices as choice
-from flowertune.config.checks import ANEW
-from flowertune.data.order import choose
-from flowertune.rules import lock
-from flowertune.run import files as record
-from flowertune.run import manifest
-from flowertune.run.base import Run
-from flowertune.run.failures import told_last, too_few
-from flowertune.run.resume import check_same
-from flowertune.run.setup import Opened, opened
+from flowertune.config.checks import whole_models
+from flowertune.config.settings import ALL_AT_ONCE, ANEW
+from flowertune.data.order import sample_clients
+from flowertune.run.base import BaseRun
+from flowertune.run.failures import log_error_last, too_few
+from flowertune.run.files import now
+from flowertune.run.manifest import FILE, seal
+from flowertune.run.metadata import build_manifest
+from flowertune.run.progress import people
+from flowertune.run.setup import RunContext, app_folder, prepare_run
 
 PARTS = 4  # in which a bucket travels in the Simulation Engine
 _SAY_EVERY = 60.0  # seconds between two lines about a round that goes on
 
 
-def average_models(grid: Grid, context: Context) -> None:
+def averages_models(context: Context) -> bool:
+    """Whether a run averages whole models and trains nothing, as its settings say."""
+    return whole_models(context.run_config)
+
+
+def average_models(grid: Grid, context: Context, file: str) -> None:
     """Run all rounds of a run that averages whole models.
+
+    Parameters
+    ----------
+    file : str
+        A module of the app (``__file__``): the app's folder is the one above its package.
 
     Raises
     ------
     UserError
         With the sentence to show.
     """
-    with told_last(), opened(grid, context) as start:
-        run = ModelRun(start, grid)
+    with log_error_last(), prepare_run(grid, context, app_folder(file)) as prepared:
+        run = WholeModelRun(prepared, grid)
         with run.recorded():
             run.begin()
             for server_round in range(len(run.rounds_done) + 1, run.rounds + 1):
@@ -60,12 +69,12 @@ def average_models(grid: Grid, context: Context) -> None:
         log(INFO, "results: %s", run.folder)
 
 
-class ModelRun(Run):
+class WholeModelRun(BaseRun):
     """What the server knows of a run that averages whole models, and everything it writes."""
 
-    def __init__(self, start: Opened, grid: Grid) -> None:
-        super().__init__(start, grid)
-        self.rounds: int = self.cfg["num-server-rounds"]
+    def __init__(self, context: RunContext, grid: Grid) -> None:
+        super().__init__(context, grid)
+        self.rounds: int = self.cfg.num_server_rounds
 
     @property
     def simulated(self) -> bool:
@@ -80,43 +89,31 @@ class ModelRun(Run):
         UserError
             If shapes cannot be had, the earlier run was another, or the model does not fit.
         """
-        if self.cfg["resume-from"] != ANEW:
-            self._go_on()
+        if self.cfg.resume_from != ANEW:
+            self.go_on()
         # One core adds up faster than any transport brings values, and threads that wait for each
         # other do badly on a machine whose cores are busy.
         torch.set_num_threads(1)
         with self.profile.phase("plan"):
             tensors = shapes.model_tensors(self.cfg)
-            self.together = self.cfg["aggregation.mode"] == choice.ALL_AT_ONCE
-            size = int(self.cfg["aggregation.bucket-mb"] * MIB)
+            self.together = self.cfg.aggregation.mode == ALL_AT_ONCE
+            size = int(self.cfg.aggregation.bucket_mb * MIB)
             self.plan = Plan.of_one_bucket(tensors) if self.together else Plan(tensors, size)
         self._refuse_what_does_not_fit()
-        self._write_run("running")
+        self.write_run("running")
+        if not self.rounds_done:
+            self._save(0)
         log(
             INFO, "averaging whole models of %s%s: %s tensors, %s values, %.2f GB, in %s",
-            self.cfg["model.name"],
-            " (synthetic weights)" if self.cfg["model.weights"] == "synthetic" else "",
+            self.cfg.model.name,
+            " (synthetic weights)" if self.cfg.model.weights == "synthetic" else "",
             f"{len(self.plan.tensors):,}", f"{sum(t.rows * t.width for t in self.plan.tensors):,}",
             self.plan.nbytes / 1e9,
             "one piece" if self.together else f"{len(self.plan.buckets):,} buckets",
         )  # fmt: skip
 
-    def _go_on(self) -> None:
-        try:
-            before = json.loads((self.folder / record.RUN).read_text("utf-8"))
-        except (OSError, ValueError):
-            raise UserError(
-                f"resume-from is {str(self.folder)!r}, which holds no {record.RUN} to go on "
-                "from; give the folder of a run (results/<run id>)."
-            ) from None
-        check_same(before["settings"], self.cfg)
-        self.admitted, self.started = True, before["started"]
-        self.rounds_done = record.read_lines(self.folder / record.ROUNDS)
-        self.ledger.entries = record.read_lines(self.folder / record.LEDGER)
-        log(INFO, "going on after round %d of %s", len(self.rounds_done), self.folder)
-
     def _refuse_what_does_not_fit(self) -> None:
-        clients, exact = self.clients_per_round, self.cfg["aggregation.exact"]
+        clients, exact = self.clients_per_round, self.cfg.aggregation.exact
         if self.together:
             # The Simulation Engine's clients are on this machine, and so is what lies between.
             copies = 2 * clients if self.simulated else 0
@@ -125,7 +122,7 @@ class ModelRun(Run):
         part = part_of(self._target(len(self.rounds_done) + 1))
         written = sum(p.stat().st_blocks * 512 for p in part.glob("*.safetensors"))
         free = shutil.disk_usage(self.folder).free + written
-        if self.cfg["aggregation.sink"] == "safetensors" and self.plan.nbytes > free:
+        if self.cfg.aggregation.sink == "safetensors" and self.plan.nbytes > free:
             raise UserError(
                 f"the averaged model has {self.plan.nbytes / 1e9:,.1f} GB, and {self.folder} has "
                 f"room for {free / 1e9:,.1f}; set results-dir to a larger disk, or "
@@ -153,9 +150,9 @@ class ModelRun(Run):
 
             def journal_of(chosen: Cohort) -> Journal:
                 nonlocal check
-                if self.cfg["model.weights"] == "synthetic":
+                if self.cfg.model.weights == "synthetic":
                     # A round that starts anew with fewer clients is checked anew.
-                    check = RowCheck(self.plan, self.cfg["seed"])
+                    check = RowCheck(self.plan, self.cfg.seed)
                 return Journal(sink.part / JOURNAL, self._about(subject, chosen))
 
             def watch(piece: Piece, data: Any, chosen: Cohort) -> None:
@@ -177,13 +174,13 @@ class ModelRun(Run):
             finally:
                 sink.close()
                 # What was sent counts, whatever becomes of the round.
-                self._write_lines()
+                self.write_lines()
         seconds = time.monotonic() - began
         result = {
-            "mode": self.cfg["aggregation.mode"],
-            "weights": self.cfg["model.weights"],
-            "exact": self.cfg["aggregation.exact"],
-            "sink": self.cfg["aggregation.sink"],
+            "mode": self.cfg.aggregation.mode,
+            "weights": self.cfg.model.weights,
+            "exact": self.cfg.aggregation.exact,
+            "sink": self.cfg.aggregation.sink,
             "model-bytes": self.plan.nbytes,
             "bucket-bytes": self.plan.bucket_bytes,
             "buckets": len(self.plan.buckets),
@@ -199,29 +196,30 @@ class ModelRun(Run):
         with self.profile.phase("save"):
             self._note(server_round, cohort, asked, seconds, result)
             path = sink.finish(self._files(server_round, result))
-            self._write_lines()
+            self._save(server_round)
         log(INFO, self._line(server_round, cohort, asked, seconds, result))
         if check:
             log(INFO, "round %d: %s", server_round, check.sentence())
         log(INFO, "saved %s", path)
 
     def _cohort(self, server_round: int, subject: messages.Subject) -> tuple[Cohort, int]:
-        let_newcomers_take_over(self.roll, self.grid)
-        partitions = list(self.roll.nodes)
-        chosen = choose(partitions, self.clients_per_round, self.cfg["seed"], server_round)
-        nodes = {partition: self.roll.nodes[partition] for partition in chosen}
+        self.registry.handle_rejoins(self.grid)
+        partitions = list(self.registry.nodes)
+        chosen = sample_clients(partitions, self.clients_per_round, self.cfg.seed, server_round)
+        nodes = {partition: self.registry.nodes[partition] for partition in chosen}
         with self.profile.phase("wait"):
             cohort, reasons = ask_offers(
-                self.grid, nodes, subject, self.plan.digest, patience=self.cfg["strategy.timeout"]
+                self.grid, nodes, subject, self.plan.digest, patience=self.cfg.strategy.timeout
             )
         for partition, reason in sorted(reasons.items()):
             log(
                 WARNING, "round %d, partition %d takes no part: %s",
                 server_round, partition, reason,
             )  # fmt: skip
-        if len(cohort.offers) < self.cfg["strategy.min-clients"]:
+        if len(cohort.offers) < self.cfg.strategy.min_clients:
             texts = [text for _, text in sorted(reasons.items())]
-            raise too_few(server_round, len(cohort.offers), len(nodes), self.cfg, texts)
+            least = self.cfg.strategy.min_clients
+            raise too_few(server_round, len(cohort.offers), len(nodes), least, texts)
         self.goes_on = False
         before = read_journal(part_of(self._target(server_round)) / JOURNAL)
         if before and before[0] == self._about(subject, cohort, before[0].get("cohort")):
@@ -240,30 +238,30 @@ class ModelRun(Run):
         return {
             "round": subject.server_round,
             "plan": self.plan.digest,
-            "exact": self.cfg["aggregation.exact"],
-            "sink": self.cfg["aggregation.sink"],
+            "exact": self.cfg.aggregation.exact,
+            "sink": self.cfg.aggregation.sink,
             "cohort": cohort.record(),
         }
 
     def _target(self, server_round: int) -> Path:
-        digest = self.cfg["aggregation.sink"] == "digest"
+        digest = self.cfg.aggregation.sink == "digest"
         return self.folder / f"{'digest' if digest else 'model'}_{server_round}"
 
     def _sink(self, server_round: int) -> SafetensorsSink | DigestSink:
         target = self._target(server_round)
-        if self.cfg["aggregation.sink"] == "digest":
+        if self.cfg.aggregation.sink == "digest":
             return DigestSink(target, keep=self.goes_on)
         return SafetensorsSink(target, self.plan, keep=self.goes_on)
 
     def _how(self) -> How:
         return How(
-            window=self.cfg["aggregation.window"],
-            exact=self.cfg["aggregation.exact"],
-            on_failure=self.cfg["aggregation.on-failure"],
-            timeout=self.cfg["strategy.timeout"],
+            window=self.cfg.aggregation.window,
+            exact=self.cfg.aggregation.exact,
+            on_failure=self.cfg.aggregation.on_failure,
+            timeout=self.cfg.strategy.timeout,
             together=self.together,
             part_bytes=self._part_bytes(),
-            least=self.cfg["strategy.min-clients"],
+            least=self.cfg.strategy.min_clients,
         )
 
     def _part_bytes(self) -> int | None:
@@ -314,7 +312,7 @@ class ModelRun(Run):
                 "sent-bytes": self.ledger.sent,
                 "received-bytes": self.ledger.received,
                 "total-mib": round(self.ledger.mib, 3),
-                "time": record.now(),
+                "time": now(),
                 "aggregation": result,
             }
         )
@@ -323,12 +321,10 @@ class ModelRun(Run):
         self, server_round: int, cohort: Cohort, asked: int, seconds: float, result: dict[str, Any]
     ) -> str:
         clients = len(cohort.offers)
-        people = f"{clients} client" + ("" if clients == 1 else "s")
-        if clients < asked:
-            people += f" ({asked - clients} failed)"
         left = (self.rounds - server_round) * seconds
         return (
-            f"round {server_round}/{self.rounds} | {people} | {self.ledger.mib:,.1f} MiB | "
+            f"round {server_round}/{self.rounds} | {people(clients, asked - clients)} | "
+            f"{self.ledger.mib:,.1f} MiB | "
             f"{duration(seconds)}, {result['gb-per-s']:.2f} GB/s | peak memory "
             f"{result['peak-rss-mib']:,.0f} MiB ({result['peak-anonymous-mib']:,.0f} anonymous) | "
             + (f"about {duration(left)} left" if server_round < self.rounds else "done")
@@ -337,34 +333,13 @@ class ModelRun(Run):
     def _files(self, server_round: int, result: dict[str, Any]) -> dict[str, str]:
         """Return the text files of a round's folder: what the model needs, and its manifest."""
         files = {}
-        if self.cfg["aggregation.sink"] == "safetensors":
+        if self.cfg.aggregation.sink == "safetensors":
             files = shapes.files_beside(self.cfg)
-        static, found = lock.static_values(self.cfg), self.found()
-        body = {
-            "format": 1,
-            "kind": "model",
-            "official": not found,
-            "differences": [vars(difference) for difference in found],
-            "challenge": static["challenge"],
-            "rules": static["rules"],
-            "rules-version": static["rules-version"],
-            "template-version": self.app.template_version,
-            "round": server_round,
-            "rounds": self.rounds,
-            "supernodes": len(self.roll.nodes),
-            "base-model": {
-                "name": self.cfg["model.name"], "revision": self.cfg["model.revision"],
-            },
-            "aggregation": result,
-            "settings": self.cfg,
-            "seed": self.cfg["seed"],
-            "run-id": self.run_key,
-            "communication": self.ledger.summary(),
-            "versions": manifest.package_versions(),
-        }  # fmt: skip
-        text = json.dumps(manifest.seal(body), indent=2, sort_keys=True) + "\n"
-        return {**files, manifest.FILE: text}
+        more = {"kind": "model", "aggregation": result}
+        body = build_manifest(self, server_round, more)
+        text = json.dumps(seal(body), indent=2, sort_keys=True) + "\n"
+        return {**files, FILE: text}
 
-    def _write_lines(self) -> None:
-        record.write_lines(self.folder / record.ROUNDS, self.rounds_done)
-        record.write_lines(self.folder / record.LEDGER, self.ledger.entries)
+    def _save(self, server_round: int) -> None:
+        # The models are in files of their own; what a round needs to go on is in its journal.
+        self.save_round(server_round, {}, {}, {})

@@ -3,7 +3,7 @@
 from typing import Any
 
 from flowertune.base.text import duration
-from flowertune.run.reading import Recorded, tokens_per_second
+from flowertune.run.files import Recorded, tokens_per_second
 
 
 def head(run: Recorded) -> str:

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flowertune.base.text import duration
-from flowertune.run.reading import Recorded, since, tokens_per_second
+from flowertune.run.files import Recorded, since, tokens_per_second
 from flowertune.watch import lines
 
 BARS = "▁▂▃▄▅▆▇█"

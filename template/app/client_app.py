@@ -1,84 +1,84 @@
-"""What a client does: train the adapter it is sent on its own partition, and send it back."""
+"""One round on one client: load, train, reply. The training loop is all here, and yours."""
+
+import math
 
 import torch
-from flowertune.base.seeds import key_of
-from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
-from flwr.clientapp import ClientApp
-from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+from flwr.app import Context, Message
+from torch.nn.functional import cross_entropy
 
-from flowertune.base.cache import reuse
-from flowertune.base.numbers import real, whole
-from flowertune.base.quiet import hush
-from flowertune.client.reply import answer
-from flowertune.comms.codec import unpack
-from flowertune.comms.nodes import answer_roll_call
-from flowertune.config.checks import check_settings
-from flowertune.data.loop import fit
-from flowertune.data.steps import steps_of_round, tokens_in
-from flowertune.profiling.messages import profiled
-from flowertune.profiling.phases import profile_of
-from flowertune.run.data_check import answer_lengths
-from template.app.dataset import load_examples
-from template.app.models import load_model, load_tokenizer
+import flowertune
 
-app = ClientApp(mods=[profiled])
+from .dataset import prompt_and_answer
+from .models import load_model, load_tokenizer, lora_config
 
-
-@app.query("roll_call")
-def roll_call(message: Message, context: Context) -> Message:
-    """Say which partition this is and which locked values this client sees."""
-    return answer_roll_call(message, context)
-
-
-@app.query("lengths")
-def lengths(message: Message, context: Context) -> Message:
-    """Say how many tokens this client's rows have, for the report before training."""
-    hush()
-    return answer_lengths(message, check_settings(context.run_config), context)
+app = flowertune.client_app(
+    __file__,
+    load_tokenizer=load_tokenizer,
+    load_model=load_model,
+    lora_config=lora_config,
+    prompt_and_answer=prompt_and_answer,
+)
 
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """Train for ``max-steps`` steps from the adapter in the message; reply with the result."""
-    hush()
-    cfg = check_settings(context.run_config)
-    profile = profile_of(cfg)
-    partition = int(context.node_config["partition-id"])
-    partitions = int(context.node_config["num-partitions"])
-    config = message.content.config_records["config"]
-    server_round = whole(config, "server-round")
-    adapter = unpack(message.content.array_records["arrays"])
-    trained = adapter
-    metrics = {"num-examples": 1, "train-loss": 0.0, "tokens": 0}
+    task = app.task(message, context)
+    arguments = task.cfg.train.training_arguments
+    if arguments.max_steps == 0:
+        return task.reply(task.adapter, loss=0.0)
 
-    # Without steps there is nothing to read, tokenise or load: every client counts the same.
-    if cfg["train.training-arguments.max-steps"] > 0:
-        with profile.phase("load"):
-            tokenizer = reuse(load_tokenizer, cfg, ("model.",))
-            examples = load_examples(cfg, tokenizer, partition, partitions)
-            model = reuse(load_model, cfg, ("model.",))
-            set_peft_model_state_dict(model, adapter)
-        steps = steps_of_round(examples, cfg, server_round, partition)
-        torch.manual_seed(key_of("dropout", cfg["seed"], server_round, partition))
-        metrics["num-examples"] = len(examples)
-        metrics["tokens"] = tokens_in(steps)
-        with profile.phase("train", tokens=metrics["tokens"]):
-            metrics["train-loss"] = fit(
-                model,
-                steps,
-                tokenizer.pad_token_id,
-                real(config, "learning-rate"),
-                cfg["train.training-arguments.weight-decay"],
-                cfg["train.training-arguments.max-grad-norm"],
-            )
-        trained = get_peft_model_state_dict(model)
+    with task.phase("load"):
+        tokenizer = task.cached(load_tokenizer)
+        model = task.cached(load_model)
+        task.load_adapter(model)
+        steps = task.steps(tokenizer, model.device)
 
-    with profile.phase("serve") as served:
-        arrays = answer(adapter, trained, cfg, config, partition)
-        served.nbytes = sum(len(array.data) for array in arrays.values())
-    content = {
-        "arrays": arrays,
-        "metrics": MetricRecord(metrics),
-        "client": ConfigRecord({"partition-id": partition}),
-    }
-    return Message(RecordDict(content), reply_to=message)
+    with task.phase("train"):
+        torch.manual_seed(task.seed)
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(
+            parameters, lr=task.learning_rate, weight_decay=arguments.weight_decay
+        )
+        # The model is kept between rounds: a client that failed may have left its gradients.
+        optimizer.zero_grad(set_to_none=True)
+        model.train()
+        total, tokens = 0.0, 0
+        for number, step in enumerate(steps, start=1):
+            step_loss = 0.0
+            for batch in step.batches:
+                loss = answer_loss(model, batch)
+                (loss / step.answer_tokens).backward()
+                step_loss += loss.item()
+            if not math.isfinite(step_loss):
+                raise FloatingPointError(f"the loss of step {number} is {step_loss}")
+            if arguments.max_grad_norm > 0:
+                torch.nn.utils.clip_grad_norm_(parameters, arguments.max_grad_norm)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            total, tokens = total + step_loss, tokens + step.answer_tokens
+        model.eval()
+
+    return task.reply(model, loss=total / tokens)
+
+
+def answer_loss(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Return the summed cross-entropy of a batch's answer tokens: a scalar, float32.
+
+    Rows are padded on the left, so all answers end in the same columns. Where the model can, it
+    gives the logits of those columns only: the output layer costs as much as several others.
+    """
+    labels = batch["labels"]
+    first = max(1, int((labels != flowertune.IGNORED).any(dim=0).nonzero()[0]))
+    kept = labels.shape[1] - first + 1  # from the column before the first answer token
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "position_ids")}
+    if flowertune.takes_logits_to_keep(model):
+        logits = model(**inputs, use_cache=False, logits_to_keep=kept).logits
+    else:
+        logits = model(**inputs, use_cache=False).logits[:, -kept:]
+    return cross_entropy(
+        logits[:, :-1].flatten(0, 1).float(),
+        labels[:, -(kept - 1) :].flatten(),
+        ignore_index=flowertune.IGNORED,
+        reduction="sum",
+    )

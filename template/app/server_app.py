@@ -1,29 +1,34 @@
-"""What the server does: rounds of sending the adapter out, and averaging what comes back."""
+"""The rounds: send the adapter out, average what comes back, save."""
 
 from flwr.app import ConfigRecord, Context
 from flwr.serverapp import Grid, ServerApp
 
-from flowertune.run.failures import told_last
-from flowertune.run.setup import open_session
-from template.app.models import initial_adapter, learning_rate
-from template.app.strategy import LoraFedAvg
+import flowertune
+
+from .models import learning_rate, lora_config
+from .strategy import LoraFedAvg
 
 app = ServerApp()
 
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Run all rounds. Checkpoints, the ledger and the log are the session's business."""
-    with told_last(), open_session(grid, context) as session:
-        cfg = session.cfg
-        strategy = LoraFedAvg(session.roll.nodes, session.clients_per_round, cfg["seed"])
-        adapter = session.begin(*initial_adapter(cfg), strategy)
+    """Run all rounds. What is checked, counted, logged and saved is the run's business."""
+    if flowertune.averages_models(context):
+        # Nothing to train (max-steps=0, quantization=0): whole models are averaged as they are.
+        flowertune.average_models(grid, context, __file__)
+        return
 
-        for server_round in session.rounds(adapter):
+    with flowertune.TrainingRun.start(grid, context, __file__) as run:
+        cfg = run.cfg
+        strategy = LoraFedAvg(run.nodes, run.clients_per_round, cfg.seed)
+        adapter = run.begin(lora_config(cfg), strategy)
+
+        for server_round in run.rounds():
             config = ConfigRecord({"learning-rate": learning_rate(cfg, server_round)})
             messages = strategy.configure_train(server_round, adapter, config, grid)
-            replies = session.exchange(server_round, messages)
-            adapter, metrics = strategy.aggregate_train(server_round, replies)
-            session.end_round(server_round, adapter, metrics)
+            result = run.exchange(server_round, messages)
+            adapter, metrics = strategy.aggregate_train(server_round, result.replies)
+            run.end_round(result, adapter, metrics)
 
-        session.finish(adapter)
+        run.finish(adapter)

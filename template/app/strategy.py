@@ -8,8 +8,7 @@ from flwr.common import Array
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
-from flowertune.base.numbers import whole
-from flowertune.data.order import choose
+import flowertune
 
 
 def weighted_mean(tensors: Sequence[np.ndarray], weights: Sequence[int]) -> np.ndarray:
@@ -51,7 +50,7 @@ class LoraFedAvg(FedAvg):
         """Return a message with the adapter for each client of this round."""
         config["server-round"] = server_round
         content = RecordDict({"arrays": arrays, "config": config})
-        chosen = choose(list(self.nodes), self.clients, self.seed, server_round)
+        chosen = flowertune.sample_clients(list(self.nodes), self.clients, self.seed, server_round)
         nodes = [self.nodes[partition] for partition in chosen]
         return self._construct_messages(content, nodes, MessageType.TRAIN)
 
@@ -60,7 +59,10 @@ class LoraFedAvg(FedAvg):
     ) -> tuple[ArrayRecord, MetricRecord]:
         """Return the mean adapter and the mean metrics, both weighted by examples."""
         contents = [reply.content for reply in replies]
-        weights = [whole(content.metric_records["metrics"], "num-examples") for content in contents]
+        weights = [
+            flowertune.as_int(content.metric_records["metrics"], "num-examples")
+            for content in contents
+        ]
         adapters = [content.array_records["arrays"] for content in contents]
         arrays = ArrayRecord()
         for name in adapters[0]:

@@ -1,0 +1,20 @@
+"""The public names, for editors and type checkers."""
+
+from flowertune.base.errors import UserError as UserError
+from flowertune.base.numbers import as_int as as_int
+from flowertune.base.seeds import derive_seed as derive_seed
+from flowertune.cli.chat import ask as ask
+from flowertune.client.app import client_app as client_app
+from flowertune.client.task import ClientTask as ClientTask
+from flowertune.comms.exchange import RoundResult as RoundResult
+from flowertune.config.settings import Settings as Settings
+from flowertune.data.chat import chat_prompt as chat_prompt
+from flowertune.data.order import sample_clients as sample_clients
+from flowertune.data.steps import Step as Step
+from flowertune.data.tokens import IGNORED as IGNORED
+from flowertune.models.loader import load_base_model as load_base_model
+from flowertune.models.loader import load_tokenizer as load_tokenizer
+from flowertune.models.loader import takes_logits_to_keep as takes_logits_to_keep
+from flowertune.run.training import TrainingRun as TrainingRun
+from flowertune.run.whole_model import average_models as average_models
+from flowertune.run.whole_model import averages_models as averages_models

@@ -1,0 +1,38 @@
+"""The app that lies in a folder, loaded as Flower would load it."""
+
+import importlib
+import sys
+import tomllib
+from pathlib import Path
+
+from flowertune.base.errors import UserError
+from flowertune.base.text import one_line
+from flowertune.client.app import ClientApp
+
+
+def load_app(folder: Path) -> ClientApp:
+    """Return the ClientApp that the folder's pyproject.toml names, with the functions it has.
+
+    Raises
+    ------
+    UserError
+        If there is none, it is no FlowerTune app, or its modules cannot be imported.
+    """
+    path = folder.resolve() / "pyproject.toml"
+    try:
+        toml = tomllib.loads(path.read_text("utf-8"))
+        module, _, name = toml["tool"]["flwr"]["app"]["components"]["clientapp"].partition(":")
+    except (OSError, KeyError, AttributeError, tomllib.TOMLDecodeError) as error:
+        raise UserError(f"{path} names no clientapp ({one_line(error)}).") from None
+    # As Flower does: what lies in the folder comes before what is installed under its name.
+    sys.path.insert(0, str(path.parent))
+    try:
+        app = getattr(importlib.import_module(module), name)
+    except Exception as error:  # the app is its author's and may raise anything
+        raise UserError(
+            f"{module}:{name}, the clientapp of {path}, cannot be imported "
+            f"({type(error).__name__}: {one_line(error)})."
+        ) from error
+    if not isinstance(app, ClientApp):
+        raise UserError(f"{module}:{name} of {path} was not made by flowertune.client_app.")
+    return app

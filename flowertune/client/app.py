@@ -1,0 +1,107 @@
+"""The ClientApp of an app: what the library answers by itself is registered here."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from flwr import clientapp
+from flwr.app import Context, Message
+
+from flowertune.aggregation import messages
+from flowertune.client.buckets import answer_bucket, answer_offer
+from flowertune.client.functions import AppFunctions, PromptAndAnswer
+from flowertune.comms.nodes import DISCOVER, answer_discovery
+from flowertune.comms.queries import INITIAL, LENGTHS
+from flowertune.config.checks import check_settings
+from flowertune.config.settings import Settings
+from flowertune.profiling.messages import profiled
+
+
+class ClientApp(clientapp.ClientApp):
+    """Flower's ClientApp, which answers what the library asks; the app registers ``train``.
+
+    Parameters
+    ----------
+    file : str
+        The module it is made in (``__file__``): the app's folder is the one above its package.
+    functions : AppFunctions
+        What the library calls of the app.
+    """
+
+    def __init__(self, file: str, functions: AppFunctions) -> None:
+        super().__init__(mods=[profiled])
+        self.app_dir = Path(file).resolve().parent.parent
+        self.functions = functions
+        for name, answer in (
+            (DISCOVER, answer_discovery),
+            (LENGTHS, self._lengths),
+            (INITIAL, self._initial),
+            (messages.OFFER, self._offer),
+            (messages.BUCKET, self._bucket),
+        ):
+            self.query(name.removeprefix("query."))(answer)
+
+    def settings(self, context: Context) -> Settings:
+        """Return the checked settings of a run.
+
+        Raises
+        ------
+        SettingsError
+            With a sentence for each setting that is wrong.
+        """
+        return check_settings(context.run_config, self.app_dir)
+
+    def task(self, message: Message, context: Context) -> Any:
+        """Return the round that a message asks for, a ``ClientTask``.
+
+        Raises
+        ------
+        SettingsError
+            With a sentence for each setting that is wrong.
+        """
+        from flowertune.client.task import ClientTask
+
+        return ClientTask(message, context, self.functions, self.app_dir)
+
+    # In the Deployment Engine every message starts a process: what an answer needs is imported
+    # with the answer, since torch and datasets take seconds.
+
+    def _lengths(self, message: Message, context: Context) -> Message:
+        from flowertune.base.quiet import disable_progress_bars
+        from flowertune.client.lengths import answer_lengths
+
+        disable_progress_bars()
+        return answer_lengths(message, context, self.settings(context), self.functions)
+
+    def _initial(self, message: Message, context: Context) -> Message:
+        from flowertune.base.quiet import disable_progress_bars
+        from flowertune.client.initial import answer_initial
+
+        disable_progress_bars()
+        return answer_initial(message, self.settings(context), self.functions)
+
+    def _offer(self, message: Message, context: Context) -> Message:
+        return answer_offer(message, context, self.settings(context))
+
+    def _bucket(self, message: Message, context: Context) -> Message:
+        return answer_bucket(message, context, self.settings(context))
+
+
+def client_app(
+    file: str,
+    *,
+    load_tokenizer: Callable[[Settings], Any],
+    load_model: Callable[[Settings], Any],
+    lora_config: Callable[[Settings], Any],
+    prompt_and_answer: PromptAndAnswer,
+) -> ClientApp:
+    """Return the ClientApp of an app; the app registers its ``train`` with it.
+
+    Parameters
+    ----------
+    file : str
+        The module it is made in (``__file__``): the app's folder is the one above its package.
+    load_tokenizer, load_model, lora_config, prompt_and_answer : Callable
+        The app's own functions; ``client.functions.AppFunctions`` says what each one takes.
+    """
+    return ClientApp(file, AppFunctions(load_tokenizer, load_model, lora_config, prompt_and_answer))

@@ -1,0 +1,16 @@
+"""A client gives those values of the first adapter that only the base model's weights can give."""
+
+from flwr.app import ArrayRecord, Message, RecordDict
+
+from flowertune.base.cache import cached
+from flowertune.client.functions import AppFunctions
+from flowertune.config.settings import Settings
+from flowertune.models.adapter import adapter_of
+
+
+def answer_initial(message: Message, cfg: Settings, functions: AppFunctions) -> Message:
+    """Return the named tensors of a new adapter: DoRA's magnitudes, modules to save, biases."""
+    names = message.content.config_records["names"]["names"]
+    adapter = adapter_of(cached(functions.load_model, cfg, ("model.",)))
+    tensors = {name: adapter[name].detach().float().cpu() for name in names}  # type: ignore
+    return Message(RecordDict({"arrays": ArrayRecord(tensors)}), reply_to=message)

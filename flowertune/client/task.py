@@ -1,0 +1,182 @@
+"""One round on one client, as the app sees it: what came, the rows to train on, the reply."""
+
+import json
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import asdict
+from typing import Any, TypeVar
+
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+
+from flowertune.base.cache import cached
+from flowertune.base.numbers import as_float, as_int
+from flowertune.base.quiet import disable_progress_bars
+from flowertune.base.seeds import derive_seed
+from flowertune.client.functions import AppFunctions
+from flowertune.client.rows import load_rows
+from flowertune.client.transport import keep_for_buckets, packed_reply
+from flowertune.comms.codec import unpack
+from flowertune.comms.partition_files import STATE, PartitionFiles
+from flowertune.comms.validation import ARRAYS, CLIENT, METRICS
+from flowertune.config.checks import check_settings, is_layerwise
+from flowertune.config.settings import Settings
+from flowertune.data.steps import Step, steps_of_round, tokens_in
+from flowertune.models.adapter import adapter_of, load_adapter
+from flowertune.profiling.phases import profile_of
+
+T = TypeVar("T")
+
+
+class ClientTask:
+    """One round on one client.
+
+    Attributes
+    ----------
+    cfg : Settings
+        The settings of the run.
+    round, partition, partitions : int
+        Which round this is, and which of how many partitions is here.
+    config : ConfigRecord
+        What the strategy sent with the adapter.
+    adapter : dict[str, torch.Tensor]
+        The adapter that came: float32 on the CPU.
+    """
+
+    def __init__(self, message: Message, context: Context, functions: AppFunctions, app_dir: Any):
+        disable_progress_bars()
+        self.cfg: Settings = check_settings(context.run_config, app_dir)
+        self.partition = int(context.node_config["partition-id"])
+        self.partitions = int(context.node_config["num-partitions"])
+        self.config = message.content.config_records["config"]
+        self.round = as_int(self.config, "server-round")
+        self.adapter = unpack(message.content.array_records[ARRAYS])
+        self._message, self._functions = message, functions
+        self._profile = profile_of(self.cfg)
+        self._rows: Any = None
+        self._tokens = 0
+        self._counted = 1
+
+    @property
+    def learning_rate(self) -> float:
+        """The rate of this round, as the server sent it."""
+        return as_float(self.config, "learning-rate")
+
+    @property
+    def seed(self) -> int:
+        """A seed for this client in this round, the same whenever the round is done again."""
+        return derive_seed("dropout", self.cfg.seed, self.round, self.partition)
+
+    def phase(self, name: str) -> AbstractContextManager[Any]:
+        """Time what happens inside, where ``profile.enabled`` is true (``flwr profile``)."""
+        return self._profile.phase(name)
+
+    def cached(self, make: Callable[..., T], *arguments: Hashable) -> T:
+        """Return ``make(cfg, *arguments)``, made once in this worker for the settings of a model.
+
+        Only a change of a ``model.`` setting, or other arguments, make it anew. One result of each
+        function is kept.
+        """
+        return cached(make, self.cfg, ("model.",), *arguments)
+
+    def load_adapter(self, model: Any) -> None:
+        """Put the adapter that came on a PEFT model.
+
+        Raises
+        ------
+        UserError
+            If its names or shapes are not the model's.
+        """
+        load_adapter(model, self.adapter)
+
+    def steps(self, tokenizer: Any, device: torch.device | str) -> Iterator[Step]:
+        """Yield this round's ``max-steps`` steps: which rows, in which order, is repeatable.
+
+        The rows are those of this partition, made to text by the app's ``prompt_and_answer``. Which
+        of them a round trains on depends on ``seed``, round and partition only.
+
+        Raises
+        ------
+        UserError
+            If the dataset cannot be had, lacks a column, or no row has room for its answer.
+        """
+        cfg = self.cfg
+        rows = load_rows(cfg, self._functions, self.partition, self.partitions)
+        examples = rows.cut(cfg.train.seq_length, self.partition)
+        steps = steps_of_round(examples, cfg, self.round, self.partition)
+        self._rows, self._counted, self._tokens = rows.record, len(examples), tokens_in(steps)
+        for micro_batches in steps:
+            yield Step(micro_batches, tokenizer.pad_token_id, device)
+
+    def received(self, name: str) -> dict[str, torch.Tensor]:
+        """Return tensors that the strategy sent beside the adapter, under a name of its own.
+
+        Raises
+        ------
+        KeyError
+            If it sent none of that name.
+        """
+        return unpack(self._message.content.array_records[name])
+
+    def load_state(self) -> dict[str, torch.Tensor]:
+        """Return what this partition kept in the last round it trained in; empty at first."""
+        return self._files(STATE).before(self.round)
+
+    def save_state(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Keep tensors of this partition for its next round; a round done again starts from the
+        same ones."""
+        self._files(STATE).keep(self.round, tensors)
+
+    def _files(self, kind: str) -> PartitionFiles:
+        return PartitionFiles(self._run_key, self.partition, kind)
+
+    @property
+    def _run_key(self) -> str:
+        return str(self.config["state-key"])
+
+    def reply(
+        self,
+        model: Any,
+        loss: float,
+        metrics: Mapping[str, float] | None = None,
+        arrays: Mapping[str, Mapping[str, torch.Tensor]] | None = None,
+    ) -> Message:
+        """Return the reply: the adapter in the run's precision, and what to weight it by.
+
+        Parameters
+        ----------
+        model : PeftModel | Mapping[str, torch.Tensor]
+            The trained model, or its adapter's tensors.
+        loss : float
+            The mean loss per answer token.
+        metrics : Mapping[str, float] | None
+            More numbers, for the strategy.
+        arrays : Mapping[str, Mapping[str, torch.Tensor]] | None
+            More tensors for the strategy, by a name of their own; float32 on the wire.
+        """
+        trained = dict(model) if isinstance(model, Mapping) else adapter_of(model)
+        trained = {name: t.detach().float().cpu() for name, t in trained.items()}
+        kind, key, place = self.cfg.train.transport, self._run_key, (self.round, self.partition)
+        with self._profile.phase("serve") as served:
+            if is_layerwise(self.cfg):
+                keep_for_buckets(trained, kind, key, *place)
+                packed = ArrayRecord()
+            else:
+                packed = packed_reply(self.adapter, trained, kind, key, *place)
+            served.nbytes = sum(len(array.data) for array in packed.values())
+        numbers = {
+            "num-examples": self._counted, "train-loss": loss, "tokens": self._tokens,
+        }  # fmt: skip
+        client: dict[str, Any] = {"partition-id": self.partition}
+        if self._rows is not None:
+            client["rows"] = json.dumps(asdict(self._rows))
+        content = RecordDict(
+            {
+                ARRAYS: packed,
+                METRICS: MetricRecord({**numbers, **(metrics or {})}),
+                CLIENT: ConfigRecord(client),
+            }
+        )
+        for name, tensors in (arrays or {}).items():
+            content[name] = ArrayRecord({n: t.float().cpu() for n, t in tensors.items()})
+        return Message(content, reply_to=self._message)

@@ -1,0 +1,108 @@
+"""What is made from the table of settings: the tables in an app's pyproject.toml, and a page."""
+
+import json
+from typing import Any
+
+from flowertune.config.settings import WHERE, Entry, table
+
+# Defaults that are facts of a challenge, as Copier's template names them.
+FACTS = {
+    "num-server-rounds": "{{ facts['num-server-rounds'] }}",
+    "model.name": '"{{ facts.model }}"',
+    "strategy.fraction-train": "{{ facts['fraction-train'] }}",
+    "aggregation.mode": "\"{{ facts['aggregation-mode'] }}\"",
+    "static.challenge": '"{{ challenge }}"',
+    "static.rules": '"{{ rules }}"',
+    "static.rules-version": '"{{ rule_set.version }}"',
+    "static.num-supernodes": "{{ locked_supernodes }}"
+    "{{ '  # any number' if not locked_supernodes }}",
+    "static.budget-mib": "{{ rule_set['budget-mib'] }}",
+    "static.dataset.name": '"{{ facts.dataset.name }}"',
+    "static.dataset.revision": '"{{ facts.dataset.revision }}"',
+    "static.dataset.question": "{{ facts.dataset.question | to_json }}",
+    "static.dataset.answer": "{{ facts.dataset.answer | to_json }}",
+    "static.partitioner.name": '"{{ rule_set.partitioner }}"',
+}
+STATIC = "static."
+CHANGEABLE = """\
+# Everything in this table is yours to change, here or for one run with
+# --run-config "train.learning-rate-max=1e-4 strategy.fraction-train=0.2".
+[tool.flwr.app.config]
+"""
+LOCKED = """
+# Locked. A run with other values trains all the same, but it is unofficial: its log and its
+# checkpoints say so, and evaluation refuses them unless told otherwise.
+[tool.flwr.app.config.static]
+"""
+PAGE = """\
+# Settings
+
+Every setting of an app, in the order of its `pyproject.toml`. This page is written by
+`scripts/generate` from the table in `flowertune/config/settings.py`; a value is checked before
+anything is loaded. Change one in `[tool.flwr.app.config]` of `pyproject.toml`, or for one run:
+
+```shell
+flwr run . --stream --run-config "train.learning-rate-max=1e-4 strategy.fraction-train=0.2"
+```
+
+In code a setting is an attribute: `train.learning-rate-max` is `cfg.train.learning_rate_max`. A
+setting of your own is added to `pyproject.toml` first, and read as `cfg["its-key"]`.
+
+| Setting | Default | Allowed | What it does |
+| :-- | :-- | :-- | :-- |
+"""
+STATIC_PAGE = """
+## Locked settings
+
+Their values come from the challenge and its rules. A run with other values is unofficial.
+
+| Setting | Allowed |
+| :-- | :-- |
+"""
+
+
+def pyproject_tables() -> str:
+    """Return the two tables of settings as they stand in ``template/pyproject.toml.jinja``."""
+    lines, section = [CHANGEABLE], ""
+    changeable = [entry for entry in table() if not entry.key.startswith(STATIC)]
+    for entry in changeable:
+        first = entry.key.partition(".")[0] if "." in entry.key else ""
+        if first != section:
+            lines.append("\n")
+            section = first
+        lines.append(_line(entry, entry.key))
+    lines.append(LOCKED)
+    for entry in table():
+        if entry.key.startswith(STATIC):
+            lines.append(_line(entry, entry.key.removeprefix(STATIC)))
+    return "".join(lines)
+
+
+def reference_page() -> str:
+    """Return docs/settings.md."""
+    rows = [PAGE]
+    for entry in table():
+        if not entry.key.startswith(STATIC):
+            default = "the challenge's" if entry.default is None else f"`{_toml(entry.default)}`"
+            does = " ".join(part for part in (entry.why, entry.help) if part).replace("\n", " ")
+            cells = (f"`{entry.key}`", default, entry.rule.allowed, does)
+            rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n")
+    rows.append(STATIC_PAGE)
+    for entry in table():
+        if entry.key.startswith(STATIC):
+            rows.append(f"| `{entry.key}` | {entry.rule.allowed} |\n")
+    return "".join(rows) + f"\nA wrong value is named with what is allowed ({WHERE}).\n"
+
+
+def _line(entry: Entry, key: str) -> str:
+    value = FACTS[entry.key] if entry.default is None else _toml(entry.default)
+    above = "".join(f"# {line}\n" for line in entry.why.splitlines())
+    return above + f"{key} = {value}" + (f"  # {entry.help}" if entry.help else "") + "\n"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, float) and 0 < value < 0.001:
+        mantissa, _, exponent = f"{value:e}".partition("e")
+        return f"{float(mantissa):g}e{int(exponent)}"
+    # A number, true or false and a text are written alike in JSON and TOML.
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,79 @@
+"""From a partition's rows to tokens, by the app's own prompt; made once in a worker."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from flowertune.base.errors import UserError
+from flowertune.base.hashing import json_sha256
+from flowertune.config.settings import WHERE, Settings
+from flowertune.data.rows import check_columns, load_partition
+from flowertune.data.tokens import Example, cut, encode
+
+PromptAndAnswer = Callable[[Mapping[str, Any], Settings, Any], tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class RowsRecord:
+    """Which rows were loaded: the dataset, its revision, their number, and a digest of them."""
+
+    dataset: str
+    revision: str
+    rows: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class TokenizedRows:
+    """The rows of one partition as tokens, uncut, and which rows they are."""
+
+    examples: list[Example]
+    record: RowsRecord
+
+    def cut(self, length: int, partition: int) -> list[Example]:
+        """Return the rows cut at ``length`` tokens; those with no room for an answer are left out.
+
+        Raises
+        ------
+        UserError
+            If no row has room for its answer.
+        """
+        kept = [example for row in self.examples if (example := cut(row, length)) is not None]
+        if not kept:
+            raise UserError(
+                f"train.seq-length is {length}, and none of the {len(self.examples)} rows of "
+                f"partition {partition} has room for its answer; use a larger one ({WHERE})."
+            )
+        return kept
+
+
+def load_pairs(
+    cfg: Settings, prompt_and_answer: PromptAndAnswer, tokenizer: Any, partition: int, count: int
+) -> tuple[list[tuple[str, str]], RowsRecord]:
+    """Return the (prompt, answer) of every row of one of ``count`` partitions, and which they are.
+
+    Raises
+    ------
+    UserError
+        If the dataset cannot be had, or lacks a column.
+    """
+    dataset = cfg.static.dataset
+    rows = load_partition(dataset.name, dataset.revision, cfg.app_dir, count, partition)
+    check_columns(rows.column_names, dataset.question, dataset.answer, cfg.prompt.template)
+    listed = rows.to_list()
+    record = RowsRecord(dataset.name, dataset.revision, len(listed), json_sha256({"rows": listed}))
+    return [prompt_and_answer(row, cfg, tokenizer) for row in listed], record
+
+
+def tokenized_rows(
+    cfg: Settings, prompt_and_answer: PromptAndAnswer, tokenizer: Any, partition: int, count: int
+) -> TokenizedRows:
+    """Return the rows of one of ``count`` partitions as tokens, uncut.
+
+    Raises
+    ------
+    UserError
+        If the dataset cannot be had, or lacks a column.
+    """
+    pairs, record = load_pairs(cfg, prompt_and_answer, tokenizer, partition, count)
+    return TokenizedRows(encode(tokenizer, pairs), record)

@@ -1,0 +1,125 @@
+"""Adapters as tensors: those of a model, onto a model, and the one a run starts from."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from flowertune.base.errors import UserError
+from flowertune.base.seeds import derive_seed
+from flowertune.config.settings import Settings
+from flowertune.models.loader import skeleton, source_of
+
+# Initialisations whose B is zero: they change nothing at first, and need no base weights.
+SEEDED = (True, "gaussian")
+
+
+def adapter_of(model: Any) -> dict[str, torch.Tensor]:
+    """Return the adapter of a PEFT model as tensors: what is trained, and nothing of the base."""
+    # Late: peft takes seconds to import, and a client's other answers do without.
+    from peft.utils import get_peft_model_state_dict
+
+    return get_peft_model_state_dict(model)
+
+
+def load_adapter(model: Any, adapter: Mapping[str, torch.Tensor]) -> None:
+    """Put an adapter's values on a PEFT model.
+
+    Raises
+    ------
+    UserError
+        If its names or shapes are not the model's.
+    """
+    from peft.utils import set_peft_model_state_dict
+
+    own = adapter_of(model)
+    for name in sorted(own.keys() | adapter.keys()):
+        given, wanted = adapter.get(name), own.get(name)
+        if given is None or wanted is None or given.shape != wanted.shape:
+            raise UserError(
+                f"the adapter that came does not fit this client's model: {name!r} is "
+                f"{_shape(given)} in it and {_shape(wanted)} in the model; lora_config and "
+                "load_model of models.py must make the same adapter as the server sends."
+            )
+    set_peft_model_state_dict(model, dict(adapter))
+
+
+def _shape(tensor: torch.Tensor | None) -> str:
+    return "missing" if tensor is None else str(tuple(tensor.shape))
+
+
+def check_initialisation(peft_config: Any) -> None:
+    """Refuse adapters whose first values change the base weights of every client.
+
+    Raises
+    ------
+    UserError
+        If the configuration asks for PiSSA, OLoRA, EVA, CorDA, LoftQ or the like, or starts B at
+        random.
+    """
+    how = getattr(peft_config, "init_lora_weights", True)
+    if how not in SEEDED:
+        raise UserError(
+            f"init_lora_weights is {how!r} in lora_config of models.py, which makes the first "
+            "adapter from the base weights or at random and so changes the base model of each "
+            "client; use True or 'gaussian'."
+        )
+
+
+def adapter_shapes(cfg: Settings, peft_config: Any) -> dict[str, torch.Tensor]:
+    """Return the adapter's tensors on the meta device: names, shapes, no values.
+
+    Raises
+    ------
+    UserError
+        If the configuration does not fit the model, or adapts an embedding or the output head.
+    """
+    from peft import get_peft_model
+    from peft.utils import get_peft_model_state_dict
+
+    base = skeleton(cfg)
+    modules = cfg.model.lora.target_modules
+    try:
+        with torch.device("meta"):
+            shapes = get_peft_model_state_dict(get_peft_model(base, peft_config))
+    except ValueError as error:
+        raise UserError(
+            f"model.lora.target-modules is {modules!r}, and PEFT refuses it for "
+            f"{cfg.model.name} ({str(error).split('. ')[0]}); name modules of this model (in "
+            "[tool.flwr.app.config] of pyproject.toml)."
+        ) from None
+    for name in shapes:
+        if "base_layer" in name or "lora_embedding" in name:
+            raise UserError(
+                f"model.lora.target-modules is {modules!r}, which adapts an embedding or the "
+                f"output head ({name}); name layers between them."
+            )
+    return shapes
+
+
+def initial_adapter(
+    cfg: Settings, peft_config: Any, shapes: Mapping[str, torch.Tensor]
+) -> tuple[dict[str, torch.Tensor], list[str]]:
+    """Return the adapter that round 1 starts from, and the names that only base weights can give.
+
+    A is drawn as LoRA draws it (Kaiming uniform, or with "gaussian" normal with a deviation of
+    1 / r), from ``seed`` and the tensor's name; B is zero, so that the adapter changes nothing at
+    first. All tensors are float32 on the CPU. What is neither (DoRA's magnitudes, modules to save,
+    biases) starts from the base model's weights, which the server has not got.
+    """
+    adapter: dict[str, torch.Tensor] = {}
+    missing = []
+    for name, like in shapes.items():
+        tensor = torch.zeros(like.shape)
+        if "lora_A" in name:
+            generator = torch.Generator().manual_seed(derive_seed("adapter", cfg.seed, name))
+            if peft_config.init_lora_weights == "gaussian":
+                tensor.normal_(std=1 / like.shape[0], generator=generator)
+            else:
+                torch.nn.init.kaiming_uniform_(tensor, a=math.sqrt(5), generator=generator)
+        elif "lora_B" not in name:
+            missing.append(name)
+        adapter[name] = tensor
+    peft_config.base_model_name_or_path = source_of(cfg)
+    return adapter, missing

@@ -1,0 +1,234 @@
+"""The plan: closed forms, shapes without weights, an estimate with its errors shown."""
+
+import gc
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from flowertune.config.choices import KINDS
+from flwr.app import Message, MessageType, RecordDict
+
+import challenges
+from flowertune.base.errors import UserError
+from flowertune.cli import plan
+from flowertune.comms.codec import pack
+from flowertune.comms.ledger import tensor_bytes
+from flowertune.planning.architecture import architecture, known_models
+from flowertune.planning.communication import Communication, adapter_bytes, message_bytes
+from flowertune.planning.estimate import make_plan, warnings
+from flowertune.planning.memory import estimate, layer_bytes
+from flowertune.planning.probe import probe
+from flowertune.planning.published import SETTINGS, comparisons, published
+from flowertune.planning.text import as_text
+from template.app.models import initial_adapter, load_model
+from tests.apps import default_settings, rendered
+from tests.tiny import save_tiny_llama
+
+MISTRAL = {**SETTINGS, "model.name": "mistralai/Mistral-7B-v0.3", "model.quantization": 4}
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return save_tiny_llama(tmp_path_factory.mktemp("model"))
+
+
+def settings(**changes: Any) -> dict[str, Any]:
+    return {**default_settings("finance"), **changes}
+
+
+def tiny_settings(tiny, **changes):
+    return settings(
+        **{"model.name": str(tiny), "model.quantization": 0, "model.dtype": "float32", **changes}
+    )
+
+
+def test_the_adapter_of_mistral_is_52_mib():
+    shape = architecture(MISTRAL)
+    assert shape.parameters == 7_248_023_552
+    assert shape.adapter_parameters == 13_631_488
+    assert shape.adapted_modules == ("q_proj", "v_proj")
+    assert adapter_bytes(shape.adapter, "float32") == 52 * 1024**2
+    assert adapter_bytes(shape.adapter, "float16") == 26 * 1024**2
+
+
+@pytest.mark.parametrize(("clients", "mib"), [(2, 41_600), (5, 104_000)])
+def test_communication_is_the_published_one(clients: int, mib: int):
+    size = 52 * 1024**2
+    spent = Communication(size, size, clients, rounds=200, budget_mib=200_000)
+    assert spent.total_mib == mib
+    assert spent.rounds_that_fit == 200_000 // (clients * 104)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_bytes_are_those_that_the_ledger_counts(tiny, kind: str):
+    cfg = tiny_settings(tiny)
+    tensors, _ = initial_adapter(cfg)
+    message = Message(RecordDict({"arrays": pack(tensors, kind)}), 1, MessageType.TRAIN)
+    shapes = architecture(cfg).adapter
+    assert shapes == {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    assert message_bytes(shapes, kind) == tensor_bytes(message)
+    headers = 128 * len(message.content.array_records["arrays"])
+    assert message_bytes(shapes, kind) - adapter_bytes(shapes, kind) in (0, headers)
+
+
+def test_shapes_need_no_weights(tiny, tmp_path):
+    (tmp_path / "config.json").write_bytes((tiny / "config.json").read_bytes())
+    alone, whole = (
+        architecture(tiny_settings(tiny, **{"model.name": str(f)})) for f in (tmp_path, tiny)
+    )
+    assert alone == whole
+    model = load_model(tiny_settings(tiny)).get_base_model()
+    base = {n: p for n, p in model.named_parameters() if "lora_" not in n}
+    assert whole.parameters == sum(p.numel() for p in base.values())
+    assert whole.quantizable == sum(p.numel() for n, p in base.items() if "proj" in n)
+
+
+def test_the_shipped_config_of_the_built_in_model_is_its_own():
+    # The other three are on the hub; their numbers of parameters are published there.
+    counts = {
+        name: architecture({**MISTRAL, "model.name": name}).parameters for name in known_models()
+    }
+    assert counts == {
+        "mistralai/Mistral-7B-v0.3": 7_248_023_552,
+        "openlm-research/open_llama_3b_v2": 3_426_473_600,
+        "openlm-research/open_llama_7b_v2": 6_738_415_616,
+        "smollm2-135m-instruct": 134_515_008,
+    }
+
+
+def test_the_published_values_are_those_of_the_challenges():
+    known = sorted(
+        float(row["gb"]) for name in challenges.names() for row in challenges.load(name)["vram"]
+    )
+    assert sorted(row["gb"] for row in published().values()) == known and len(known) == 8
+
+
+def test_the_estimates_error_is_known():
+    errors = {row.setting: row.error for row in comparisons()}
+    assert len(errors) == 8
+    assert max(abs(error) for error in errors.values()) < 0.35
+    assert sum(abs(error) < 0.15 for error in errors.values()) == 6
+
+
+def kept_bytes(model, batch: int, length: int) -> int:
+    """Bytes that autograd keeps of one forward pass, the model's own tensors left out."""
+    own = {tensor.untyped_storage().data_ptr() for tensor in model.parameters()}
+    # held so that no storage's address is used twice
+    kept: dict[int, torch.Tensor] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        place = tensor.untyped_storage().data_ptr()
+        if place not in own:
+            kept[place] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        mask = torch.ones(batch, length, dtype=torch.long)
+        mask[0, :3] = 0
+        ids = torch.full((batch, length), 5)
+        model(input_ids=ids, attention_mask=mask, use_cache=False)
+        size = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    kept.clear()
+    gc.collect()
+    return size
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_layer_keeps_what_the_estimate_says(tiny, tmp_path, dtype: str):
+    cfg = tiny_settings(tiny, **{"model.dtype": dtype, "model.gradient-checkpointing": False})
+    sizes = []
+    for layers in (2, 3):
+        config = json.loads((tiny / "config.json").read_text())
+        # rank 2 and wide layers, so that what the formula leaves out stays small
+        config.update(num_hidden_layers=layers, hidden_size=128, intermediate_size=384, head_dim=32)
+        config.pop("layer_types", None)
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        from transformers import AutoConfig, AutoModelForCausalLM
+
+        AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(tmp_path)).save_pretrained(
+            tmp_path
+        )
+        cfg |= {"model.name": str(tmp_path), "model.lora.peft-lora-r": 2}
+        model = load_model(cfg).train()
+        sizes.append(kept_bytes(model, batch=3, length=16))
+    shape = architecture(cfg)
+    # On a CPU the dropout's mask is float32; on a GPU it takes a byte.
+    value = 4 if dtype == "float32" else 2
+    assert (sizes[1] - sizes[0]) / 48 == pytest.approx(layer_bytes(shape, value, 4), rel=0.03)
+
+
+def test_memory_falls_with_what_should_lower_it():
+    shape = architecture(MISTRAL)
+    cfg = settings()
+    whole = estimate(shape, cfg).total
+    batch = "train.training-arguments.per-device-train-batch-size"
+    assert estimate(shape, {**cfg, batch: 8}).total < whole
+    assert estimate(shape, cfg, tokens=128).total < whole
+    assert estimate(shape, {**cfg, "model.gradient-checkpointing": False}).total > 2 * whole
+    bits = [estimate(shape, {**cfg, "model.quantization": b}).weights for b in (4, 8, 0)]
+    assert bits == sorted(bits)
+
+
+def test_a_plan_warns_of_what_cannot_fit():
+    cfg = settings(**{"model.lora.peft-lora-r": 128})
+    made = make_plan(cfg, 50)
+    (warning,) = warnings(made)
+    assert "96 of 200 rounds fit" in warning and "200,000 MiB" in warning
+    assert "WARNING" in as_text(made)
+    assert warnings(make_plan(settings(), 50)) == []
+    (few,) = warnings(make_plan(settings(), 20))
+    assert "unofficial" in few
+    (full,) = warnings(replace(make_plan(settings(), 50), gpu_gb=8.0))
+    assert "8.0 GB" in full
+    with pytest.raises(UserError, match="selects no client out of 4"):
+        make_plan(settings(), 4)
+
+
+@pytest.mark.parametrize("challenge", challenges.names())
+def test_every_challenge_has_a_plan(challenge: str, capsys):
+    assert plan.main(["--app", str(rendered(challenge)), "--json"]) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert values["challenge"] == challenge
+    # Code's 10 clients a round and 200 rounds, both as published, take 208,000 MiB on 50 nodes.
+    fits = challenge != "code"
+    assert len(values["warnings"]) == (0 if fits else 1)
+    assert len(values["published-gb"]) == 8 and values["time"] is None
+
+
+def test_finance_takes_104_000_mib(capsys):
+    assert plan.main(["--app", str(rendered("finance"))]) == 0
+    text = capsys.readouterr().out
+    assert "104,000 MiB" in text and "52.00 MiB" in text and "384 rounds" in text
+    assert plan.main(["--app", str(rendered("finance")), "--supernodes", "20"]) == 0
+    assert "41,600 MiB" in capsys.readouterr().out
+
+
+def test_a_model_that_cannot_be_had_is_one_sentence(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr("flowertune.base.hub.reachable", lambda: False)
+    app = ["--app", str(rendered("finance")), "--run-config"]
+    assert plan.main([*app, "model.name='acme/unknown'"]) == 1
+    assert "error: model.name is 'acme/unknown'" in capsys.readouterr().err
+    assert plan.main([*app, f"model.name='{tmp_path}'"]) == 1
+    assert "holds no config.json" in capsys.readouterr().err
+    assert plan.main([*app, "model.lora.target-modules='nothing'"]) == 1
+    assert "model.lora.target-modules is 'nothing'" in capsys.readouterr().err
+
+
+def test_a_probe_measures_the_apps_own_steps(tiny, tmp_path):
+    rows = [{"instruction": f"Say {n}.", "input": "", "output": str(n)} for n in range(40)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    cfg = tiny_settings(
+        tiny,
+        **{
+            "static.dataset.name": str(tmp_path / "rows.jsonl"),
+            "train.training-arguments.per-device-train-batch-size": 2,
+        },
+    )
+    seen = probe(cfg, partitions=2, steps=2)
+    assert seen.steps == 2 and seen.step_seconds > 0 and seen.tokens_per_second > 0
+    text = as_text(replace(make_plan(cfg, 50), probe=seen))
+    assert "measured here" in text and "steps after one to warm up" in text
+    with pytest.raises(UserError, match="trains nothing"):
+        probe({**cfg, "train.training-arguments.max-steps": 0}, partitions=2)

@@ -1,0 +1,184 @@
+"""The page about a run: everything is told, nothing is loaded, nothing in the data is HTML."""
+
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig
+
+from flowertune.cli import report
+from flowertune.data.lengths import Lengths
+from flowertune.data.report import report_of
+from flowertune.report.facts import collect
+from flowertune.report.page import page
+from flowertune.report.plots import line_plot, nice_ticks, round_ticks, short
+from flowertune.run.checkpoint import save_checkpoint
+from flowertune.run.files import read_run
+from flowertune.run.manifest import file_sha256, package_versions
+from tests.apps import default_settings, rendered
+from tests.runs import write_run
+
+UNOFFICIAL = {
+    "official": False,
+    "differences": [
+        {"key": "static.dataset.name", "given": "./mine.jsonl", "locked": "acme/data"},
+        {"key": "SuperNodes", "given": 20, "locked": 50},
+    ],
+}
+
+
+class Tags(HTMLParser):
+    """Collects tags, checks that they nest, and keeps every attribute that could load something."""
+
+    VOID = ("meta", "line", "circle")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: list[str] = []
+        self.loads: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        self.seen.append(tag)
+        self.loads += [f"{tag} {name}" for name, _ in attrs if name in ("src", "href", "onload")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in self.VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def parsed(html: str) -> Tags:
+    tags = Tags()
+    tags.feed(html)
+    assert tags.open == [] and tags.loads == [] and "script" not in tags.seen
+    return tags
+
+
+@pytest.fixture
+def run_folder(tmp_path) -> Path:
+    settings = {**default_settings("finance"), "train.seq-length": 64}
+    folder = write_run(
+        tmp_path / "7", done=10, status="finished", ended="2026-01-02T04:04:05+00:00",
+        settings=settings, data=report_of({0: [Lengths(5, 9)] * 30, 1: [Lengths(70, 80)]}, 64),
+        rules="50-supernodes", **UNOFFICIAL,
+    )  # fmt: skip
+    for number in (5, 10):
+        manifest = {
+            "round": number,
+            "official": False,
+            "versions": package_versions(),
+            "rows-visited": number / 100,
+        }
+        tensors = {"base.lora_A.weight": torch.full((2, 3), float(number))}
+        save_checkpoint(folder / f"peft_{number}", tensors, LoraConfig(r=2), manifest)
+    return folder
+
+
+def test_the_page_tells_everything(run_folder, capsys):
+    assert report.main([str(run_folder), "--app", str(rendered("finance"))]) == 0
+    file = run_folder / "report.html"
+    assert capsys.readouterr().out == f"{file}\n"
+    html = file.read_text("utf-8")
+    tags = parsed(html)
+    assert tags.seen.count("svg") == 3 and tags.seen.count("polyline") == 3
+    for part in (
+        ">unofficial</span>",
+        "static.dataset.name",
+        "&quot;./mine.jsonl&quot;",
+        "took 1 h 00 min",
+        "10 of 10",
+        "train.seq-length",
+        "1 row (3.23%) cut before the answer",
+        "partition 1 row 0 (80 tokens)",
+        "10.0% of the rows trained on",
+        "round 10: 0.2000",
+        package_versions()["flwr"],
+        *(file_sha256(run_folder / f"peft_{n}" / "adapter_model.safetensors") for n in (5, 10)),
+    ):
+        assert part in html, part
+    changed = html.split("<summary>All settings")[0].split("Settings that differ")[1]
+    assert changed.count("<tr>") == 2 and ">512<" in changed and ">64<" in changed
+
+
+def test_a_checkpoint_that_was_changed_is_said(run_folder):
+    weights = run_folder / "peft_5" / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\1")
+    first, second = collect(read_run(run_folder), None).checkpoints
+    assert not first.as_saved and second.as_saved
+    assert "NOT as saved" in page(collect(read_run(run_folder), None))
+
+
+def test_an_official_run_says_so(tmp_path):
+    html = page(collect(read_run(write_run(tmp_path / "7", done=3)), {}))
+    parsed(html)
+    assert "<h2>Official</h2>" in html and "Why it is unofficial" not in html
+
+
+@pytest.mark.parametrize("done", [0, 1])
+def test_a_run_that_has_hardly_begun_has_a_page(tmp_path, done: int):
+    folder = write_run(tmp_path / "7", done, status="failed", reason="no client answered")
+    html = page(collect(read_run(folder), None))
+    parsed(html)
+    assert "no client answered" in html and "none saved yet" in html
+    assert ("none finished yet" in html) == (done == 0)
+
+
+def test_what_a_run_holds_is_text_and_not_html(tmp_path):
+    bad = "<script>alert(1)</script>\"'&"
+    folder = write_run(
+        tmp_path / "7", done=2, name=bad, model=bad, reason=bad, settings={bad: bad},
+        official=False, differences=[{"key": bad, "given": bad, "locked": [bad]}],
+    )  # fmt: skip
+    html = page(collect(read_run(folder), {}))
+    parsed(html)
+    assert html.count("&lt;script&gt;") >= 7
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(run_folder, capsys):
+    blocked = run_folder / "peft_5" / "manifest.json" / "report.html"
+    assert report.main([str(run_folder), "--output", str(blocked)]) == 1
+    assert "choose another place with --output" in capsys.readouterr().err
+    assert report.main([str(run_folder.parent)]) == 1
+    assert "holds no run.json" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(0, 3), (0, 104_000), (1e-6, 5e-5), (0.4, 0.41), (7, 7), (0, 0), (-2, 5)]
+)
+def test_ticks_are_few_and_round_and_hold_the_values(low: float, high: float):
+    ticks = nice_ticks(low, high)
+    assert 3 <= len(ticks) <= 7 and ticks[0] <= low and ticks[-1] >= high * (1 - 1e-12)
+    assert len({short(tick) for tick in ticks}) == len(ticks)
+
+
+@pytest.mark.parametrize(("first", "last"), [(1, 1), (1, 2), (1, 7), (1, 12), (1, 200), (3, 97)])
+def test_rounds_on_an_axis_are_whole(first: int, last: int):
+    ticks = round_ticks(first, last)
+    assert ticks[0] == first and ticks[-1] == last and len(ticks) <= 10
+    assert ticks == sorted(set(ticks))
+
+
+def test_points_stay_inside_their_plot():
+    svg = line_plot("x", [(1, 0.0), (2, 5.0), (3, 2.5)], str, limit=8.0)
+    points = svg.split('points="')[1].split('"')[0].split()
+    xs, ys = zip(*(map(float, point.split(",")) for point in points), strict=True)
+    assert min(xs) > 0 and max(xs) < 420 and min(ys) > 0 and max(ys) < 220
+    assert ys[0] > ys[2] > ys[1] and 'class="limit"' in svg
+
+
+def test_the_page_needs_no_app(run_folder, tmp_path, capsys):
+    page_file = tmp_path / "elsewhere.html"
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    arguments = [str(run_folder), "--output", str(page_file), "--app", str(empty)]
+    assert report.main(arguments) == 0
+    assert "own settings are not known here" in page_file.read_text("utf-8")
+    assert json.loads((run_folder / "run.json").read_text())["status"] == "finished"
