@@ -57,7 +57,7 @@ def sums(mib: int, dtype: str, clients: int) -> None:
     import numpy as np
     import torch
 
-    from flowertune.aggregation.accumulate import Room, bytes_of_accumulator, mean_of
+    from flowertune.aggregation.accumulate import ScratchBuffer, bytes_of_accumulator, mean_of
     from flowertune.aggregation.plan import Plan, Tensor
 
     size = {"F16": 2, "BF16": 2, "F32": 4}[dtype]
@@ -69,7 +69,7 @@ def sums(mib: int, dtype: str, clients: int) -> None:
         for p in bucket
     ]
     for exact in (False, True):
-        room = Room()
+        room = ScratchBuffer()
         room.reserve(plan.nbytes // size * bytes_of_accumulator(dtype, exact) + 4096)
         means = [mean_of(piece, 100, exact, room) for piece in bucket]
 

@@ -56,8 +56,6 @@ def main() -> None:
     sys.path.insert(0, str(Path(__file__).parent.parent / "template"))
     import torch
 
-    from tests.local_grid import in_this_process
-
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--pairs", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=5)

@@ -141,7 +141,7 @@ def measure(quantization: int, rounds: int) -> None:
             clock = Clock()
             cache.clear_cache()
             cfg = settings(quantization, rounds, folder)
-            with in_this_process("finance"), caches(on), clock.running():
+            with caches(on), clock.running():
                 run_app(cfg, NODES, run_id)
             results[on] = clock, rounds_of(folder / str(run_id))
 

@@ -55,7 +55,7 @@ def bytes_of_accumulator(dtype: str, exact: bool) -> int:
     return 16 if dtype == "F64" else SIZES[dtype]
 
 
-class Room:
+class ScratchBuffer:
     """Memory for accumulators, kept from bucket to bucket: fresh pages cost as much as a sum."""
 
     def __init__(self) -> None:
@@ -70,14 +70,14 @@ class Room:
         return self._blocks[dtype][: len(part)].copy_(part)
 
     def reserve(self, nbytes: int) -> None:
-        """Make room for ``nbytes`` and forget what was there."""
+        """Make scratch for ``nbytes`` and forget what was there."""
         self._used = 0
         if self._all.numel() < nbytes:
             self._all = torch.empty(0, dtype=torch.uint8)
             self._all = torch.empty(nbytes, dtype=torch.uint8)
 
     def take(self, count: int, dtype: torch.dtype) -> torch.Tensor:
-        """Return room for ``count`` values (uninitialised)."""
+        """Return scratch for ``count`` values (uninitialised)."""
         size = count * dtype.itemsize
         start = self._used
         self._used += size + -size % 8
@@ -86,7 +86,9 @@ class Room:
         return self._all[start : start + size].view(dtype)
 
 
-def mean_of(piece: Piece, total: int, exact: bool, room: Room, result: str | None = None) -> Mean:
+def mean_of(
+    piece: Piece, total: int, exact: bool, scratch: ScratchBuffer, result: str | None = None
+) -> Mean:
     """Return an empty mean of a piece.
 
     Parameters
@@ -106,17 +108,20 @@ def mean_of(piece: Piece, total: int, exact: bool, room: Room, result: str | Non
         return _Longest(total)
     wide = exact or tensor.dtype == "F32" or result == "F32"
     kind = _TorchMean if not (exact and tensor.dtype == "F32") else _Double
-    return kind(tensor.dtype, result or tensor.dtype, count, total, wide, room)
+    return kind(tensor.dtype, result or tensor.dtype, count, total, wide, scratch)
 
 
 class _TorchMean:
     """Block by block: convert into a small buffer, then multiply and add."""
 
     def __init__(
-        self, dtype: str, result: str, count: int, total: int, wide: bool, room: Room
+        self, dtype: str, result: str, count: int, total: int, wide: bool, scratch: ScratchBuffer
     ) -> None:
         self.dtype, self.out, self.total, self.wide = _TORCH[dtype], _TORCH[result], total, wide
-        self.room, self.sum = room, room.take(count, torch.float64 if wide else torch.float32)
+        self.scratch, self.sum = (
+            scratch,
+            scratch.take(count, torch.float64 if wide else torch.float32),
+        )
         # Weights over a power of two are as exact as whole ones, and their sums cannot overflow.
         self.scale = 1 if wide else 1 << total.bit_length()
         self.empty = True
@@ -127,8 +132,8 @@ class _TorchMean:
         for total, part in zip(self.sum.split(_BLOCK), values.split(_BLOCK), strict=True):
             if self.wide and part.dtype.itemsize == 2:
                 # Two fast conversions instead of a slow one.
-                part = self.room.converted(part, torch.float32)
-            part = self.room.converted(part, total.dtype)
+                part = self.scratch.converted(part, torch.float32)
+            part = self.scratch.converted(part, total.dtype)
             if self.empty:
                 torch.mul(part, factor, out=total)
             else:
@@ -153,11 +158,11 @@ class _Double:
     """Sums of two float64, the second of which holds what rounding cuts off from the first."""
 
     def __init__(
-        self, dtype: str, result: str, count: int, total: int, wide: bool, room: Room
+        self, dtype: str, result: str, count: int, total: int, wide: bool, scratch: ScratchBuffer
     ) -> None:
         self.total = total
-        self.high = room.take(count, torch.float64)
-        self.low = room.take(count, torch.float64).zero_()
+        self.high = scratch.take(count, torch.float64)
+        self.low = scratch.take(count, torch.float64).zero_()
         self.empty = True
 
     def add(self, data: bytes, weight: int) -> None:

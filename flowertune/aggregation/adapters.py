@@ -9,14 +9,14 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 
 from flowertune.aggregation import messages
-from flowertune.aggregation.average import Averaging, How
-from flowertune.aggregation.cohort import ask_offers
+from flowertune.aggregation.average import Averaging, AveragingOptions
+from flowertune.aggregation.cohort import request_manifests
 from flowertune.aggregation.dtypes import OF_SETTING
 from flowertune.aggregation.journal import Journal
 from flowertune.aggregation.plan import Plan, Tensor
 from flowertune.aggregation.sinks import MemorySink
 from flowertune.base.numbers import as_int
-from flowertune.comms.channel import Link
+from flowertune.comms.channel import Channel
 from flowertune.comms.ledger import Ledger
 from flowertune.config.settings import Settings
 
@@ -55,30 +55,30 @@ def mean_adapter(
     """
     state_key, server_round = subject_key
     plan = plan_of(like, cfg)
-    subject = messages.Subject(messages.ADAPTER, server_round, state_key, plan.bucket_bytes)
+    job = messages.AggregationJob(messages.ADAPTER, server_round, state_key, plan.bucket_bytes)
     nodes = {partition: reply.metadata.src_node_id for partition, reply in replies.items()}
     weights = {
         partition: as_int(reply.content.metric_records["metrics"], "num-examples")
         for partition, reply in replies.items()
     }
-    cohort, reasons = ask_offers(grid, nodes, subject, plan.digest, weights)
-    if not cohort.offers:
+    cohort, reasons = request_manifests(grid, nodes, job, plan.digest, weights)
+    if not cohort.manifests:
         return {}, set(), reasons
     sink = MemorySink(plan, torch.float32.itemsize)
-    how = How(
+    options = AveragingOptions(
         window=cfg.aggregation.window,
         on_failure=cfg.aggregation.on_failure,
         timeout=cfg.strategy.timeout,
         result="F32",
     )
-    link = Link(grid, ledger, server_round, profile)
+    channel = Channel(grid, ledger, server_round, profile)
     journal = lambda chosen: Journal(None, {})  # noqa: E731 (a round of adapters is done anew)
-    averaging = Averaging(grid, link, subject, plan, sink, journal, how)
+    averaging = Averaging(grid, channel, job, plan, sink, journal, options)
     cohort, _ = averaging.run(cohort)
     mean = {
         name: torch.from_numpy(np.frombuffer(sink.data[name], np.float32)).reshape(t.shape)
         for name, t in like.items()
     }
-    inside = {offer.partition for offer in cohort.offers}
+    inside = {manifest.partition for manifest in cohort.manifests}
     lost = nodes.keys() - inside - reasons.keys()
     return mean, inside, {**reasons, **dict.fromkeys(lost, "it was lost while it was asked")}

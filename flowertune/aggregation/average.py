@@ -13,15 +13,22 @@ from flwr.app import Message
 from flwr.common import log
 from flwr.serverapp import Grid
 
-from flowertune.aggregation.accumulate import Mean, Room, bytes_of_accumulator, mean_of
-from flowertune.aggregation.cohort import Cohort, find_again
+from flowertune.aggregation.accumulate import Mean, ScratchBuffer, bytes_of_accumulator, mean_of
+from flowertune.aggregation.cohort import Cohort, find_rejoined
 from flowertune.aggregation.dtypes import FLOATS, to_float32
 from flowertune.aggregation.journal import Journal
-from flowertune.aggregation.messages import ADAPTER, Offer, Subject, ask_part, part_in, unpack
+from flowertune.aggregation.messages import (
+    ADAPTER,
+    AggregationJob,
+    ClientManifest,
+    ask_part,
+    part_in,
+    unpack,
+)
 from flowertune.aggregation.plan import Bucket, Part, Piece, Plan
 from flowertune.aggregation.sinks import Sink
 from flowertune.base.errors import UserError
-from flowertune.comms.channel import Link
+from flowertune.comms.channel import Channel
 from flowertune.comms.failures import reason_of
 
 RETRIES = 2  # further tries of a bucket with a client that is still there
@@ -30,7 +37,7 @@ _SLOWER, _LOOK_AT_LEAST_EVERY = 1.5, 30.0
 
 
 @dataclass(frozen=True)
-class How:
+class AveragingOptions:
     """What the settings say about averaging.
 
     Parameters
@@ -67,16 +74,16 @@ class How:
 @dataclass(frozen=True)
 class _Ask:
     part: Part
-    offer: Offer
+    manifest: ClientManifest
     message_id: str
 
 
 class _Lost(Exception):
     """A client that cannot give what it is asked for."""
 
-    def __init__(self, offer: Offer, reason: str, there: bool) -> None:
+    def __init__(self, manifest: ClientManifest, reason: str, there: bool) -> None:
         super().__init__(reason)
-        self.offer, self.there = offer, there
+        self.manifest, self.there = manifest, there
 
 
 class Averaging:
@@ -95,20 +102,20 @@ class Averaging:
     def __init__(
         self,
         grid: Grid,
-        link: Link,
-        subject: Subject,
+        channel: Channel,
+        job: AggregationJob,
         plan: Plan,
         sink: Sink,
         journal_of: Callable[[Cohort], Journal],
-        how: How,
+        options: AveragingOptions,
         watch: Callable[[Piece, Any, Cohort], None] = lambda piece, data, cohort: None,
         progress: Callable[[int], None] = lambda done: None,
     ) -> None:
-        self.grid, self.link, self.subject, self.plan = grid, link, subject, plan
-        self.sink, self.journal_of, self.how = sink, journal_of, how
+        self.grid, self.channel, self.job, self.plan = grid, channel, job, plan
+        self.sink, self.journal_of, self.options = sink, journal_of, options
         self.watch, self.progress = watch, progress
-        self.profile = link.profile
-        self.room = Room()
+        self.profile = channel.profile
+        self.scratch = ScratchBuffer()
         self.waiting: deque[_Ask] = deque()
 
     def run(self, cohort: Cohort) -> tuple[Cohort, Journal]:
@@ -117,37 +124,35 @@ class Averaging:
         Raises
         ------
         UserError
-            If a client is lost and ``how.on_failure`` does not go on without it.
+            If a client is lost and ``options.on_failure`` does not go on without it.
         """
         reason = "none takes part"
-        while cohort.offers:
+        while cohort.manifests:
             self.cohort, self.journal = cohort, self.journal_of(cohort)
             try:
                 self._all_buckets()
                 return cohort, self.journal
             except _Lost as lost:
                 # Nothing that is still on its way may end up in another cohort's sum.
-                self.link.drop((ask.message_id for ask in self.waiting), timeout=60)
+                self.channel.cancel((ask.message_id for ask in self.waiting), timeout=60)
                 self.waiting.clear()
-                reason = f"partition {lost.offer.partition} was lost: {lost}"
+                reason = f"partition {lost.manifest.partition} was lost: {lost}"
                 # What a client that is there has trained can be left out, as a bad reply is.
-                left_out = lost.there and self.subject.kind == ADAPTER
-                if self.how.on_failure != "restart" and not left_out:
+                left_out = lost.there and self.job.kind == ADAPTER
+                if self.options.on_failure != "restart" and not left_out:
                     raise UserError(
-                        f"round {self.subject.server_round} has no mean, for {reason}. The last "
+                        f"round {self.job.server_round} has no mean, for {reason}. The last "
                         "global model stays; go on with resume-from, or see aggregation.on-failure."
                     ) from None
-                cohort = cohort.without(lost.offer.partition)
-                if 0 < len(cohort.offers) < self.how.least:
+                cohort = cohort.without(lost.manifest.partition)
+                if 0 < len(cohort.manifests) < self.options.least:
                     raise UserError(
-                        f"round {self.subject.server_round} has no mean, for {reason}, and "
-                        f"{len(cohort.offers)} clients are left; strategy.min-clients is "
-                        f"{self.how.least}."
+                        f"round {self.job.server_round} has no mean, for {reason}, and "
+                        f"{len(cohort.manifests)} clients are left; strategy.min-clients is "
+                        f"{self.options.least}."
                     ) from None
                 log(WARNING, "%s; the round starts anew without it", reason)
-        raise UserError(
-            f"round {self.subject.server_round} has no client left to average: {reason}"
-        )
+        raise UserError(f"round {self.job.server_round} has no client left to average: {reason}")
 
     def _all_buckets(self) -> None:
         self.asks = self._in_order()
@@ -155,48 +160,50 @@ class Averaging:
         for number in range(self.journal.done, len(self.plan.buckets)):
             bucket = self.plan.buckets[number]
             means = self._means(bucket)
-            if self.how.together:
-                replies = [self._next_pieces() for _ in self.cohort.offers]
-                for offer, pieces in zip(self.cohort.offers, replies, strict=True):
-                    self._add(means, pieces, offer.weight)
+            if self.options.together:
+                replies = [self._next_pieces() for _ in self.cohort.manifests]
+                for manifest, pieces in zip(self.cohort.manifests, replies, strict=True):
+                    self._add(means, pieces, manifest.weight)
                 del replies, pieces
             else:
                 while self.waiting and self.waiting[0].part.bucket == number:
-                    part, weight = self.waiting[0].part, self.waiting[0].offer.weight
+                    part, weight = self.waiting[0].part, self.waiting[0].manifest.weight
                     # Not kept in a name: the reply must be gone before the next is asked for.
                     self._add(means[part.first : part.end], self._next_pieces(), weight)
                     self._fill()
             self._finish(bucket, means)
             self.progress(number + 1)
 
-    def _in_order(self) -> Iterator[tuple[Part, Offer]]:
-        most = self.how.part_bytes or self.plan.bucket_bytes
+    def _in_order(self) -> Iterator[tuple[Part, ClientManifest]]:
+        most = self.options.part_bytes or self.plan.bucket_bytes
         for number in range(self.journal.done, len(self.plan.buckets)):
-            for offer in self.cohort.offers:
+            for manifest in self.cohort.manifests:
                 for part in self.plan.parts(number, most):
-                    yield part, offer
+                    yield part, manifest
 
     def _fill(self) -> None:
-        window = len(self.cohort.offers) if self.how.together else self.how.window
+        window = len(self.cohort.manifests) if self.options.together else self.options.window
         while len(self.waiting) < window and (ask := next(self.asks, None)):
             self.waiting.append(_Ask(*ask, self._push(*ask)))
 
-    def _push(self, part: Part, offer: Offer) -> str:
-        node = self.cohort.nodes[offer.partition]
-        message = ask_part(node, self.subject, self.plan.digest, part)
-        return self.link.push(message, offer.partition)
+    def _push(self, part: Part, manifest: ClientManifest) -> str:
+        node = self.cohort.nodes[manifest.partition]
+        message = ask_part(node, self.job, self.plan.digest, part)
+        return self.channel.send(message, manifest.partition)
 
     def _means(self, bucket: Bucket) -> list[Mean]:
-        wide = self.how.exact or self.how.result == "F32"
-        self.room.reserve(
+        wide = self.options.exact or self.options.result == "F32"
+        self.scratch.reserve(
             sum(
                 (p.row1 - p.row0) * p.tensor.width * bytes_of_accumulator(p.tensor.dtype, wide) + 16
                 for p in bucket
                 if p.tensor.dtype in ("F32", "F16", "BF16")
             )
         )
-        total, how = self.cohort.total, self.how
-        return [mean_of(piece, total, how.exact, self.room, how.result) for piece in bucket]
+        total, options = self.cohort.total, self.options
+        return [
+            mean_of(piece, total, options.exact, self.scratch, options.result) for piece in bucket
+        ]
 
     def _add(self, means: list[Mean], pieces: list[bytes], weight: int) -> None:
         with self.profile.phase("accumulate", sum(map(len, pieces))):
@@ -227,11 +234,11 @@ class Averaging:
         ask = self.waiting.popleft()
         message_id, tries = ask.message_id, 0
         while True:
-            reply = self.link.take(message_id, ask.offer.partition, self.how.timeout)
+            reply = self.channel.receive(message_id, ask.manifest.partition, self.options.timeout)
             try:
                 pieces = self.plan.pieces(ask.part)
-                found = pieces_of(reply, pieces, ask.part, ask.offer)
-                if self.subject.kind == ADAPTER:
+                found = pieces_of(reply, pieces, ask.part, ask.manifest)
+                if self.job.kind == ADAPTER:
                     refuse_what_is_not_finite(pieces, found)
                 return found
             except UserError as error:
@@ -239,36 +246,36 @@ class Averaging:
             tries += 1
             log(
                 WARNING, "partition %d did not give bucket %d: %s",
-                ask.offer.partition, ask.part.bucket + 1, reason,
+                ask.manifest.partition, ask.part.bucket + 1, reason,
             )  # fmt: skip
             del reply
-            there = self.cohort.nodes[ask.offer.partition] in set(self.grid.get_node_ids())
+            there = self.cohort.nodes[ask.manifest.partition] in set(self.grid.get_node_ids())
             if tries > RETRIES or not there:
-                if self.how.on_failure != "wait" or there:
-                    raise _Lost(ask.offer, reason, there)
-                self._wait_for(ask.offer, reason)
+                if self.options.on_failure != "wait" or there:
+                    raise _Lost(ask.manifest, reason, there)
+                self._wait_for(ask.manifest, reason)
                 tries = 0
             else:
                 time.sleep(tries)
-            message_id = self._push(ask.part, ask.offer)
+            message_id = self._push(ask.part, ask.manifest)
 
-    def _wait_for(self, offer: Offer, reason: str) -> None:
+    def _wait_for(self, manifest: ClientManifest, reason: str) -> None:
         log(
             WARNING, "waiting up to %d s for partition %d (aggregation.on-failure='wait')",
-            self.how.timeout, offer.partition,
+            self.options.timeout, manifest.partition,
         )  # fmt: skip
-        deadline, said = time.monotonic() + self.how.timeout, set[str]()
+        deadline, said = time.monotonic() + self.options.timeout, set[str]()
         pause = _LOOK_EVERY
         while time.monotonic() < deadline:
-            node = find_again(self.grid, self.cohort, offer, self.subject, self.plan.digest, said)
+            node = find_rejoined(self.grid, self.cohort, manifest, self.job, self.plan.digest, said)
             if node is not None:
-                self.cohort.nodes[offer.partition] = node
-                log(WARNING, "partition %d is back", offer.partition)
+                self.cohort.nodes[manifest.partition] = node
+                log(WARNING, "partition %d is back", manifest.partition)
                 return
             # Every SuperNode that is free is asked, and each question starts a process there.
             time.sleep(pause)
             pause = min(_SLOWER * pause, _LOOK_AT_LEAST_EVERY)
-        raise _Lost(offer, reason, there=False)
+        raise _Lost(manifest, reason, there=False)
 
 
 def refuse_what_is_not_finite(pieces: Bucket, contents: list[bytes]) -> None:
@@ -285,7 +292,9 @@ def refuse_what_is_not_finite(pieces: Bucket, contents: list[bytes]) -> None:
             raise UserError(f"{piece.tensor.name!r} holds values that are not finite")
 
 
-def pieces_of(reply: Message | None, pieces: Bucket, part: Part, offer: Offer) -> list[bytes]:
+def pieces_of(
+    reply: Message | None, pieces: Bucket, part: Part, manifest: ClientManifest
+) -> list[bytes]:
     """Return the bytes of pieces in a reply, if it is the one that was asked for.
 
     Raises
@@ -303,6 +312,6 @@ def pieces_of(reply: Message | None, pieces: Bucket, part: Part, offer: Offer) -
         arrays = reply.content.array_records["arrays"]
     except (KeyError, TypeError) as error:
         raise UserError(f"its reply cannot be read ({type(error).__name__}: {error})") from None
-    if found != (part, offer.identity):
+    if found != (part, manifest.identity):
         raise UserError("its reply is about another bucket, or its content has changed since")
     return unpack(pieces, arrays)

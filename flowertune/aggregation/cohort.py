@@ -10,7 +10,12 @@ from flwr.common import log
 from flwr.serverapp import Grid
 
 from flowertune.aggregation.accumulate import MOST_WEIGHT
-from flowertune.aggregation.messages import ADAPTER, Offer, Subject, ask_offer
+from flowertune.aggregation.messages import (
+    ADAPTER,
+    AggregationJob,
+    ClientManifest,
+    manifest_request,
+)
 from flowertune.base.errors import UserError
 from flowertune.comms.failures import reason_of
 from flowertune.comms.nodes import exchange
@@ -22,59 +27,59 @@ PATIENCE = 300.0  # seconds in which a client says what it has to give, where th
 class Cohort:
     """Offers in the order of partitions, and the node that made each."""
 
-    offers: tuple[Offer, ...]
+    manifests: tuple[ClientManifest, ...]
     nodes: dict[int, int]
 
     @property
     def total(self) -> int:
         """The sum of all weights."""
-        return sum(offer.weight for offer in self.offers)
+        return sum(manifest.weight for manifest in self.manifests)
 
     def record(self) -> list[dict[str, Any]]:
         """Return who takes part, with which weight and content, as JSON."""
         return [
             {"partition": o.partition, "weight": o.weight, "identity": o.identity}
-            for o in self.offers
+            for o in self.manifests
         ]
 
     def without(self, partition: int) -> "Cohort":
         """Return the cohort of the others."""
-        return Cohort(tuple(o for o in self.offers if o.partition != partition), self.nodes)
+        return Cohort(tuple(o for o in self.manifests if o.partition != partition), self.nodes)
 
     def only(self, record: list[dict[str, Any]]) -> "Cohort | None":
         """Return the cohort that ``record`` was made of, or None if it is not all here."""
         wanted = {entry["partition"] for entry in record}
-        chosen = Cohort(tuple(o for o in self.offers if o.partition in wanted), self.nodes)
+        chosen = Cohort(tuple(o for o in self.manifests if o.partition in wanted), self.nodes)
         return chosen if chosen.record() == record else None
 
 
-def judge(reply: Message, plan: str) -> Offer | str:
-    """Return a client's offer, or the reason why it cannot take part."""
+def judge(reply: Message, plan: str) -> ClientManifest | str:
+    """Return a client's manifest, or the reason why it cannot take part."""
     if reply.has_error():
         return reason_of(reply)
     try:
-        offer = Offer.of(reply.content.config_records["offer"])
+        manifest = ClientManifest.of(reply.content.config_records["manifest"])
     except (KeyError, TypeError) as error:
         return f"its reply cannot be read ({type(error).__name__}: {error})"
-    if offer.weight < 1:
-        return f"its weight is {offer.weight}"
-    if offer.plan != plan:
+    if manifest.weight < 1:
+        return f"its weight is {manifest.weight}"
+    if manifest.plan != plan:
         return (
-            f"its plan is {offer.plan[:12]} and the server's {plan[:12]}: its model has other "
+            f"its plan is {manifest.plan[:12]} and the server's {plan[:12]}: its model has other "
             "tensors, shapes or values"
         )
-    return offer
+    return manifest
 
 
-def cohort_of(offers: Iterable[tuple[Offer, int]]) -> Cohort:
-    """Return the cohort of (offer, node) pairs.
+def cohort_of(manifests: Iterable[tuple[ClientManifest, int]]) -> Cohort:
+    """Return the cohort of (manifest, node) pairs.
 
     Raises
     ------
     UserError
         If the weights add up to more than sums can hold exactly.
     """
-    pairs = sorted(offers, key=lambda pair: pair[0].partition)
+    pairs = sorted(manifests, key=lambda pair: pair[0].partition)
     cohort = Cohort(tuple(o for o, _ in pairs), {o.partition: node for o, node in pairs})
     if cohort.total >= MOST_WEIGHT:
         raise UserError(
@@ -84,10 +89,10 @@ def cohort_of(offers: Iterable[tuple[Offer, int]]) -> Cohort:
     return cohort
 
 
-def ask_offers(
+def request_manifests(
     grid: Grid,
     nodes: Mapping[int, int],
-    subject: Subject,
+    job: AggregationJob,
     plan: str,
     weights: Mapping[int, int] | None = None,
     patience: float = PATIENCE,
@@ -106,30 +111,35 @@ def ask_offers(
         Seconds to wait for answers. A model of the hub is fetched before a client answers.
     """
     partition_of = {node: partition for partition, node in nodes.items()}
-    asks = [ask_offer(node, subject) for node in nodes.values()]
-    good: list[tuple[Offer, int]] = []
+    asks = [manifest_request(node, job) for node in nodes.values()]
+    good: list[tuple[ClientManifest, int]] = []
     reasons = dict.fromkeys(nodes, f"no answer within {patience:.0f} s")
     for reply in exchange(grid, asks, patience):
         node = reply.metadata.src_node_id
         partition = partition_of.get(node)
         if partition is None:
             continue
-        offer = judge(reply, plan)
-        if isinstance(offer, str):
-            reasons[partition] = offer
-        elif offer.partition != partition:
-            reasons[partition] = f"it says now that it is partition {offer.partition}"
+        manifest = judge(reply, plan)
+        if isinstance(manifest, str):
+            reasons[partition] = manifest
+        elif manifest.partition != partition:
+            reasons[partition] = f"it says now that it is partition {manifest.partition}"
         else:
             del reasons[partition]
-            weight = offer.weight if weights is None else weights[partition]
-            good.append((replace(offer, weight=weight), node))
+            weight = manifest.weight if weights is None else weights[partition]
+            good.append((replace(manifest, weight=weight), node))
     return cohort_of(good), reasons
 
 
-def find_again(
-    grid: Grid, cohort: Cohort, offer: Offer, subject: Subject, plan: str, said: set[str]
+def find_rejoined(
+    grid: Grid,
+    cohort: Cohort,
+    manifest: ClientManifest,
+    job: AggregationJob,
+    plan: str,
+    said: set[str],
 ) -> int | None:
-    """Return the node that offers exactly what ``offer`` says, or None while there is none.
+    """Return the node that offers exactly what ``manifest`` says, or None while there is none.
 
     A SuperNode without a key comes back under a new node id, so unknown nodes are asked, too.
 
@@ -144,8 +154,8 @@ def find_again(
         If the partition is back with another weight or other content: that would mix two models.
     """
     there = set(grid.get_node_ids())
-    others = set(cohort.nodes.values()) - {cohort.nodes[offer.partition]}
-    asks = [ask_offer(node, subject) for node in sorted(there - others)]
+    others = set(cohort.nodes.values()) - {cohort.nodes[manifest.partition]}
+    asks = [manifest_request(node, job) for node in sorted(there - others)]
     for reply in exchange(grid, asks, 60) if asks else ():
         found = judge(reply, plan)
         if isinstance(found, str):
@@ -153,14 +163,14 @@ def find_again(
                 log(WARNING, "SuperNode %d does not do: %s", reply.metadata.src_node_id, found)
             said.add(found)
             continue
-        if found.partition != offer.partition:
+        if found.partition != manifest.partition:
             continue
-        if subject.kind == ADAPTER:
-            found = replace(found, weight=offer.weight)  # the weight was told with the training
-        if found != offer:
+        if job.kind == ADAPTER:
+            found = replace(found, weight=manifest.weight)  # the weight was told with the training
+        if found != manifest:
             raise UserError(
-                f"partition {offer.partition} came back with another weight or other content "
-                f"({found} instead of {offer}); parts of two models are never mixed. Go on with "
+                f"partition {manifest.partition} came back with another weight or other content "
+                f"({found} instead of {manifest}); parts of two models are never mixed. Go on with "
                 "resume-from: the round starts anew with what its clients have then."
             )
         return reply.metadata.src_node_id

@@ -10,13 +10,13 @@ from flowertune.aggregation.plan import Bucket, Part
 from flowertune.base.errors import UserError
 from flowertune.base.numbers import as_int
 
-OFFER, BUCKET = "query.offer", "query.bucket"
+MANIFEST, BUCKET = "query.manifest", "query.bucket"
 MODEL, ADAPTER = "model", "adapter"
 MIB = 2**20
 
 
 @dataclass(frozen=True)
-class Subject:
+class AggregationJob:
     """What is averaged in a round.
 
     Parameters
@@ -46,7 +46,7 @@ class Subject:
         )
 
     @classmethod
-    def of(cls, record: Mapping[str, Any]) -> "Subject":
+    def of(cls, record: Mapping[str, Any]) -> "AggregationJob":
         """Return what ``record`` made a record of."""
         return cls(
             str(record["kind"]),
@@ -57,7 +57,7 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Offer:
+class ClientManifest:
     """What a client has to give, and how much it counts."""
 
     partition: int
@@ -77,7 +77,7 @@ class Offer:
         )
 
     @classmethod
-    def of(cls, record: Mapping[str, Any]) -> "Offer":
+    def of(cls, record: Mapping[str, Any]) -> "ClientManifest":
         """Return what ``record`` made a record of."""
         return cls(
             as_int(record, "partition-id"),
@@ -87,15 +87,15 @@ class Offer:
         )
 
 
-def ask_offer(node: int, subject: Subject) -> Message:
+def manifest_request(node: int, job: AggregationJob) -> Message:
     """Return the question what a client has to give."""
-    return Message(RecordDict({"subject": subject.record()}), node, OFFER)
+    return Message(RecordDict({"job": job.record()}), node, MANIFEST)
 
 
-def ask_part(node: int, subject: Subject, plan: str, part: Part) -> Message:
+def ask_part(node: int, job: AggregationJob, plan: str, part: Part) -> Message:
     """Return the question for a part of a bucket of the plan with digest ``plan``."""
     ask = ConfigRecord({"plan": plan, **vars(part)})
-    return Message(RecordDict({"subject": subject.record(), "ask": ask}), node, BUCKET)
+    return Message(RecordDict({"job": job.record(), "ask": ask}), node, BUCKET)
 
 
 def part_in(record: Mapping[str, Any]) -> Part:

@@ -79,7 +79,7 @@ class RowCheck:
 
     def __call__(self, piece: Piece, data: bytes | memoryview, cohort: Cohort) -> None:
         """Compare the chosen rows of a piece of the mean."""
-        tensor, weights = piece.tensor, {o.partition: o.weight for o in cohort.offers}
+        tensor, weights = piece.tensor, {o.partition: o.weight for o in cohort.manifests}
         for row in self.chosen.get(tensor.name, ()):
             if piece.row0 <= row < piece.row1:
                 start = (row - piece.row0) * tensor.row_bytes

@@ -108,7 +108,7 @@ class SafetensorsSink:
         Raises
         ------
         OSError
-            If there is no room.
+            If there is no scratch.
         """
         place, view = self._places[piece.tensor.name], memoryview(data)
         start = place.start + piece.start

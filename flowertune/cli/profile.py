@@ -14,9 +14,9 @@ import typer
 
 from flowertune.profiler import table
 from flowertune.profiler.reading import Reader, Sitting
-from flowertune.profiling.format import FILE, MARK
 from flowertune.profiler.summary import Summary, summarise
 from flowertune.profiler.trace import trace
+from flowertune.profiling.format import FILE, MARK
 
 SETTINGS = {"allow_extra_args": True}
 AGAIN = 1.0  # seconds between two looks at a file that grows

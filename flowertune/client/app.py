@@ -8,7 +8,7 @@ from flwr import clientapp
 from flwr.app import Context, Message
 
 from flowertune.aggregation import messages
-from flowertune.client.buckets import answer_bucket, answer_offer
+from flowertune.client.buckets import answer_bucket, answer_manifest
 from flowertune.client.functions import AppFunctions, PromptAndAnswer
 from flowertune.comms.nodes import DISCOVER, answer_discovery
 from flowertune.comms.queries import INITIAL, LENGTHS
@@ -36,7 +36,7 @@ class ClientApp(clientapp.ClientApp):
             (DISCOVER, answer_discovery),
             (LENGTHS, self._lengths),
             (INITIAL, self._initial),
-            (messages.OFFER, self._offer),
+            (messages.MANIFEST, self._manifest),
             (messages.BUCKET, self._bucket),
         ):
             self.query(name.removeprefix("query."))(answer)
@@ -80,8 +80,8 @@ class ClientApp(clientapp.ClientApp):
         disable_progress_bars()
         return answer_initial(message, self.settings(context), self.functions)
 
-    def _offer(self, message: Message, context: Context) -> Message:
-        return answer_offer(message, context, self.settings(context))
+    def _manifest(self, message: Message, context: Context) -> Message:
+        return answer_manifest(message, context, self.settings(context))
 
     def _bucket(self, message: Message, context: Context) -> Message:
         return answer_bucket(message, context, self.settings(context))

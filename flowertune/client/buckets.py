@@ -22,15 +22,15 @@ from flowertune.profiling.phases import profile_of
 WEIGHT, FOLDER = "num-examples", "model-path"
 
 
-def answer_offer(message: Message, context: Context, cfg: Settings) -> Message:
+def answer_manifest(message: Message, context: Context, cfg: Settings) -> Message:
     """Reply with what this client has to give: its plan's digest, its weight, its identity."""
-    subject = messages.Subject.of(message.content.config_records["subject"])
-    source = source_of(cfg, subject, context.node_config)
-    plan = Plan(source.tensors, subject.bucket_bytes)
+    job = messages.AggregationJob.of(message.content.config_records["job"])
+    source = source_of(cfg, job, context.node_config)
+    plan = Plan(source.tensors, job.bucket_bytes)
     partition = int(context.node_config["partition-id"])
     weight = weight_of(cfg, context.node_config)
-    offer = messages.Offer(partition, weight, plan.digest, source.identity)
-    return Message(RecordDict({"offer": offer.record()}), reply_to=message)
+    manifest = messages.ClientManifest(partition, weight, plan.digest, source.identity)
+    return Message(RecordDict({"manifest": manifest.record()}), reply_to=message)
 
 
 def answer_bucket(message: Message, context: Context, cfg: Settings) -> Message:
@@ -41,10 +41,10 @@ def answer_bucket(message: Message, context: Context, cfg: Settings) -> Message:
     UserError
         If the server's plan is not the one this client's tensors give.
     """
-    subject = messages.Subject.of(message.content.config_records["subject"])
+    job = messages.AggregationJob.of(message.content.config_records["job"])
     ask = message.content.config_records["ask"]
-    source = source_of(cfg, subject, context.node_config)
-    plan = Plan(source.tensors, subject.bucket_bytes)
+    source = source_of(cfg, job, context.node_config)
+    plan = Plan(source.tensors, job.bucket_bytes)
     if plan.digest != ask["plan"]:
         raise UserError(
             f"the server's plan is {str(ask['plan'])[:12]} and this client's {plan.digest[:12]}: "
@@ -58,7 +58,7 @@ def answer_bucket(message: Message, context: Context, cfg: Settings) -> Message:
     return Message(RecordDict({"arrays": arrays, "about": about}), reply_to=message)
 
 
-def source_of(cfg: Settings, subject: messages.Subject, node: Mapping[str, Any]) -> Source:
+def source_of(cfg: Settings, job: messages.AggregationJob, node: Mapping[str, Any]) -> Source:
     """Return this client's weights: trained, synthetic, or a checkpoint's.
 
     The SuperNode's own ``model-path``, where given, stands in for ``model.name``.
@@ -69,9 +69,9 @@ def source_of(cfg: Settings, subject: messages.Subject, node: Mapping[str, Any])
         If they are not there.
     """
     partition = int(node["partition-id"])
-    if subject.kind == messages.ADAPTER:
+    if job.kind == messages.ADAPTER:
         return FileSource(
-            [PartitionFiles(subject.state_key, partition, TRAINED).of_round(subject.server_round)]
+            [PartitionFiles(job.state_key, partition, TRAINED).of_round(job.server_round)]
         )
     if cfg.model.weights == "synthetic":
         return SyntheticSource(shapes.model_tensors(cfg), cfg.seed, partition)

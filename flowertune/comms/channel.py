@@ -15,7 +15,7 @@ from flowertune.profiling.messages import take_profiles
 _SHORTEST, _SLOWER, _LONGEST = 0.005, 1.25, 0.1  # seconds between two looks for a reply
 
 
-class Link:
+class Channel:
     """Push messages and take replies, each counted in the ledger.
 
     Parameters
@@ -26,21 +26,21 @@ class Link:
 
     def __init__(self, grid: Grid, ledger: Ledger, server_round: int, profile: Any) -> None:
         self.grid, self.ledger, self.round, self.profile = grid, ledger, server_round, profile
-        self._pushed: dict[str, float] = {}  # when, in seconds since the epoch
+        self._sent_at: dict[str, float] = {}  # when, in seconds since the epoch
         self._partitions: dict[int, int] = {}  # of each node that was sent something
 
-    def push(self, message: Message, partition: int) -> str:
+    def send(self, message: Message, partition: int) -> str:
         """Send a message and return its id, which may be empty if Flower did not take it."""
         self.ledger.count_sent(self.round, [message], {message.metadata.dst_node_id: partition})
         self._partitions[message.metadata.dst_node_id] = partition
         (found,) = list(self.grid.push_messages([message])) or [""]
         if found:
-            self._pushed[found] = time.time()
+            self._sent_at[found] = time.time()
         else:
             log(WARNING, "Flower did not take a message for partition %d", partition)
         return found or ""
 
-    def take(self, message_id: str, partition: int, timeout: float) -> Message | None:
+    def receive(self, message_id: str, partition: int, timeout: float) -> Message | None:
         """Return the reply to a message, waiting for it; None if there is none in time."""
         began = time.perf_counter()
         pause = _SHORTEST
@@ -53,7 +53,7 @@ class Link:
                 self.profile.add("transfer", now - looked, tensor_bytes(found[0]))
                 nodes: Mapping[int, int] = {found[0].metadata.src_node_id: partition}
                 take_profiles(
-                    self.profile, found, nodes, self._pushed.pop(message_id, 0.0), time.time()
+                    self.profile, found, nodes, self._sent_at.pop(message_id, 0.0), time.time()
                 )
                 self.ledger.count_received(self.round, found, nodes)
                 return found[0]
@@ -64,7 +64,7 @@ class Link:
             pause = min(_SLOWER * pause, _LONGEST)
         return None
 
-    def drop(self, message_ids: Iterable[str], timeout: float) -> None:
+    def cancel(self, message_ids: Iterable[str], timeout: float) -> None:
         """Take replies that are not wanted any more off the grid, as far as they come in time."""
         deadline = time.monotonic() + timeout
         left = {message_id for message_id in message_ids if message_id}

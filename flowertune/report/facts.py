@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flowertune.profiling.format import FILE as PROFILE
-from flowertune.profiler.reading import Sitting, read_file
-from flowertune.run.files import Recorded
 from flowertune.base.hashing import file_sha256
+from flowertune.profiler.reading import Sitting, read_file
+from flowertune.profiling.format import FILE as PROFILE
+from flowertune.run.files import Recorded
 from flowertune.run.manifest import FILE
 
 WEIGHTS = "adapter_model.safetensors"

@@ -16,8 +16,8 @@ from flwr.common import log
 from flwr.serverapp import Grid
 
 from flowertune.aggregation import messages, shapes
-from flowertune.aggregation.average import Averaging, How
-from flowertune.aggregation.cohort import Cohort, ask_offers
+from flowertune.aggregation.average import Averaging, AveragingOptions
+from flowertune.aggregation.cohort import Cohort, request_manifests
 from flowertune.aggregation.journal import FILE as JOURNAL
 from flowertune.aggregation.journal import Journal, read_journal
 from flowertune.aggregation.memory import MIB, Peak, available, refuse_if_too_large
@@ -26,7 +26,7 @@ from flowertune.aggregation.row_check import RowCheck
 from flowertune.aggregation.sinks import DigestSink, SafetensorsSink, part_of
 from flowertune.base.errors import UserError
 from flowertune.base.text import duration
-from flowertune.comms.channel import Link
+from flowertune.comms.channel import Channel
 from flowertune.config.checks import whole_models
 from flowertune.config.settings import ALL_AT_ONCE, ANEW
 from flowertune.data.order import sample_clients
@@ -118,14 +118,14 @@ class WholeModelRun(BaseRun):
             # The Simulation Engine's clients are on this machine, and so is what lies between.
             copies = 2 * clients if self.simulated else 0
             refuse_if_too_large(self.plan, clients, exact, copies, available())
-        # What a round that goes on has written already needs no room a second time.
+        # What a round that goes on has written already needs no scratch a second time.
         part = part_of(self._target(len(self.rounds_done) + 1))
         written = sum(p.stat().st_blocks * 512 for p in part.glob("*.safetensors"))
         free = shutil.disk_usage(self.folder).free + written
         if self.cfg.aggregation.sink == "safetensors" and self.plan.nbytes > free:
             raise UserError(
                 f"the averaged model has {self.plan.nbytes / 1e9:,.1f} GB, and {self.folder} has "
-                f"room for {free / 1e9:,.1f}; set results-dir to a larger disk, or "
+                f"scratch for {free / 1e9:,.1f}; set results-dir to a larger disk, or "
                 "aggregation.sink='digest' to store only its checksum (in "
                 "[tool.flwr.app.config] of pyproject.toml)."
             )
@@ -140,11 +140,11 @@ class WholeModelRun(BaseRun):
         """
         self.profile.round = server_round
         began, received = time.monotonic(), self.ledger.received
-        subject = messages.Subject(
+        job = messages.AggregationJob(
             messages.MODEL, server_round, self.run_key, self.plan.bucket_bytes
         )
         with Peak() as peak:
-            cohort, asked = self._cohort(server_round, subject)
+            cohort, asked = self._cohort(server_round, job)
             sink = self._sink(server_round)
             check: RowCheck | None = None
 
@@ -153,7 +153,7 @@ class WholeModelRun(BaseRun):
                 if self.cfg.model.weights == "synthetic":
                     # A round that starts anew with fewer clients is checked anew.
                     check = RowCheck(self.plan, self.cfg.seed)
-                return Journal(sink.part / JOURNAL, self._about(subject, chosen))
+                return Journal(sink.part / JOURNAL, self._about(job, chosen))
 
             def watch(piece: Piece, data: Any, chosen: Cohort) -> None:
                 if check:
@@ -162,12 +162,12 @@ class WholeModelRun(BaseRun):
             try:
                 cohort, journal = Averaging(
                     self.grid,
-                    Link(self.grid, self.ledger, server_round, self.profile),
-                    subject,
+                    Channel(self.grid, self.ledger, server_round, self.profile),
+                    job,
                     self.plan,
                     sink,
                     journal_of,
-                    self._how(),
+                    self._options(),
                     watch,
                     self._progress(server_round, began),
                 ).run(cohort)
@@ -202,27 +202,27 @@ class WholeModelRun(BaseRun):
             log(INFO, "round %d: %s", server_round, check.sentence())
         log(INFO, "saved %s", path)
 
-    def _cohort(self, server_round: int, subject: messages.Subject) -> tuple[Cohort, int]:
+    def _cohort(self, server_round: int, job: messages.AggregationJob) -> tuple[Cohort, int]:
         self.registry.handle_rejoins(self.grid)
         partitions = list(self.registry.nodes)
         chosen = sample_clients(partitions, self.clients_per_round, self.cfg.seed, server_round)
         nodes = {partition: self.registry.nodes[partition] for partition in chosen}
         with self.profile.phase("wait"):
-            cohort, reasons = ask_offers(
-                self.grid, nodes, subject, self.plan.digest, patience=self.cfg.strategy.timeout
+            cohort, reasons = request_manifests(
+                self.grid, nodes, job, self.plan.digest, patience=self.cfg.strategy.timeout
             )
         for partition, reason in sorted(reasons.items()):
             log(
                 WARNING, "round %d, partition %d takes no part: %s",
                 server_round, partition, reason,
             )  # fmt: skip
-        if len(cohort.offers) < self.cfg.strategy.min_clients:
+        if len(cohort.manifests) < self.cfg.strategy.min_clients:
             texts = [text for _, text in sorted(reasons.items())]
             least = self.cfg.strategy.min_clients
-            raise too_few(server_round, len(cohort.offers), len(nodes), least, texts)
+            raise too_few(server_round, len(cohort.manifests), len(nodes), least, texts)
         self.goes_on = False
         before = read_journal(part_of(self._target(server_round)) / JOURNAL)
-        if before and before[0] == self._about(subject, cohort, before[0].get("cohort")):
+        if before and before[0] == self._about(job, cohort, before[0].get("cohort")):
             # A round that was begun is finished with the clients it was begun with.
             cohort = cohort.only(before[0]["cohort"]) or cohort
             self.goes_on = True
@@ -230,13 +230,13 @@ class WholeModelRun(BaseRun):
         return cohort, len(nodes)
 
     def _about(
-        self, subject: messages.Subject, cohort: Cohort, of_before: list[Any] | None = None
+        self, job: messages.AggregationJob, cohort: Cohort, of_before: list[Any] | None = None
     ) -> dict[str, Any]:
         """Return what a journal says of its round; with the cohort of an earlier one, if here."""
         if of_before is not None:
             cohort = cohort.only(of_before) or cohort
         return {
-            "round": subject.server_round,
+            "round": job.server_round,
             "plan": self.plan.digest,
             "exact": self.cfg.aggregation.exact,
             "sink": self.cfg.aggregation.sink,
@@ -253,8 +253,8 @@ class WholeModelRun(BaseRun):
             return DigestSink(target, keep=self.goes_on)
         return SafetensorsSink(target, self.plan, keep=self.goes_on)
 
-    def _how(self) -> How:
-        return How(
+    def _options(self) -> AveragingOptions:
+        return AveragingOptions(
             window=self.cfg.aggregation.window,
             exact=self.cfg.aggregation.exact,
             on_failure=self.cfg.aggregation.on_failure,
@@ -302,10 +302,10 @@ class WholeModelRun(BaseRun):
         self.rounds_done.append(
             {
                 "round": server_round,
-                "clients": len(cohort.offers),
-                "failed": asked - len(cohort.offers),
+                "clients": len(cohort.manifests),
+                "failed": asked - len(cohort.manifests),
                 "train-loss": None,
-                "partitions": [offer.partition for offer in cohort.offers],
+                "partitions": [manifest.partition for manifest in cohort.manifests],
                 "learning-rate": None,
                 "tokens": 0,
                 "seconds": round(seconds, 3),
@@ -320,7 +320,7 @@ class WholeModelRun(BaseRun):
     def _line(
         self, server_round: int, cohort: Cohort, asked: int, seconds: float, result: dict[str, Any]
     ) -> str:
-        clients = len(cohort.offers)
+        clients = len(cohort.manifests)
         left = (self.rounds - server_round) * seconds
         return (
             f"round {server_round}/{self.rounds} | {people(clients, asked - clients)} | "

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from flowertune.aggregation import accumulate
-from flowertune.aggregation.accumulate import Room, bytes_of_accumulator, mean_of
+from flowertune.aggregation.accumulate import ScratchBuffer, bytes_of_accumulator, mean_of
 from flowertune.aggregation.dtypes import bfloat16_bits, convert, to_float32
 from flowertune.aggregation.plan import Piece, Tensor
 from flowertune.aggregation.row_check import RowCheck, choose_rows, exact_row
@@ -41,9 +41,9 @@ def values(dtype: str, seed: int, scale: float = 0.02) -> torch.Tensor:
 
 def mean(dtype: str, models: list[torch.Tensor], weights: list[int], exact=False, result=None):
     piece = Piece(Tensor("w", (1, len(models[0])), dtype), 0, 1)
-    room = Room()
-    room.reserve(len(models[0]) * bytes_of_accumulator(dtype, exact or result == "F32") + 16)
-    total = mean_of(piece, sum(weights), exact, room, result)
+    scratch = ScratchBuffer()
+    scratch.reserve(len(models[0]) * bytes_of_accumulator(dtype, exact or result == "F32") + 16)
+    total = mean_of(piece, sum(weights), exact, scratch, result)
     for model, weight in zip(models, weights, strict=True):
         total.add(bytes_of(model), weight)
     kind = TORCH[result or dtype]
@@ -69,7 +69,7 @@ def test_infinities_of_equal_models_stay(dtype, exact):
 
 
 def test_flowers_own_mean_of_equal_models_is_another_model():
-    """Why this is worth a room of its own."""
+    """Why this is worth a scratch of its own."""
     from flwr.app import ArrayRecord, MetricRecord, RecordDict
     from flwr.serverapp.strategy.strategy_utils import aggregate_arrayrecords
 
@@ -159,7 +159,7 @@ def test_the_mean_of_16_bit_adapters_may_be_float32():
 
 def test_integers_are_not_averaged_but_must_agree():
     piece = Piece(Tensor("ids", (3,), "I64"), 0, 1)
-    total = mean_of(piece, 2, False, Room())
+    total = mean_of(piece, 2, False, ScratchBuffer())
     total.add(b"\1" * 24, 1)
     total.add(b"\1" * 24, 1)
     assert total.result() == b"\1" * 24
@@ -206,11 +206,11 @@ def test_synthetic_rows_are_finite_and_a_function_of_all_that_names_them(dtype):
 
 def test_the_row_check_finds_a_row_in_a_wrong_place():
     from flowertune.aggregation.cohort import cohort_of
-    from flowertune.aggregation.messages import Offer
+    from flowertune.aggregation.messages import ClientManifest
     from flowertune.aggregation.plan import Plan
 
     plan = Plan([SHAPE], 2**20)
-    cohort = cohort_of([(Offer(0, 1, "p", "a"), 7), (Offer(1, 2, "p", "b"), 8)])
+    cohort = cohort_of([(ClientManifest(0, 1, "p", "a"), 7), (ClientManifest(1, 2, "p", "b"), 8)])
     good = b"".join(
         exact_row(SHAPE, row, 9, {0: 1, 1: 2}).astype(np.float16).tobytes() for row in range(200)
     )

@@ -365,9 +365,7 @@ def test_a_second_try_is_not_worth_passing_the_budget(cfg):
 
 
 def test_more_clients_than_a_round_has_are_refused_before_it_begins(cfg):
-    with pytest.raises(
-        UserError, match=r"min-clients is 5, but .*fraction-train 0\.5 of 6"
-    ):
+    with pytest.raises(UserError, match=r"min-clients is 5, but .*fraction-train 0\.5 of 6"):
         run_app({**cfg, "strategy.min-clients": 5}, NODES)
     assert not (folder(cfg) / "rounds.jsonl").exists()
 

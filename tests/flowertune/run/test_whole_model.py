@@ -45,12 +45,12 @@ def cfg(model, tmp_path):
 @pytest.fixture(autouse=True)
 def the_app(monkeypatch, tmp_path):
     from flowertune.aggregation import average
-    from flowertune.comms import channel as link
+    from flowertune.comms import channel as channel
 
     monkeypatch.setenv("FLWR_HOME", str(tmp_path / "flwr-home"))
     monkeypatch.setattr(average, "_LOOK_EVERY", 0.01)
     monkeypatch.setattr(average.time, "sleep", lambda seconds: None)
-    monkeypatch.setattr(link, "_LONGEST", 0.005)
+    monkeypatch.setattr(channel, "_LONGEST", 0.005)
     return
 
 
@@ -191,10 +191,10 @@ def test_a_client_with_another_plan_takes_no_part(cfg, model, tmp_path):
 
 
 def test_a_client_refuses_a_bucket_of_another_plan(cfg):
-    from flowertune.aggregation.messages import MODEL, Subject, ask_part
+    from flowertune.aggregation.messages import MODEL, AggregationJob, ask_part
     from flowertune.aggregation.plan import Part
 
-    message = ask_part(1000, Subject(MODEL, 1, "k", 10**4), "another", Part(0, 0, 1))
+    message = ask_part(1000, AggregationJob(MODEL, 1, "k", 10**4), "another", Part(0, 0, 1))
     message.metadata.__dict__["_message_id"] = "m"
     reply = Nodes(cfg).handle(message, 0)
     assert "the server's plan is another" in str(reply.error.reason)
