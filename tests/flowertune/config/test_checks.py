@@ -1,16 +1,21 @@
 """Wrong settings are named all at once, each with what is allowed."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from flowertune.base.errors import SettingsError
-from flowertune.config.checks import RULES, check_settings, clients_per_round
+from flowertune.config.checks import check_settings, clients_per_round
+from flowertune.config.settings import WHERE, Entry, table
 from tests.apps import default_settings
 
+APP = Path("/somewhere")
 
-def problems(**changes) -> list[str]:
-    cfg = {**default_settings("finance"), **{k.replace("__", "."): v for k, v in changes.items()}}
+
+def problems(**changes: Any) -> list[str]:
     with pytest.raises(SettingsError) as caught:
-        check_settings(cfg)
+        check_settings({**default_settings("finance"), **changes}, APP)
     assert str(caught.value) == " ".join(caught.value.problems)
     return caught.value.problems
 
@@ -18,8 +23,32 @@ def problems(**changes) -> list[str]:
 @pytest.mark.parametrize("challenge", ["finance", "flowertune-llm"])
 def test_the_rendered_settings_are_valid_and_all_known(challenge):
     cfg = default_settings(challenge)
-    assert check_settings(cfg) == cfg
-    assert set(cfg) == set(RULES)
+    assert check_settings(cfg, APP) == cfg
+    assert list(cfg) == [entry.key for entry in table()]
+
+
+def test_a_setting_is_an_attribute_a_key_and_starts_at_its_app():
+    flat = default_settings("finance")
+    cfg = check_settings(flat, APP)
+    for entry in table():
+        value: Any = cfg
+        for name in entry.key.replace("-", "_").split("."):
+            value = getattr(value, name)
+        assert value == cfg[entry.key] == flat[entry.key]
+    assert cfg.app_dir == APP
+    changed = cfg.replace({"seed": 7})
+    assert (changed.seed, changed["seed"], changed.app_dir, cfg.seed) == (7, 7, APP, 2024)
+
+
+def wrong(entry: Entry) -> Any:
+    """A value that the setting does not take."""
+    return {bool: "yes", int: -1, float: -1.0, str: ""}[entry.rule.kind]
+
+
+@pytest.mark.parametrize("entry", table(), ids=lambda entry: entry.key)
+def test_every_setting_has_its_own_sentence(entry: Entry):
+    (sentence,) = problems(**{entry.key: wrong(entry)})
+    assert sentence == f"{entry.key} is {wrong(entry)!r}; use {entry.rule.allowed} ({WHERE})."
 
 
 def test_all_wrong_settings_are_named_at_once():
@@ -54,7 +83,7 @@ def test_a_missing_setting_is_named():
     cfg = default_settings("finance")
     del cfg["seed"]
     with pytest.raises(SettingsError, match="seed is missing"):
-        check_settings(cfg)
+        check_settings(cfg, APP)
 
 
 def test_a_fraction_that_selects_nobody_says_which_would():
@@ -69,7 +98,7 @@ def test_a_rate_that_would_rise_is_refused():
 
 def test_settings_a_participant_added_pass_through():
     cfg = {**default_settings("finance"), "strategy.momentum": 0.9}
-    assert check_settings(cfg)["strategy.momentum"] == 0.9
+    assert check_settings(cfg, APP)["strategy.momentum"] == 0.9
 
 
 def test_a_share_is_not_lost_to_rounding():

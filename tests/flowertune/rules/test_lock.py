@@ -1,16 +1,16 @@
 """The lock names everything in which a run is not as its challenge wants it."""
 
 import challenges
+from flowertune.base.hashing import json_sha256
 from flowertune.rules import lock
 
 LOCKED = challenges.static_table("finance", "50-supernodes")
 
 
-def found(static=LOCKED, supernodes=50, partitions=(50,)):
-    return [
-        (d.key, d.given, d.locked)
-        for d in lock.differences(static, LOCKED, supernodes, set(partitions))
-    ]
+def found(static=LOCKED, nodes=50, partitions=(50,), seen=None):
+    digests = {json_sha256(static if seen is None else seen)}
+    differences = lock.check_lock(static, nodes, set(partitions), digests)
+    return [(d.key, d.given, d.locked) for d in differences]
 
 
 def test_a_run_that_keeps_everything_is_official():
@@ -29,8 +29,16 @@ def test_every_difference_is_named():
     ]
 
 
+def test_clients_with_other_locked_values_are_a_difference():
+    other = {**LOCKED, "dataset.name": "x"}
+    ((key, given, locked),) = found(seen=other)
+    assert key == "the digest that clients see"
+    assert (given, locked) == ([json_sha256(other)], [json_sha256(LOCKED)])
+
+
 def test_the_verdict_is_one_line_with_what_differs():
-    differences = lock.differences({**LOCKED, "dataset.name": "x"}, LOCKED, 3, {3})
+    changed = {**LOCKED, "dataset.name": "x"}
+    differences = lock.check_lock(changed, 3, {3}, {json_sha256(changed)})
     line = lock.verdict(LOCKED, differences)
     assert line.startswith("UNOFFICIAL run") and "\n" not in line
     assert "static.dataset.name is 'x' (locked: 'flwrlabs/fingpt-sentiment-train')" in line
@@ -38,18 +46,29 @@ def test_the_verdict_is_one_line_with_what_differs():
 
 
 def test_any_number_of_supernodes_where_none_is_locked():
-    base = challenges.static_table("flowertune-llm", "50-supernodes")
-    assert lock.differences(base, base, 7, {7}) == []
+    assert found(challenges.static_table("flowertune-llm", "50-supernodes"), 7, {7}) == []
+
+
+def test_rules_that_are_not_on_record_are_the_one_difference():
+    for key, value in (("rules-version", "9.9.9"), ("rules", "../../x"), ("challenge", "law")):
+        ((name, given, _),) = found({**LOCKED, key: value})
+        assert name == "static.rules-version" and value in given
 
 
 def test_static_values_are_taken_from_the_run_config_without_their_prefix():
     cfg = {"seed": 1, "static.challenge": "finance", "static.dataset.name": "d"}
     assert lock.static_values(cfg) == {"challenge": "finance", "dataset.name": "d"}
+    assert lock.static_digest(cfg) == json_sha256({"challenge": "finance", "dataset.name": "d"})
 
 
-def test_app_and_challenges_agree_on_the_digest():
+def test_the_record_holds_the_challenges_own_locked_values():
     for name in challenges.names():
-        table = challenges.static_table(name, "flower.ai")
-        assert lock.digest(table) == challenges.digest(table)
-    assert lock.digest(dict(reversed(LOCKED.items()))) == lock.digest(LOCKED)
-    assert lock.digest({**LOCKED, "num-supernodes": 49}) != lock.digest(LOCKED)
+        for rules in challenges.rule_sets():
+            table = challenges.static_table(name, rules)
+            assert lock.locked_values(table) == table
+            assert challenges.expected_digest(name, rules) == json_sha256(table)
+
+
+def test_a_digest_depends_on_values_and_not_on_their_order():
+    assert json_sha256(dict(reversed(LOCKED.items()))) == json_sha256(LOCKED)
+    assert json_sha256({**LOCKED, "num-supernodes": 49}) != json_sha256(LOCKED)
