@@ -148,7 +148,7 @@ def measure(quantization: int, rounds: int) -> None:
     (warm, warm_rounds), (cold, cold_rounds) = results[True], results[False]
     later = slice(CLIENTS, None)
     share = sum(warm.fit[later]) / sum(warm_rounds[1:])
-    kind = f"{quantization}-bit" if quantization else "unquantised"
+    kind = f"{quantization}-bit" if quantization else "unquantized"
     print(f"{kind}: {CLIENTS} clients x {STEPS} steps x {BATCH} rows, {rounds} rounds")
     print(f"  from round 2 on, share of wall time in the steps, caches on   {share:7.1%}")
     off = sum(cold.fit[later]) / sum(cold_rounds[1:])

@@ -31,7 +31,7 @@ examples:
   python -m {module} --model mistralai/Mistral-7B-v0.3
 
 The table says what keeps its numbers from being comparable with the leaderboard's: partial data,
-another quantisation or dtype, an unofficial checkpoint.
+another quantization or dtype, an unofficial checkpoint.
 """
 
 

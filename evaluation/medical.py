@@ -7,7 +7,7 @@ from typing import Any
 from evaluation import mcq, prompts
 from evaluation.sets import Challenge, EvalSet, Hub, Rows
 
-# The 500 ids of the labelled test set in the order of its publishers' test_ground_truth.json.
+# The 500 ids of the labeled test set in the order of its publishers' test_ground_truth.json.
 PUBMEDQA_TEST_IDS = Path(__file__).parent / "pubmedqa_test_ids.json"
 
 # The instructions are those of the official scorer, which took them from Meditron's evaluation.
@@ -47,7 +47,7 @@ _CAREQA_MISSING = {
 
 
 def pubmedqa_test(rows: Rows) -> Rows:
-    """The 500 labelled test questions among the 1,000, in the official order."""
+    """The 500 labeled test questions among the 1,000, in the official order."""
     by_id = {str(row["pubid"]): row for row in rows}
     ids = json.loads(PUBMEDQA_TEST_IDS.read_text(encoding="utf-8"))
     return [by_id[name] for name in ids if name in by_id]

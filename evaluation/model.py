@@ -20,7 +20,7 @@ class ModelChoice:
         revision: of the base model, None for its default branch.
         adapter: PEFT folder, or None for the base model alone.
         quantization: 4 (fp4), 8 (LLM.int8) or 0 (none).
-        dtype: of the weights that are not quantised and of the computation.
+        dtype: of the weights that are not quantized and of the computation.
         device: "cuda", "cpu", or another name torch knows.
         merge: whether the adapter is merged into the weights.
         trust_remote_code: whether the base model may bring Python of its own.

@@ -32,7 +32,7 @@ def heading(
     challenge: str, suite: str, choice: ModelChoice, models: list[str], box: str | None
 ) -> str:
     """The line that is printed before the model is loaded."""
-    bits = f"{choice.quantization}-bit" if choice.quantization else "unquantised"
+    bits = f"{choice.quantization}-bit" if choice.quantization else "unquantized"
     adapter = f" with {choice.adapter}" if choice.adapter else ""
     return (
         f"Scoring {' and '.join(models)} for {challenge}, suite {suite}: {choice.base}{adapter}, "

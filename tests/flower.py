@@ -27,7 +27,7 @@ class Shell:
     env: dict[str, str]
 
     def type(self, command: str, cwd: Path, fails: bool = False, timeout: float = 600) -> str:
-        """Run a command line as typed; return what it printed, without colours."""
+        """Run a command line as typed; return what it printed, without colors."""
         done = subprocess.run(
             command,
             shell=True,

@@ -77,7 +77,7 @@ class ScratchBuffer:
             self._all = torch.empty(nbytes, dtype=torch.uint8)
 
     def take(self, count: int, dtype: torch.dtype) -> torch.Tensor:
-        """Return scratch for ``count`` values (uninitialised)."""
+        """Return scratch for ``count`` values (uninitialized)."""
         size = count * dtype.itemsize
         start = self._used
         self._used += size + -size % 8

@@ -21,7 +21,7 @@ class Precision:
 def precision(device: str, quantization: int | None, dtype: str, choice: Choice) -> Precision:
     """Return what "auto" and None stand for on this machine.
 
-    That is a GPU where there is one, quantised as the checkpoint was trained; else the CPU with
+    That is a GPU where there is one, quantized as the checkpoint was trained; else the CPU with
     all bits. The dtype is bfloat16 on a GPU that has it, float16 on one that has not, float32 on
     the CPU.
 

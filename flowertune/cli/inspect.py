@@ -15,7 +15,7 @@ DESCRIPTION = """\
 Show training rows as the model sees them, and a report on all the data.
 
 Of each row, what the model only reads (masked), what it learns (supervised) and what is cut off at
-train.seq-length are told apart by colour; where there is none (a file, a pipe, NO_COLOR) by marks.
+train.seq-length are told apart by color; where there is none (a file, a pipe, NO_COLOR) by marks.
 The report counts supervised tokens and names the rows that lose their answer, or part of it.
 Weights are not needed; the tokenizer and the dataset are."""
 EPILOG = """\
@@ -73,18 +73,18 @@ def _inspect(arguments: argparse.Namespace) -> None:
     from flowertune.cli.app import load_app
     from flowertune.data.examples import load_pairs
     from flowertune.data.report_text import as_text
-    from flowertune.planning.data_summary import summarise
+    from flowertune.planning.data_summary import summarize
 
     functions = load_app(arguments.app).functions
     tokenizer = functions.load_tokenizer(cfg)
     if arguments.json:
-        print(json.dumps(summarise(cfg, functions, tokenizer, partitions), indent=2))
+        print(json.dumps(summarize(cfg, functions, tokenizer, partitions), indent=2))
         return
     prompt = functions.prompt_and_answer
     pairs, _ = load_pairs(cfg, prompt, tokenizer, arguments.partition, partitions)
     _show(arguments, pairs, tokenizer, cfg.train.seq_length)
     print(f"All partitions of {cfg.static.dataset.name}:")
-    print(as_text(summarise(cfg, functions, tokenizer, partitions)))
+    print(as_text(summarize(cfg, functions, tokenizer, partitions)))
 
 
 def _show(
@@ -103,15 +103,15 @@ def _show(
             )
         chosen = [arguments.row]
     console = Console(soft_wrap=True, highlight=False)
-    colour = console.is_terminal and not console.no_color
+    color = console.is_terminal and not console.no_color
     if chosen:
-        console.print(view.legend(colour), end="\n\n")
+        console.print(view.legend(color), end="\n\n")
     for number in chosen:
         parts = view.parts_of(tokenizer, *pairs[number], length)
         console.print(
             f"partition {arguments.partition}, row {number}: {view.counts(parts)}", style="bold"
         )
-        console.print(view.coloured(parts) if colour else view.marked(parts), end="\n\n")
+        console.print(view.colored(parts) if color else view.marked(parts), end="\n\n")
 
 
 if __name__ == "__main__":

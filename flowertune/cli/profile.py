@@ -14,7 +14,7 @@ import typer
 
 from flowertune.profiler import table
 from flowertune.profiler.reading import Reader, Sitting
-from flowertune.profiler.summary import Summary, summarise
+from flowertune.profiler.summary import Summary, summarize
 from flowertune.profiler.trace import trace
 from flowertune.profiling.format import FILE, MARK
 
@@ -63,7 +63,7 @@ def profile(
     if as_json:
         print(json.dumps({"success": True, **_as_json(sittings, flower)}, indent=2))
     elif not live or not sys.stdout.isatty():
-        _show(summarise(sittings), flower)
+        _show(summarize(sittings), flower)
 
 
 def app() -> typer.Typer:
@@ -139,10 +139,10 @@ def _follow_on_terminal(reader: Reader, pieces: Iterator[str], flower: dict[str,
     with Live("waiting for the first lines", console=console, auto_refresh=False) as shown:
         for piece in pieces:
             if reader.feed(piece):
-                summary = summarise(reader.sittings)
+                summary = summarize(reader.sittings)
                 shown.update(table.rich(summary, flower, console.width), refresh=True)
         if reader.sittings:
-            summary = summarise(reader.sittings)
+            summary = summarize(reader.sittings)
             shown.update(table.rich(summary, None, console.width), refresh=True)
 
 
@@ -191,7 +191,7 @@ def _as_json(sittings: list[Sitting], flower: dict[str, str]) -> dict[str, Any]:
         for sitting in sittings
         for span in sitting.spans
     ]
-    return {**summarise(sittings).as_json(), "flower": flower, "start": start, "spans": spans}
+    return {**summarize(sittings).as_json(), "flower": flower, "start": start, "spans": spans}
 
 
 def _write_trace(path: Path, sittings: list[Sitting]) -> None:

@@ -2,7 +2,7 @@
 
 float32 sends values as they are; float16 and bfloat16 round each value to the nearest one they
 have; int8 sends one byte a value and a float32 scale for each block of 64 values, as in blockwise
-quantisation (Dettmers et al., 8-bit Optimizers via Block-wise Quantization, 2022), with evenly
+quantization (Dettmers et al., 8-bit Optimizers via Block-wise Quantization, 2022), with evenly
 spaced steps.
 """
 

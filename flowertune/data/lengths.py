@@ -15,5 +15,5 @@ class Lengths:
 
 
 def lengths_of(examples: Iterable[Example]) -> list[Lengths]:
-    """Return the lengths of tokenised rows."""
+    """Return the lengths of tokenized rows."""
     return [Lengths(example.answer_start, len(example.ids)) for example in examples]

@@ -8,7 +8,7 @@ from rich.text import Text
 from flowertune.data.tokens import encode
 
 STYLES = {"read": "dim", "learned": "bold green", "cut": "red strike"}
-# What stands around a part where there is no colour to tell it by.
+# What stands around a part where there is no color to tell it by.
 MARKS = {"read": ("", ""), "learned": (">>>", "<<<"), "cut": ("~~~", "~~~")}
 
 
@@ -41,21 +41,21 @@ def parts_of(tokenizer: Any, prompt: str, answer: str, seq_length: int) -> list[
     return parts
 
 
-def coloured(parts: list[Part]) -> Text:
-    """Return the row with its parts told apart by colour."""
+def colored(parts: list[Part]) -> Text:
+    """Return the row with its parts told apart by color."""
     return Text.assemble(*((printable(part.text), STYLES[part.fate]) for part in parts))
 
 
 def marked(parts: list[Part]) -> Text:
-    """Return the row with its parts told apart by marks, for where there is no colour."""
+    """Return the row with its parts told apart by marks, for where there is no color."""
     pieces = (MARKS[part.fate] + (printable(part.text),) for part in parts)
     return Text("".join(before + text + after for before, after, text in pieces))
 
 
-def legend(colour: bool) -> Text:
-    """Return the line that explains colours or marks."""
+def legend(color: bool) -> Text:
+    """Return the line that explains colors or marks."""
     words = {"read": "masked (read only)", "learned": "supervised (learned)", "cut": "cut off"}
-    if colour:
+    if color:
         return Text("  ").join(Text(text, STYLES[fate]) for fate, text in words.items())
     return Text("  ".join(text.join(MARKS[fate]) for fate, text in words.items()))
 

@@ -26,7 +26,7 @@ def join(prompt: str, answer: str) -> str:
 
 
 def encode(tokenizer: Any, pairs: Sequence[tuple[str, str]]) -> list[Example]:
-    """Tokenise rows given as (prompt, answer); nothing is cut off.
+    """Tokenize rows given as (prompt, answer); nothing is cut off.
 
     The prompt's tokens are exactly those a scorer feeds the model, special tokens included, so
     the mask is a position in the list and depends on no tokenizer's habits. The answer gets the

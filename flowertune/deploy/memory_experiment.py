@@ -16,7 +16,7 @@ from flowertune.base.errors import UserError
 from flowertune.config.settings import ALL_AT_ONCE, LAYERWISE
 
 INK = "#333333"
-COLOURS = {LAYERWISE: "#1f6fb4", ALL_AT_ONCE: "#c8641e"}
+COLORS = {LAYERWISE: "#1f6fb4", ALL_AT_ONCE: "#c8641e"}
 WHAT = (
     "Peak memory is that of the process in which the ServerApp runs, from the first question of a "
     "round to the mean's last byte. In the Simulation Engine that process is Flower's "
@@ -162,7 +162,7 @@ def plot(cells: Sequence[Cell], path: Path) -> None:
                 )
                 if line:
                     axes.plot(
-                        *zip(*line, strict=True), color=COLOURS.get(mode, INK), marker="o",
+                        *zip(*line, strict=True), color=COLORS.get(mode, INK), marker="o",
                         linestyle=("-", "--", ":", "-.")[i % 4], label=f"{mode}, {clients} clients",
                     )  # fmt: skip
         axes.set_xlabel("model (GB)", color=INK)

@@ -19,7 +19,7 @@ from flowertune.deploy.pages import with_large_pages
 # Flower's components start others, some of them detached; all inherit this variable.
 MARK = "FLOWERTUNE_FEDERATION"
 TAIL = 15
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_COLOR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @dataclass
@@ -73,7 +73,7 @@ class Component:
             text = self.log.read_text("utf-8", errors="replace")
         except OSError:
             text = ""
-        plain = _COLOUR.sub("", text).splitlines()
+        plain = _COLOR.sub("", text).splitlines()
         return "\n".join(f"  {line}" for line in plain[-lines:]) or "  (empty)"
 
     def stop(self, grace: float) -> None:

@@ -11,7 +11,7 @@ from flowertune.base.seeds import derive_seed
 from flowertune.config.settings import Settings
 from flowertune.models.loader import skeleton, source_of
 
-# Initialisations whose B is zero: they change nothing at first, and need no base weights.
+# Initializations whose B is zero: they change nothing at first, and need no base weights.
 SEEDED = (True, "gaussian")
 
 
@@ -49,7 +49,7 @@ def _shape(tensor: torch.Tensor | None) -> str:
     return "missing" if tensor is None else str(tuple(tensor.shape))
 
 
-def check_initialisation(peft_config: Any) -> None:
+def check_initialization(peft_config: Any) -> None:
     """Refuse adapters whose first values change the base weights of every client.
 
     Raises

@@ -9,7 +9,7 @@ from flowertune.data.lengths import lengths_of
 from flowertune.data.report import report_of
 
 
-def summarise(
+def summarize(
     cfg: Settings, functions: AppFunctions, tokenizer: Any, partitions: int
 ) -> dict[str, Any]:
     """Return the data report over all partitions (``report.report_of`` says what is in it).

@@ -73,7 +73,7 @@ class Summary:
         return {**_hyphens(asdict(self)), "rows": rows}
 
 
-def summarise(sittings: Sequence[Sitting]) -> Summary:
+def summarize(sittings: Sequence[Sitting]) -> Summary:
     """Return the summary of a run; of one that goes on, as far as it is."""
     spans, _, seconds = joined(sittings)
     server = [span for span in spans if span.who == SERVER]

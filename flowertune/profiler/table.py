@@ -69,7 +69,7 @@ def columns(rows: list[Row]) -> dict[str, Cell]:
 
 
 def plain(summary: Summary, flower: dict[str, str] | None = None) -> str:
-    """Return the summary as text without colours, as wide as it needs."""
+    """Return the summary as text without colors, as wide as it needs."""
     lines = [f"{name + ':':18}{value}" for name, value in head(summary, flower)]
     for where, title in TITLES.items():
         if rows := [row for row in summary.rows if row.where == where]:

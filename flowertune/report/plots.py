@@ -1,4 +1,4 @@
-"""Line plots as inline SVG, coloured by the page's style sheet."""
+"""Line plots as inline SVG, colored by the page's style sheet."""
 
 import math
 from collections.abc import Callable, Sequence

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from html import escape
 
 from flowertune.profiler.reading import Sitting, joined
-from flowertune.profiler.summary import Summary, summarise
+from flowertune.profiler.summary import Summary, summarize
 from flowertune.profiler.table import LEFT as LEFT_ALIGNED
 from flowertune.profiler.table import TITLES, columns, head
 from flowertune.profiler.trace import lanes, processes
@@ -13,8 +13,8 @@ from flowertune.profiling.phases import Span
 from flowertune.profiling.units import seconds, size
 from flowertune.report.plots import nice_ticks, short
 
-# Each has a colour of its own in the style sheet; all others share one.
-COLOURED = ("plan", "distribute", "wait", "transfer", "load", "train", "serve", "accumulate",
+# Each has a color of its own in the style sheet; all others share one.
+COLORED = ("plan", "distribute", "wait", "transfer", "load", "train", "serve", "accumulate",
             "write", "evaluate", "save")  # fmt: skip
 MOST = 16  # processes in the timeline
 WIDTH, LEFT, RIGHT = 1120.0, 84.0, 12.0
@@ -38,7 +38,7 @@ def profile_section(sittings: Sequence[Sitting]) -> str:
     spans, pauses, length = joined(sittings)
     if not spans:
         return ""
-    summary = summarise(sittings)
+    summary = summarize(sittings)
     said = "".join(
         f"<li>{escape(name)}: {escape(value)}</li>"
         for name, value in head(summary)
@@ -87,7 +87,7 @@ def timeline(spans: Sequence[Span], pauses: Sequence[float], length: float) -> s
         for at in pauses
     )
     there = {span.phase for span in spans if span.who in shown}
-    names = [name for name in COLOURED if name in there]
+    names = [name for name in COLORED if name in there]
     legend = "".join(f'<span><i class="{_class(n)}"></i>{escape(n)}</span>' for n in names)
     if there - set(names):
         others = ", ".join(sorted(there - set(names)))
@@ -133,7 +133,7 @@ def _said(span: Span) -> str:
 
 
 def _class(phase: str) -> str:
-    return f"p-{phase}" if phase in COLOURED else "p-else"
+    return f"p-{phase}" if phase in COLORED else "p-else"
 
 
 def _rect(bar: Bar, top: float) -> str:

@@ -29,7 +29,7 @@ from flowertune.data.report import refuse_if_too_many_are_empty, report_of
 from flowertune.data.report_text import as_text
 from flowertune.loggers.loggers import Loggers, run_loggers
 from flowertune.loggers.plot import plot_run
-from flowertune.models.adapter import adapter_shapes, check_initialisation, initial_adapter
+from flowertune.models.adapter import adapter_shapes, check_initialization, initial_adapter
 from flowertune.rules import lock
 from flowertune.run import contract
 from flowertune.run.base import BaseRun
@@ -92,7 +92,7 @@ class TrainingRun(BaseRun):
             settings or left no state, or too many rows have no room for an answer.
         """
         self.peft_config, self.strategy = peft_config, strategy
-        check_initialisation(peft_config)
+        check_initialization(peft_config)
         # What the app asked for; PEFT fills in the target modules it chose.
         self.adapter_config = _jsonable(peft_config.to_dict())
         shapes = adapter_shapes(self.cfg, peft_config)

@@ -126,12 +126,12 @@ def test_ties_and_near_ties_are_rounded_as_fractions_say():
         )
         best = min(
             (abs(Fraction(float(c)) - true), int(np.float16(c).view(np.uint16)) & 1, float(c))
-            for c in neighbours(got)
+            for c in neighbors(got)
         )
         assert best[2] == got
 
 
-def neighbours(value: float) -> list[np.float16]:
+def neighbors(value: float) -> list[np.float16]:
     at = np.float16(value)
     return [np.nextafter(at, np.float16(-np.inf)), at, np.nextafter(at, np.float16(np.inf))]
 

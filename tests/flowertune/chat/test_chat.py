@@ -37,8 +37,8 @@ def test_there_is_one_beginning_of_sequence(with_template):
     assert example.ids[0] == with_template.bos_token_id
 
 
-def test_a_row_is_tokenised_as_a_conversation_is():
-    tokenizer, question, answer = smollm2(), "Name a colour.", "Red."
+def test_a_row_is_tokenized_as_a_conversation_is():
+    tokenizer, question, answer = smollm2(), "Name a color.", "Red."
     (example,) = encode(tokenizer, [(chat_prompt(tokenizer, question), answer)])
     turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
     whole = tokenizer.apply_chat_template(turns, tokenize=False).removesuffix("\n")

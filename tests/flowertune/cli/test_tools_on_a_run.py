@@ -6,7 +6,7 @@ import pytest
 
 from flowertune.cli import report, watch
 from flowertune.loggers import tensorboard
-from flowertune.planning.data_summary import summarise
+from flowertune.planning.data_summary import summarize
 from flowertune.planning.estimate import make_plan
 from flowertune.run.files import read_run
 from template.app.models import load_tokenizer
@@ -37,7 +37,7 @@ def test_the_plan_was_right(run):
 def test_the_data_report_is_the_runs_own(run):
     cfg, folder = run
     about = read_run(folder).about
-    assert about["data"] == summarise(cfg, load_tokenizer(cfg), NODES)
+    assert about["data"] == summarize(cfg, load_tokenizer(cfg), NODES)
 
 
 def test_it_can_be_watched(run, capsys):

@@ -15,7 +15,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 
 from flowertune.comms.ledger import tensor_bytes
 from flowertune.profiler.reading import FILE, MARK, Reader, read_file
-from flowertune.profiler.summary import UNTIMED, summarise
+from flowertune.profiler.summary import UNTIMED, summarize
 from flowertune.profiler.table import plain, round_line
 from flowertune.profiler.trace import lanes, trace
 from flowertune.profiling import messages
@@ -245,7 +245,7 @@ SPANS = [
 
 
 def test_the_summary(tmp_path, capsys):
-    found = summarise(sittings_of(SPANS, tmp_path, capsys))
+    found = summarize(sittings_of(SPANS, tmp_path, capsys))
     rows = {row.phase: row for row in found.rows}
     assert list(rows) == ["wait", "transfer", "save", UNTIMED, "train"]
     assert rows["transfer"].gb_per_second == pytest.approx(2.0)

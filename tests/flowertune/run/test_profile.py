@@ -9,7 +9,7 @@ import pytest
 
 from flowertune.cli import report
 from flowertune.profiler.reading import FILE, MARK, read_file
-from flowertune.profiler.summary import summarise
+from flowertune.profiler.summary import summarize
 from flowertune.profiling.phases import CURRENT
 from flowertune.run.files import read_run
 from tests.apps import rendered, two_small_rounds
@@ -68,7 +68,7 @@ def test_it_holds_the_phases_of_server_and_clients(runs):
     assert "profile" in alive
     printed = [line for line in out.splitlines(keepends=True) if line.startswith(MARK)]
     assert printed == [MARK + line for line in (folder / FILE).read_text().splitlines(True)]
-    summary = summarise(read_file(folder / FILE))
+    summary = summarize(read_file(folder / FILE))
     rows = {(row.where, row.phase): row for row in summary.rows}
     for phase in ("plan", "distribute", "wait", "transfer", "accumulate", "save"):
         assert rows["server", phase].seconds > 0
