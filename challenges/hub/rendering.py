@@ -1,7 +1,6 @@
 """Render an app and pack it; runs in a worker process, for Copier and flwr block and are slow."""
 
 import io
-import re
 import tempfile
 import zipfile
 from collections.abc import Mapping
@@ -9,10 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import yaml
-
 _ZIP_DATE = (2024, 10, 1, 0, 0, 0)  # the date flwr gives to the files of its bundles
-_ANSWERS_FILE = ".copier-answers.yml"
 
 Kind = Literal["zip", "fab"]
 
@@ -34,7 +30,8 @@ class Order:
     account : str
         Who a bundle says has published it.
     source : str
-        What the app records as its template.
+        The template's address for participants: where `copier update` looks, and where the app's
+        dependency on the library points.
     kind : Kind
         A zip for `flwr new`, or a Flower App Bundle for `flwr run @account/app`.
     """
@@ -56,8 +53,7 @@ def pack(order: Order) -> bytes:
         answers |= {"project_name": order.name, "publisher": order.account}
     with tempfile.TemporaryDirectory(prefix="flowertune-hub-") as scratch:
         folder = Path(scratch) / order.name
-        render(order.template, order.tag, answers, folder)
-        record_source(folder / _ANSWERS_FILE, order.source)
+        render(order.template, order.tag, answers | {"template_address": order.source}, folder)
         if order.kind == "fab":
             from flwr.cli.build import build_fab_from_disk
 
@@ -70,13 +66,6 @@ def render(template: str, tag: str, answers: Mapping[str, str], folder: Path) ->
     import copier
 
     copier.run_copy(template, folder, data=dict(answers), vcs_ref=tag, defaults=True, quiet=True)
-
-
-def record_source(answers_file: Path, source: str) -> None:
-    """Let an app's answers file name `source` as the template, for `copier update`."""
-    line = yaml.safe_dump({"_src_path": source}, width=10_000).strip()
-    text = answers_file.read_text("utf-8")
-    answers_file.write_text(re.sub(r"(?m)^_src_path: .*$", lambda _: line, text), "utf-8")
 
 
 def zip_folder(folder: Path) -> bytes:

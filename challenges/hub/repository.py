@@ -116,13 +116,21 @@ def run_git(folder: Path, *arguments: str, check: bool = True) -> str:
 
 
 def copier_address(address: str) -> str:
-    """The address in the form in which Copier knows it for a git repository's.
+    """The address in the form in which Copier knows it for a git repository's, without credentials.
 
     >>> copier_address("https://example.org/template")
     'git+https://example.org/template'
     >>> copier_address("https://example.org/template.git")
     'https://example.org/template.git'
+    >>> copier_address("https://user:token@example.org/template.git")
+    'https://example.org/template.git'
+    >>> copier_address("ssh://git:password@example.org/template.git")
+    'ssh://git@example.org/template.git'
     """
+    if re.match(r"(git\+)?ssh://", address):
+        address = re.sub(r"^([^:/]+://[^/@:]*):[^/]*@", r"\1@", address)  # ssh needs its user
+    else:
+        address = re.sub(r"^([^:/]+://)[^/]*@", r"\1", address)
     known = (
         address.endswith(".git")
         or "://" not in address

@@ -115,7 +115,7 @@ def serve(settings: Settings) -> None:
             access_log=False,
         )
         versions = ", ".join(release.version for release in repository.releases())
-        log.info("serving %s, versions %s", settings.template, versions)
+        log.info("serving %s, versions %s", repository.source, versions)
         if settings.host not in LOOPBACK and source == str(repository.path):
             log.warning(
                 "apps will name %s as their template, which is a folder of this machine; "
