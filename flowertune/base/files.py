@@ -95,27 +95,53 @@ def write_jsonl(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
     write_atomically(path, text)
 
 
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Return the JSON object that a file holds; None where there is no such file or object."""
+    try:
+        body = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return body if isinstance(body, dict) else None
+
+
+def json_objects(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """Yield the JSON object of each line; blank lines are passed over.
+
+    Raises
+    ------
+    ValueError
+        A line holds something else; gives its number.
+    """
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            body = json.loads(line)
+        except ValueError:
+            body = None
+        if not isinstance(body, dict):
+            raise ValueError(f"line {number} is not a JSON object")
+        yield body
+
+
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Return the objects of a JSONL file; one that is not there has none.
+    """Return the objects of a JSONL file that this library wrote; none if there is no file.
 
     A last line without its line break, as a kill leaves one, is left out.
 
     Raises
     ------
     ValueError
-        Another line is no JSON; names it.
+        Another line is no JSON object; names the file and the line.
     """
     try:
         lines = path.read_text("utf-8").split("\n")
     except FileNotFoundError:
         return []
-    found = []
-    for number, line in enumerate(lines[:-1], start=1):
-        try:
-            found.append(json.loads(line))
-        except ValueError as error:
-            raise ValueError(f"{path} is damaged at line {number}: {error}") from None
-    return found
+    try:
+        return list(json_objects(lines[:-1]))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
 
 
 def save_tensors(

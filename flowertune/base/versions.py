@@ -1,6 +1,7 @@
 """Versions of Python and of the packages that decide a result."""
 
 import platform
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 
 PACKAGES = (
@@ -17,7 +18,7 @@ def package_version(package: str) -> str | None:
         return None
 
 
-def package_versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that decide a result."""
-    found = {package: package_version(package) for package in PACKAGES}
-    return {"python": platform.python_version()} | {p: v for p, v in found.items() if v}
+def package_versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
+    """Return the versions of Python and of those of these packages that are installed."""
+    versions = {package: package_version(package) for package in packages}
+    return {"python": platform.python_version()} | {p: v for p, v in versions.items() if v}

@@ -1,14 +1,13 @@
 """Find a checkpoint and the base model it belongs to, before anything is loaded."""
 
-import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from flowertune.base.errors import UserError
-from flowertune.config.paths import is_path
-from flowertune.models.resolve import resolve_model
+from flowertune.base.files import read_json
+from flowertune.models.resolve import folder_of, resolve_model
 
 CONFIG = "adapter_config.json"
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
@@ -54,7 +53,7 @@ def choose(peft_path: Path | None, model: str | None) -> Choice:
             )
         return Choice(_given(model))
     folder = find_checkpoint(peft_path)
-    config, manifest = _json_object(folder / CONFIG), _json_object(folder / "manifest.json")
+    config, manifest = read_json(folder / CONFIG), read_json(folder / "manifest.json")
     if config is None:
         raise UserError(f"{folder / CONFIG} is damaged: it holds no JSON object.")
     noted = (manifest or {}).get("base-model") or {}
@@ -102,8 +101,8 @@ def _is_model(folder: Path) -> bool:
 
 def _given(model: str) -> str:
     # on a command line, a path starts where the user is; in the settings, at the app's folder
-    path = Path(model).expanduser()
-    name = str(path.resolve()) if is_path(model) or path.is_dir() else model
+    folder = folder_of(model)
+    name = str(folder.resolve()) if folder else model
     return _resolved(name, "main", "--model cannot be had")
 
 
@@ -123,11 +122,3 @@ def _resolved(name: str, revision: str, otherwise: str) -> str:
         return resolve_model(name, revision, Path())
     except UserError as error:
         raise UserError(f"{otherwise}: {error} Say where it is with --model.") from None
-
-
-def _json_object(path: Path) -> dict[str, Any] | None:
-    try:
-        value = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        return None
-    return value if isinstance(value, dict) else None

@@ -1,7 +1,6 @@
 """From ``static.dataset.name`` to rows, and to the partition of one client."""
 
 import glob
-import json
 from collections.abc import Collection
 from functools import lru_cache
 from pathlib import Path
@@ -15,6 +14,7 @@ from flwr_datasets.partitioner import IidPartitioner, Partitioner
 
 from flowertune.base import hub
 from flowertune.base.errors import UserError
+from flowertune.base.files import json_objects
 from flowertune.config.paths import is_path, local_path
 
 SETTING = "static.dataset.name"
@@ -153,18 +153,11 @@ def _read_file(path: Path) -> Any:
 def _check_lines(path: Path) -> None:
     """Name the line that is no JSON object: the reader's own error names none."""
     with path.open(encoding="utf-8") as lines:
-        empty = True
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            empty = False
-            try:
-                good = isinstance(json.loads(line), dict)
-            except json.JSONDecodeError:
-                good = False
-            if not good:
-                raise _refusal(str(path), f"line {number} is not a JSON object")
-    if empty:
+        try:
+            count = sum(1 for _ in json_objects(lines))
+        except ValueError as error:
+            raise _refusal(str(path), str(error)) from None
+    if not count:
         raise _refusal(str(path), "it holds no rows")
 
 

@@ -47,6 +47,15 @@ def _resolve(name: str, revision: str, app_dir: Path) -> str:
     return name
 
 
+def folder_of(model: str) -> Path | None:
+    """Return the folder that a model on a command line names; None for any other name.
+
+    There a path starts where the user is, and may go without its ./ where the folder exists.
+    """
+    path = Path(model).expanduser()
+    return path if is_path(model) or path.is_dir() else None
+
+
 def check_folder(name: str, folder: Path) -> Path:
     """Return the folder if it holds a model that ``from_pretrained`` takes.
 

@@ -57,7 +57,7 @@ def test_files_of_an_older_or_other_writer_are_shown(tmp_path):
         ("run.json", None, "holds no run.json"),
         ("run.json", '{"a":', "run.json is damaged"),
         ("run.json", "[]", "holds no JSON object"),
-        ("rounds.jsonl", '{"round": 1}\n{bad}\n{"round": 3}\n', "damaged at line 2"),
+        ("rounds.jsonl", '{"round": 1}\n{bad}\n{"round": 3}\n', "rounds.jsonl is damaged: line 2"),
     ],
 )
 def test_what_is_no_run_is_one_sentence(tmp_path, capsys, file, content, said):
