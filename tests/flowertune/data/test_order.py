@@ -5,6 +5,7 @@
 
 from flowertune.data.order import rows_of_round, sample_clients
 from flowertune.data.steps import steps_of_round
+from tests.apps import settings
 
 
 def test_the_choice_of_clients_moves_with_round_and_seed_and_not_with_order():
@@ -33,29 +34,29 @@ def test_more_rows_than_there_are_go_round_again():
 
 def test_steps_have_the_configured_shape():
     key = "train.training-arguments."
-    cfg = {
-        "seed": 1,
-        "train.dynamic-data-seed": True,
-        key + "per-device-train-batch-size": 4,
-        key + "gradient-accumulation-steps": 2,
-        key + "max-steps": 3,
-    }
+    cfg = settings(
+        {
+            key + "per-device-train-batch-size": 4,
+            key + "gradient-accumulation-steps": 2,
+            key + "max-steps": 3,
+        }
+    )
     steps = steps_of_round(list("abcdefghij"), cfg, 1, 0)
     assert [[len(batch) for batch in step] for step in steps] == [[4, 4]] * 3
-    assert steps_of_round(list("abc"), {**cfg, key + "max-steps": 0}, 1, 0) == []
+    assert steps_of_round(list("abc"), cfg.replace({key + "max-steps": 0}), 1, 0) == []
 
 
 def test_without_a_dynamic_seed_a_client_sees_the_same_rows_in_every_round():
     key = "train.training-arguments."
-    cfg = {
-        "seed": 1,
-        "train.dynamic-data-seed": False,
-        key + "per-device-train-batch-size": 2,
-        key + "gradient-accumulation-steps": 1,
-        key + "max-steps": 2,
-    }
+    cfg = settings(
+        {
+            "train.dynamic-data-seed": False,
+            key + "per-device-train-batch-size": 2,
+            key + "max-steps": 2,
+        }
+    )
     first, second = (steps_of_round(list("abcdefghij"), cfg, n, 0) for n in (1, 2))
     assert first == second
-    cfg["train.dynamic-data-seed"] = True
+    cfg = cfg.replace({"train.dynamic-data-seed": True})
     assert first == steps_of_round(list("abcdefghij"), cfg, 1, 0)
     assert first != steps_of_round(list("abcdefghij"), cfg, 2, 0)

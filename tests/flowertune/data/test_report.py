@@ -12,13 +12,14 @@ from transformers import AutoTokenizer
 from flowertune.base.errors import UserError
 from flowertune.cli import inspect
 from flowertune.data import row_view as view
+from flowertune.data.examples import tokenized_rows
 from flowertune.data.lengths import Lengths, lengths_of
 from flowertune.data.report import refuse_if_too_many_are_empty, report_of
 from flowertune.data.report_text import as_text
-from flowertune.data.tokens import encode
-from flowertune.planning.data_summary import summarise
-from template.app.dataset import load_examples
-from tests.apps import default_settings, rendered
+from flowertune.data.tokens import Example, encode
+from flowertune.planning.data_summary import summarize
+from template.app.client_app import app
+from tests.apps import rendered, settings
 from tests.tiny import save_tiny_llama
 from tests.tokenizers import mistral, smollm2
 
@@ -45,7 +46,7 @@ def ends_with_eos() -> Any:
 
 @pytest.mark.parametrize("tokenizer", [mistral, smollm2, ends_with_eos])
 def test_rows_have_the_same_tokens_in_every_company(tokenizer):
-    """Rows are tokenised many at once, and a tokenizer could treat them otherwise than alone."""
+    """Rows are tokenized many at once, and a tokenizer could treat them otherwise than alone."""
     made = tokenizer()
     alone = [encode(made, [pair])[0] for pair in PAIRS]
     assert encode(made, PAIRS * 300) == alone * 300
@@ -101,19 +102,32 @@ def cfg(tmp_path_factory):
         for n in range(60)
     ]
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return {
-        **default_settings("general-nlp"),
-        "model.name": str(save_tiny_llama(folder / "model")),
-        "static.dataset.name": str(folder / "rows.jsonl"),
-        "prompt.template": "{question}\nAnswer:",
-        "train.seq-length": 40,
-    }
+    return settings(
+        {
+            "model.name": str(save_tiny_llama(folder / "model")),
+            "static.dataset.name": str(folder / "rows.jsonl"),
+            "prompt.template": "{question}\nAnswer:",
+            "train.seq-length": 40,
+        }
+    )
+
+
+def examples_of(cfg, tokenizer, partitions: int) -> list[Example]:
+    """The rows that clients train on, of all partitions."""
+    prompt, length = app.functions.prompt_and_answer, cfg.train.seq_length
+    return [
+        example
+        for number in range(partitions)
+        for example in tokenized_rows(cfg, prompt, tokenizer, number, partitions).cut(
+            length, number
+        )
+    ]
 
 
 def test_the_report_of_a_run_is_of_the_rows_that_train(cfg):
     tokenizer = AutoTokenizer.from_pretrained(cfg["model.name"])
-    report = summarise(cfg, tokenizer, partitions=4)
-    examples = [e for p in range(4) for e in load_examples(cfg, tokenizer, p, 4)]
+    report = summarize(cfg, app.functions, tokenizer, partitions=4)
+    examples = examples_of(cfg, tokenizer, 4)
     assert report["rows"] - report["without-answer"]["rows"] == len(examples)
     assert report["tokens"] == sum(len(e.ids) for e in examples)
     assert report["supervised-tokens"] == sum(len(e.ids) - e.answer_start for e in examples)
@@ -138,11 +152,11 @@ def test_a_rows_parts_are_its_tokens():
     assert view.counts(before).startswith("3 masked, 0 supervised, ")
 
 
-def test_without_colour_marks_tell_parts_apart():
+def test_without_color_marks_tell_parts_apart():
     parts = [view.Part("read", "Q", 1), view.Part("learned", "A", 1), view.Part("cut", "Z", 1)]
     assert view.marked(parts).plain == "Q>>>A<<<~~~Z~~~"
-    assert view.coloured(parts).plain == "QAZ"
-    assert {span.style for span in view.coloured(parts).spans} == set(view.STYLES.values())
+    assert view.colored(parts).plain == "QAZ"
+    assert {span.style for span in view.colored(parts).spans} == set(view.STYLES.values())
 
 
 def test_data_cannot_steer_the_terminal():
@@ -151,9 +165,9 @@ def test_data_cannot_steer_the_terminal():
 
 def test_a_chat_template_is_what_is_measured(cfg):
     tokenizer = smollm2()
-    chat = {**cfg, "model.chat-template": True, "train.seq-length": 512}
-    report = summarise(chat, tokenizer, partitions=4)
-    examples = [e for p in range(4) for e in load_examples(chat, tokenizer, p, 4)]
+    chat = cfg.replace({"model.chat-template": True, "train.seq-length": 512})
+    report = summarize(chat, app.functions, tokenizer, partitions=4)
+    examples = examples_of(chat, tokenizer, 4)
     assert report["tokens"] == sum(len(e.ids) for e in examples)
     assert tokenizer.decode(examples[0].ids).startswith("<|im_start|>system")
 
@@ -168,14 +182,14 @@ def run(cfg, capsys, *arguments: str) -> tuple[int, str, str]:
 
 def test_the_command_shows_rows_and_the_report(cfg, capsys, monkeypatch):
     monkeypatch.setattr("flowertune.base.hub.reachable", lambda: False)
-    wide = {**cfg, "train.seq-length": 512}
+    wide = cfg.replace({"train.seq-length": 512})
     status, out, _ = run(wide, capsys, "--supernodes", "4", "--partition", "2", "--rows", "2")
     assert status == 0 and "\x1b[" not in out
     assert "partition 2, row 1:" in out and "partition 2, row 2:" not in out
     assert "60 rows in 4 partitions of 15 rows" in out and "<<<" in out
     monkeypatch.setenv("FORCE_COLOR", "1")
-    _, coloured, _ = run(wide, capsys, "--supernodes", "4", "--row", "3")
-    assert "\x1b[1;32m" in coloured and "<<<" not in coloured and "row 3:" in coloured
+    _, colored, _ = run(wide, capsys, "--supernodes", "4", "--row", "3")
+    assert "\x1b[1;32m" in colored and "<<<" not in colored and "row 3:" in colored
     monkeypatch.setenv("NO_COLOR", "1")
     _, plain, _ = run(wide, capsys, "--supernodes", "4", "--row", "3")
     assert "32m" not in plain and "<<<" in plain
