@@ -9,8 +9,8 @@ from typing import Any
 from flowertune.base.hashing import file_sha256
 from flowertune.profiler.reading import Sitting, read_file
 from flowertune.profiling.format import FILE as PROFILE
+from flowertune.rules.manifest import FILE
 from flowertune.run.files import Recorded
-from flowertune.run.manifest import FILE
 
 WEIGHTS = "adapter_model.safetensors"
 

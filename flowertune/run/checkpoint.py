@@ -7,7 +7,7 @@ from typing import Any
 
 from flowertune.base.files import new_folder, save_tensors
 from flowertune.base.hashing import file_sha256
-from flowertune.run.manifest import FILE, seal
+from flowertune.rules.manifest import FILE, seal
 
 WEIGHTS = "adapter_model.safetensors"
 

@@ -30,10 +30,10 @@ from flowertune.comms.channel import Channel
 from flowertune.config.checks import whole_models
 from flowertune.config.settings import ALL_AT_ONCE, ANEW
 from flowertune.data.order import sample_clients
+from flowertune.rules.manifest import FILE, seal
 from flowertune.run.base import BaseRun
 from flowertune.run.failures import log_error_last, too_few
 from flowertune.run.files import now
-from flowertune.run.manifest import FILE, seal
 from flowertune.run.metadata import build_manifest
 from flowertune.run.progress import people
 from flowertune.run.setup import RunContext, app_folder, prepare_run
