@@ -17,4 +17,4 @@ from flowertune.models.loader import load_tokenizer as load_tokenizer
 from flowertune.models.loader import takes_logits_to_keep as takes_logits_to_keep
 from flowertune.run.training import TrainingRun as TrainingRun
 from flowertune.run.whole_model import average_models as average_models
-from flowertune.run.whole_model import averages_models as averages_models
+from flowertune.run.whole_model import is_whole_model_run as is_whole_model_run

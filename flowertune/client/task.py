@@ -1,7 +1,7 @@
 """One round on one client, as the app sees it: what came, the rows to train on, the reply."""
 
 import json
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from typing import Any, TypeVar
@@ -89,8 +89,8 @@ class ClientTask:
         """
         load_adapter(model, self.adapter)
 
-    def steps(self, tokenizer: Any, device: torch.device | str) -> Iterator[Step]:
-        """Yield this round's ``max-steps`` steps: which rows, in which order, is repeatable.
+    def steps(self, tokenizer: Any, device: torch.device | str) -> list[Step]:
+        """Return this round's ``max-steps`` steps: which rows, in which order, is repeatable.
 
         The rows are those of this partition, made to text by the app's ``prompt_and_answer``. Which
         of them a round trains on depends on ``seed``, round and partition only.
@@ -105,8 +105,7 @@ class ClientTask:
         examples = rows.cut(cfg.train.seq_length, self.partition)
         steps = steps_of_round(examples, cfg, self.round, self.partition)
         self._rows, self._counted, self._tokens = rows.record, len(examples), tokens_in(steps)
-        for micro_batches in steps:
-            yield Step(micro_batches, tokenizer.pad_token_id, device)
+        return [Step(micro_batches, tokenizer.pad_token_id, device) for micro_batches in steps]
 
     def received(self, name: str) -> dict[str, torch.Tensor]:
         """Return tensors that the strategy sent beside the adapter, under a name of its own.

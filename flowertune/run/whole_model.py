@@ -42,7 +42,7 @@ PARTS = 4  # in which a bucket travels in the Simulation Engine
 _SAY_EVERY = 60.0  # seconds between two lines about a round that goes on
 
 
-def averages_models(context: Context) -> bool:
+def is_whole_model_run(context: Context) -> bool:
     """Whether a run averages whole models and trains nothing, as its settings say."""
     return whole_models(context.run_config)
 

@@ -13,8 +13,8 @@ app = ServerApp()
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Run all rounds. What is checked, counted, logged and saved is the run's business."""
-    if flowertune.averages_models(context):
+    """Run all rounds; checks, records, checkpoints and resuming are the library's business."""
+    if flowertune.is_whole_model_run(context):
         # Nothing to train (max-steps=0, quantization=0): whole models are averaged as they are.
         flowertune.average_models(grid, context, __file__)
         return
