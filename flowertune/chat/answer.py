@@ -1,81 +1,76 @@
-"""Have a model go on from a prompt, and show the answer while it is written."""
+"""Have a model continue a prompt, and show the answer while it is generated."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-# A byte-level tokenizer decodes the first bytes of a longer character to this.
-_UNFINISHED = "\ufffd"
-
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is chosen: temperature 0 takes the likeliest, always."""
+    """How the next token is chosen: temperature 0 always takes the likeliest."""
 
     max_new_tokens: int = 512
     temperature: float = 0.7
     seed: int = 0
 
 
-def shown(text: str, stops: Sequence[str], final: bool = False) -> tuple[str, bool]:
-    """Return how much of an answer may be shown, and whether it has ended.
+def visible(text: str, stops: Sequence[str], final: bool = False) -> str:
+    """Return the part of an answer that may be shown.
 
-    A stop text ends the answer and is not shown. Until the answer is ``final``, what may become
-    a stop text, or a character of more bytes than are there, is held back.
+    A stop text ends the answer and is not shown, nor is the white space before it. Until the answer
+    is ``final``, an end that may become a stop text is held back.
     """
     ends = [at for at in (text.find(stop) for stop in stops) if at >= 0]
     if ends:
-        return text[: min(ends)].rstrip(), True
-    if final:
-        return text, True
-    text = text.rstrip(_UNFINISHED)
-    for length in range(max(map(len, stops), default=1) - 1, 0, -1):
+        return text[: min(ends)].rstrip()
+    if final or not stops:
+        return text
+    for length in range(max(map(len, stops)) - 1, 0, -1):
         if any(len(stop) > length and text.endswith(stop[:length]) for stop in stops):
             text = text[:-length]
             break
-    # the white space before a stop text is no part of the answer either
-    return (text.rstrip() if stops else text), False
+    return text.rstrip()
 
 
-class Listener:
-    """Takes tokens as ``generate`` makes them, and passes on new text."""
+def answer_streamer(tokenizer: Any, stops: Sequence[str], say: Callable[[str], None]) -> Any:
+    """Return a ``TextStreamer`` that hands an answer without its stop text to ``say``.
 
-    def __init__(self, tokenizer: Any, stops: Sequence[str], say: Callable[[str], None]) -> None:
-        self.tokenizer, self.stops, self.say = tokenizer, stops, say
-        self.ids: list[int] = []
-        self.text, self.done, self.prompt_seen = "", False, False
+    Its attribute ``answer`` is what it has handed over so far.
+    """
+    # Late: transformers takes seconds to import, and wrong arguments are reported without it.
+    from transformers import TextStreamer
 
-    def put(self, value: Any) -> None:
-        """Take the prompt's tokens (the first call), or new ones."""
-        if not self.prompt_seen:
-            self.prompt_seen = True
-            return
-        self.ids += value.flatten().tolist()
-        self._show(final=False)
+    class AnswerStreamer(TextStreamer):
+        def __init__(self) -> None:
+            super().__init__(
+                tokenizer,
+                skip_prompt=True,
+                skip_special_tokens=True,
+                clean_up_tokenization_spaces=False,
+            )
+            self.generated, self.answer = "", ""
 
-    def end(self) -> None:
-        """Show what was held back."""
-        if not self.done:
-            self._show(final=True)
+        def put(self, value: Any) -> None:
+            prompt = self.next_tokens_are_prompt
+            super().put(value)
+            if not prompt and not self.token_cache:
+                # TextStreamer starts anew after a line break, and SentencePiece drops the space
+                # before the first token that it decodes: indented code would lose a column.
+                self.token_cache = value.flatten().tolist()
+                self.print_len = len(tokenizer.decode(self.token_cache, **self.decode_kwargs))
 
-    def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:
-        """Tell ``generate`` to stop once the answer has ended (a stopping criterion)."""
-        import torch
+        def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+            self.generated += text
+            shown = visible(self.generated.lstrip(), stops, stream_end)
+            if len(shown) > len(self.answer):
+                say(shown[len(self.answer) :])
+                self.answer = shown
 
-        return torch.full((input_ids.shape[0],), self.done, device=input_ids.device)
-
-    def _show(self, final: bool) -> None:
-        decoded = self.tokenizer.decode(
-            self.ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
-        text, self.done = shown(decoded.lstrip(), self.stops, final)
-        if len(text) > len(self.text):
-            self.say(text[len(self.text) :])
-            self.text = text
+    return AnswerStreamer()
 
 
 def room(model: Any) -> int | None:
-    """Return how many tokens the model can look at, None where it does not say."""
+    """Return how many tokens the model can take in, None where its configuration does not say."""
     return getattr(model.config, "max_position_embeddings", None)
 
 
@@ -91,8 +86,9 @@ def answer(
 
     An interrupt (Ctrl-C) ends the answer where it is.
     """
+    # Late: both take seconds to import, and wrong arguments are reported without them.
     import torch
-    from transformers import GenerationConfig, StoppingCriteriaList
+    from transformers import GenerationConfig
 
     tokens = tokenizer(prompt, return_tensors="pt").to(model.device)
     settings: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None}
@@ -100,23 +96,24 @@ def answer(
         settings = {"do_sample": True, "temperature": sampling.temperature}
     else:
         settings["top_k"] = None
-    found = GenerationConfig(**{**model.generation_config.to_diff_dict(), **settings})
-    found.max_new_tokens, found.max_length = sampling.max_new_tokens, None
-    if found.eos_token_id is None:
-        found.eos_token_id = tokenizer.eos_token_id
-    if found.pad_token_id is None:
-        found.pad_token_id = tokenizer.eos_token_id
-    listener = Listener(tokenizer, stops, say)
+    config = GenerationConfig(**{**model.generation_config.to_diff_dict(), **settings})
+    config.max_new_tokens, config.max_length = sampling.max_new_tokens, None
+    config.stop_strings = list(stops) or None
+    if config.eos_token_id is None:
+        config.eos_token_id = tokenizer.eos_token_id
+    if config.pad_token_id is None:
+        config.pad_token_id = tokenizer.eos_token_id
+    streamer = answer_streamer(tokenizer, stops, say)
     torch.manual_seed(sampling.seed)
     try:
         with torch.inference_mode():
             model.generate(
                 input_ids=tokens["input_ids"],
                 attention_mask=tokens["attention_mask"],
-                generation_config=found,
-                streamer=listener,
-                stopping_criteria=StoppingCriteriaList([listener]),
+                generation_config=config,
+                tokenizer=tokenizer,
+                streamer=streamer,
             )
     except KeyboardInterrupt:
-        listener.end()
-    return listener.text
+        streamer.end()
+    return streamer.answer

@@ -1,4 +1,4 @@
-"""Find a checkpoint and the base model it belongs to, before anything is loaded."""
+"""Find a checkpoint and its base model, before anything is loaded."""
 
 import re
 from dataclasses import dataclass, field
@@ -27,7 +27,7 @@ class Choice:
     adapter
         The PEFT folder; None for the base model alone.
     manifest
-        What the run wrote down about the checkpoint; empty where there is none.
+        The content of the checkpoint's manifest.json; empty where there is none.
     """
 
     base: str
@@ -37,28 +37,28 @@ class Choice:
 
 
 def choose(peft_path: Path | None, model: str | None) -> Choice:
-    """Return what ``--peft-path`` and ``--model`` name together.
+    """Return the checkpoint and the base model that ``--peft-path`` and ``--model`` name.
 
     Raises
     ------
     UserError
-        If neither is given, a folder is missing or no PEFT checkpoint, or the base model
-        cannot be had.
+        If neither is given, if a folder is missing or is no PEFT checkpoint, or if the base model
+        is not available.
     """
     if peft_path is None:
         if model is None:
             raise UserError(
-                "Say what to talk to: --peft-path results/<run id>/peft_<round> for a checkpoint, "
+                "No model is given: use --peft-path results/<run id>/peft_<round> for a checkpoint "
                 "or --model for a model without one."
             )
         return Choice(_given(model))
     folder = find_checkpoint(peft_path)
     config, manifest = read_json(folder / CONFIG), read_json(folder / "manifest.json")
     if config is None:
-        raise UserError(f"{folder / CONFIG} is damaged: it holds no JSON object.")
-    noted = (manifest or {}).get("base-model") or {}
-    revision = config.get("revision") or noted.get("revision") or "main"
-    base = _given(model) if model else _base_of(folder, config, noted, revision)
+        raise UserError(f"{folder / CONFIG} is damaged: it is no JSON object.")
+    recorded = (manifest or {}).get("base-model") or {}
+    revision = config.get("revision") or recorded.get("revision") or "main"
+    base = _given(model) if model else _base_of(folder, config, recorded, revision)
     return Choice(base, revision, folder, manifest or {})
 
 
@@ -79,7 +79,7 @@ def find_checkpoint(given: Path) -> Path:
     if (folder / CONFIG).is_file():
         if any((folder / name).is_file() for name in WEIGHTS):
             return folder
-        raise UserError(f"{folder} is no whole PEFT checkpoint: it holds no {WEIGHTS[0]}.")
+        raise UserError(f"{folder} is an incomplete PEFT checkpoint: {WEIGHTS[0]} is missing.")
     saved = {
         int(match.group(1)): path
         for path in folder.iterdir()
@@ -100,25 +100,25 @@ def _is_model(folder: Path) -> bool:
 
 
 def _given(model: str) -> str:
-    # on a command line, a path starts where the user is; in the settings, at the app's folder
+    # A path on the command line is relative to the current folder; in the settings, to the app's.
     folder = folder_of(model)
     name = str(folder.resolve()) if folder else model
-    return _resolved(name, "main", "--model cannot be had")
+    return _resolved(name, "main", "--model is not available")
 
 
-def _base_of(folder: Path, config: dict[str, Any], noted: dict[str, Any], revision: str) -> str:
-    recorded = config.get("base_model_name_or_path")
-    if isinstance(recorded, str) and _is_model(Path(recorded)):
-        return recorded
-    # the path of another machine says nothing here, but the name in the manifest may
-    name = noted.get("name") or recorded
+def _base_of(folder: Path, config: dict[str, Any], recorded: dict[str, Any], revision: str) -> str:
+    path = config.get("base_model_name_or_path")
+    if isinstance(path, str) and _is_model(Path(path)):
+        return path
+    # A path on another machine is useless here, but the name in the manifest may be enough.
+    name = recorded.get("name") or path
     if not isinstance(name, str) or not name:
-        raise UserError(f"{folder} does not say what its base model is; name it with --model.")
-    return _resolved(name, revision, f"The base model of {folder} cannot be had")
+        raise UserError(f"{folder} does not name its base model; give it with --model.")
+    return _resolved(name, revision, f"The base model of {folder} is not available")
 
 
 def _resolved(name: str, revision: str, otherwise: str) -> str:
     try:
         return resolve_model(name, revision, Path())
     except UserError as error:
-        raise UserError(f"{otherwise}: {error} Say where it is with --model.") from None
+        raise UserError(f"{otherwise}: {error} Give its folder or name with --model.") from None

@@ -1,4 +1,4 @@
-"""How a conversation is written down for a model: Vicuna's form, Alpaca's, or the model's own."""
+"""How a conversation becomes a prompt: Vicuna's format, Alpaca's, or the model's own."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from flowertune.base.errors import UserError
 from flowertune.data.chat import conversation
 
 FORMS = ("vicuna", "alpaca", "trained", "model")
-# What other tools call the same form.
+# Other tools' names of the same formats.
 ALSO = {"vicuna_v1.1": "vicuna"}
 
 VICUNA = (
@@ -26,14 +26,14 @@ Turns = Sequence[tuple[str, str]]  # the questions asked so far, each with its a
 
 @dataclass(frozen=True)
 class Form:
-    """A way to write a conversation down.
+    """A prompt format.
 
     Attributes
     ----------
     write
-        From the turns so far and a new question to the text that the model goes on from.
+        Makes the prompt out of the turns so far and a new question.
     stops
-        Texts that begin the next question: a model that writes one has ended its answer.
+        Texts that begin the next question: an answer ends where the model generates one.
     """
 
     write: Callable[[Turns, str], str]
@@ -41,7 +41,7 @@ class Form:
 
 
 def vicuna(end: str) -> Form:
-    """Return the form of Vicuna 1.1; ``end`` is the text of the end-of-sequence token."""
+    """Return the format of Vicuna 1.1; ``end`` is the text of the end-of-sequence token."""
 
     def write(turns: Turns, question: str) -> str:
         before = "".join(f"USER: {asked} ASSISTANT: {said}{end or ' '}" for asked, said in turns)
@@ -51,7 +51,7 @@ def vicuna(end: str) -> Form:
 
 
 def alpaca() -> Form:
-    """Return the form of Stanford Alpaca, the official prompt of all FlowerTune apps."""
+    """Return the format of Stanford Alpaca, the official prompt of all FlowerTune apps."""
 
     def turn(question: str) -> str:
         return f"### Instruction:\n{question}\n### Response:"
@@ -64,10 +64,10 @@ def alpaca() -> Form:
 
 
 def trained(template: str) -> Form:
-    """Return the form of ``prompt.template``, as the checkpoint was trained in.
+    """Return the format of ``prompt.template``, in which the checkpoint was trained.
 
-    The question takes the place of {question} and {instruction}; other columns are empty. Where
-    a template has neither, it takes the place of every column.
+    The question replaces {question} and {instruction}; other columns are empty. Where a template
+    has neither, the question replaces every column.
     """
     fields = {name for _, name, _, _ in Formatter().parse(template) if name}
     asked_for = fields & {"question", "instruction"} or fields
@@ -83,17 +83,17 @@ def trained(template: str) -> Form:
 
 
 def own(tokenizer: Any) -> Form:
-    """Return the chat template that comes with the model's tokenizer.
+    """Return the format of the chat template that comes with the model's tokenizer.
 
     Raises
     ------
     UserError
-        If it has none; or, while writing, if the template refuses the conversation.
+        If it has none; and from ``write``, if the template rejects the conversation.
     """
     if not tokenizer.chat_template:
         raise UserError(
-            "The tokenizer of this model has no chat template; choose another form with "
-            "--template (vicuna, alpaca, trained)."
+            "The tokenizer of this model has no chat template; choose another "
+            "format with --template (vicuna, alpaca, trained)."
         )
 
     def write(turns: Turns, question: str) -> str:
@@ -104,24 +104,24 @@ def own(tokenizer: Any) -> Form:
         ]
         try:
             return conversation(tokenizer, [*said, {"role": "user", "content": question}])
-        except Exception as error:  # a template is a program of its author and may raise anything
+        except Exception as error:  # a template is its author's program and may raise anything
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise UserError(
                 f"The chat template of this model's tokenizer fails ({reason}); choose another "
-                "form with --template (vicuna, alpaca, trained)."
+                "format with --template (vicuna, alpaca, trained)."
             ) from error
 
     return Form(write)
 
 
 def form_of(name: str, tokenizer: Any, manifest: Mapping[str, Any]) -> Form:
-    """Return the form called ``name``: one of FORMS or ALSO.
+    """Return the format called ``name``: one of FORMS or ALSO.
 
     Raises
     ------
     UserError
-        If a checkpoint without a manifest is asked for the form it was trained in, or a
-        tokenizer without a chat template for its own.
+        If "trained" is asked for and the checkpoint has no manifest, or "model" and the
+        tokenizer has no chat template.
     """
     name = ALSO.get(name, name)
     if name == "vicuna":
@@ -132,14 +132,14 @@ def form_of(name: str, tokenizer: Any, manifest: Mapping[str, Any]) -> Form:
         return own(tokenizer)
     if not isinstance(manifest.get("prompt-template"), str):
         raise UserError(
-            "There is no manifest.json that says in which form this model was trained; choose "
-            "another form with --template (vicuna, alpaca, model)."
+            "There is no manifest.json that says in which format this model was trained; choose "
+            "another format with --template (vicuna, alpaca, model)."
         )
     return trained(manifest["prompt-template"])
 
 
 def what_fits(turns: Turns, fits: Callable[[Turns], bool]) -> Turns:
-    """Return the latest turns that fit; the question alone stays, whether or not it fits."""
+    """Return the latest turns that fit; there may be none, as the question itself always stays."""
     kept = list(turns)
     while kept and not fits(kept):
         kept.pop(0)
@@ -147,5 +147,5 @@ def what_fits(turns: Turns, fits: Callable[[Turns], bool]) -> Turns:
 
 
 def _gap(prompt: str) -> str:
-    # the same blank that training puts between a prompt and its answer
+    # The same space that training puts between a prompt and its answer.
     return prompt if prompt[-1:].isspace() else f"{prompt} "

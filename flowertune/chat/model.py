@@ -1,9 +1,10 @@
-"""Load a base model and put an adapter on it, for answering."""
+"""Load a base model with an adapter on it, ready to generate."""
 
 from dataclasses import dataclass
 from typing import Any
 
 from flowertune.base.errors import UserError
+from flowertune.base.text import one_line
 from flowertune.chat.checkpoint import Choice
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -11,7 +12,7 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 @dataclass(frozen=True)
 class Precision:
-    """Where a model is loaded, and how: device, bits of its weights (0: all of them), dtype."""
+    """Where and how a model is loaded: device, quantization (4 or 8 bits; 0: none), dtype."""
 
     device: str
     quantization: int
@@ -21,15 +22,16 @@ class Precision:
 def precision(device: str, quantization: int | None, dtype: str, choice: Choice) -> Precision:
     """Return what "auto" and None stand for on this machine.
 
-    That is a GPU where there is one, quantized as the checkpoint was trained; else the CPU with
-    all bits. The dtype is bfloat16 on a GPU that has it, float16 on one that has not, float32 on
-    the CPU.
+    That is a GPU where there is one, with the quantization that the checkpoint was trained with;
+    else the CPU without quantization. The dtype is bfloat16 on a GPU that supports it, float16 on
+    one that does not, float32 on the CPU.
 
     Raises
     ------
     UserError
-        If a device is asked for that is not there.
+        If this machine has no such device.
     """
+    # Late: it takes seconds to import, and wrong arguments are reported without it.
     import torch
 
     gpu = torch.cuda.is_available()
@@ -60,41 +62,33 @@ def load(choice: Choice, how: Precision, trust_remote_code: bool) -> tuple[Any, 
     UserError
         If the files cannot be read, or the adapter does not fit the base model.
     """
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+    # Late: torch and transformers take seconds to import, and wrong arguments are reported without.
+    from transformers import AutoTokenizer
 
-    hub: dict[str, Any] = {"revision": choice.revision, "trust_remote_code": trust_remote_code}
-    dtype, quantization = getattr(torch, how.dtype), None
-    if how.quantization:
-        quantization = BitsAndBytesConfig(
-            load_in_4bit=how.quantization == 4,
-            load_in_8bit=how.quantization == 8,
-            bnb_4bit_compute_dtype=dtype,
-        )
+    from flowertune.models.loader import pretrained, with_adapter
+
     try:
-        tokenizer = AutoTokenizer.from_pretrained(choice.base, **hub)
-        model: Any = AutoModelForCausalLM.from_pretrained(
+        tokenizer = AutoTokenizer.from_pretrained(
+            choice.base, revision=choice.revision, trust_remote_code=trust_remote_code
+        )
+        model = pretrained(
             choice.base,
-            dtype=dtype,
-            quantization_config=quantization,
+            choice.revision,
+            quantization=how.quantization,
+            dtype=how.dtype,
             device_map={"": how.device},
-            **hub,
+            trust_remote_code=trust_remote_code,
         )
     except (OSError, ValueError, ImportError) as error:
-        raise UserError(f"The model {choice.base} cannot be loaded: {_line(error)}") from error
+        raise UserError(
+            f"The model {choice.base} cannot be loaded: {one_line(error, 300)}"
+        ) from error
     if choice.adapter is not None:
-        from peft import PeftModel
-
         try:
-            model = PeftModel.from_pretrained(model, str(choice.adapter))
+            model = with_adapter(model, str(choice.adapter))
         except (OSError, RuntimeError, ValueError) as error:
             raise UserError(
                 f"The adapter in {choice.adapter} does not fit the model {choice.base} "
-                f"({_line(error)}); name the model that it was trained on with --model."
+                f"({one_line(error, 300)}); name the model that it was trained on with --model."
             ) from error
     return tokenizer, model.eval()
-
-
-def _line(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 300 else f"{text[:300]} …"
