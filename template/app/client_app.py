@@ -1,4 +1,4 @@
-"""One round on one client: load, train, reply. The training loop is all here, and yours."""
+"""One round on one client: load, train, reply. The whole training loop is here, and yours."""
 
 import math
 
@@ -11,6 +11,7 @@ import flowertune
 from .dataset import prompt_and_answer
 from .models import load_model, load_tokenizer, lora_config
 
+# What the library needs of this app it gets here: it never imports an app.
 app = flowertune.client_app(
     __file__,
     load_tokenizer=load_tokenizer,
@@ -35,7 +36,7 @@ def train(message: Message, context: Context) -> Message:
         steps = task.steps(tokenizer, model.device)
 
     with task.phase("train"):
-        torch.manual_seed(task.seed)
+        torch.manual_seed(task.seed)  # dropout is the same whenever this round is done again
         parameters = [p for p in model.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(
             parameters, lr=task.learning_rate, weight_decay=arguments.weight_decay
@@ -43,7 +44,7 @@ def train(message: Message, context: Context) -> Message:
         # The model is kept between rounds: a client that failed may have left its gradients.
         optimizer.zero_grad(set_to_none=True)
         model.train()
-        total, tokens = 0.0, 0
+        total_loss, total_tokens = 0.0, 0
         for number, step in enumerate(steps, start=1):
             step_loss = 0.0
             for batch in step.batches:
@@ -56,10 +57,11 @@ def train(message: Message, context: Context) -> Message:
                 torch.nn.utils.clip_grad_norm_(parameters, arguments.max_grad_norm)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            total, tokens = total + step_loss, tokens + step.answer_tokens
+            total_loss += step_loss
+            total_tokens += step.answer_tokens
         model.eval()
 
-    return task.reply(model, loss=total / tokens)
+    return task.reply(model, loss=total_loss / total_tokens)
 
 
 def answer_loss(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -68,7 +70,7 @@ def answer_loss(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch
     Rows are padded on the left, so all answers end in the same columns. Where the model can, it
     gives the logits of those columns only: the output layer costs as much as several others.
     """
-    labels = batch["labels"]
+    labels = batch["labels"]  # flowertune.IGNORED where there is no answer
     first = max(1, int((labels != flowertune.IGNORED).any(dim=0).nonzero()[0]))
     kept = labels.shape[1] - first + 1  # from the column before the first answer token
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "position_ids")}
@@ -77,8 +79,8 @@ def answer_loss(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch
     else:
         logits = model(**inputs, use_cache=False).logits[:, -kept:]
     return cross_entropy(
-        logits[:, :-1].flatten(0, 1).float(),
-        labels[:, -(kept - 1) :].flatten(),
+        logits[:, :-1].flatten(0, 1).float(),  # a column's logits are for the token after it
+        labels[:, first:].flatten(),
         ignore_index=flowertune.IGNORED,
         reduction="sum",
     )

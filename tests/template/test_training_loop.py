@@ -1,7 +1,9 @@
-"""The short loop takes the steps that transformers' Trainer takes."""
+"""The app's own training loop takes the steps that transformers' Trainer takes."""
 
 # Toy objects stand in for the libraries' own types here.
 # pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false
+
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -9,10 +11,15 @@ from peft import LoraConfig, get_peft_model
 from peft.utils import get_peft_model_state_dict
 from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
-from flowertune.data import loop
-from flowertune.data.loop import answer_loss, fit
+import flowertune
+from flowertune.data.steps import Step
 from flowertune.data.tokens import Example, collate
+from template.app import client_app
+from template.app.client_app import answer_loss
+from tests.apps import settings
 from tests.tiny import save_tiny_llama
+
+ARGUMENTS = "train.training-arguments."
 
 EXAMPLES = [
     Example(tuple(range(10, 10 + length)), answer_start)
@@ -41,6 +48,45 @@ def lora_model(folder):
     return get_peft_model(model, config)
 
 
+class Task:
+    """What the library gives the loop: this model, these steps; and its reply, the mean loss."""
+
+    learning_rate, seed = 1e-2, 0
+
+    def __init__(self, model, steps, **arguments):
+        self.model, self.adapter = model, {}
+        self.micro_batches = steps
+        changes = {"max-steps": len(steps), **arguments}
+        self.cfg = settings({ARGUMENTS + key: value for key, value in changes.items()})
+
+    def phase(self, name):
+        return nullcontext()
+
+    def cached(self, make):
+        return self.model if make is client_app.load_model else None
+
+    def load_adapter(self, model):
+        assert model is self.model
+
+    def steps(self, tokenizer, device):
+        return [Step(batches, 1, device) for batches in self.micro_batches]
+
+    def reply(self, model, loss):
+        return loss
+
+
+@pytest.fixture
+def fit(monkeypatch):
+    """The app's ``train``, on a model and steps of the test's own; returns the mean loss."""
+
+    def train(model, steps, **arguments):
+        task = Task(model, steps, **arguments)
+        monkeypatch.setattr(client_app.app, "task", lambda message, context: task)
+        return client_app.train(None, None)
+
+    return train
+
+
 def right_padded(examples: list[Example]) -> dict[str, torch.Tensor]:
     """The batch as everybody else builds it, for the reference."""
     width = max(len(e.ids) for e in examples)
@@ -65,12 +111,12 @@ class InOrder(Trainer):
 
 
 @pytest.mark.parametrize(("batch", "accumulate"), [(4, 1), (2, 2)])
-def test_two_steps_equal_the_trainers(folder, tmp_path, batch, accumulate):
+def test_two_steps_equal_the_trainers(fit, folder, tmp_path, batch, accumulate):
     ours, theirs = lora_model(folder), lora_model(folder)
     batches = [EXAMPLES[i : i + batch] for i in range(0, len(EXAMPLES), batch)]
     steps = [batches[i : i + accumulate] for i in range(0, len(batches), accumulate)]
     assert len(steps) == 2
-    loss = fit(ours, steps, pad_id=1, learning_rate=1e-2, weight_decay=0.1, max_grad_norm=0.5)
+    loss = fit(ours, steps, **{"weight-decay": 0.1, "max-grad-norm": 0.5})
 
     arguments = TrainingArguments(
         output_dir=str(tmp_path),
@@ -111,15 +157,15 @@ def test_logits_are_computed_for_the_answers_columns_only_and_the_loss_is_the_sa
     batch = collate([EXAMPLES[1], EXAMPLES[3]], pad_id=1)
     with torch.no_grad():
         monkeypatch.setattr(model.get_base_model(), "forward", spy)
-        monkeypatch.setattr(loop, "keeps_logits", lambda model: True)
+        monkeypatch.setattr(flowertune, "takes_logits_to_keep", lambda model: True)
         short = answer_loss(model, batch)
-        monkeypatch.setattr(loop, "keeps_logits", lambda model: False)
+        monkeypatch.setattr(flowertune, "takes_logits_to_keep", lambda model: False)
         whole = answer_loss(model, batch)
     assert asked == [5, None]
     torch.testing.assert_close(short, whole)
 
 
-def test_a_rows_loss_does_not_depend_on_its_neighbours(folder):
+def test_a_rows_loss_does_not_depend_on_its_neighbors(folder):
     model = lora_model(folder).eval()
     with torch.no_grad():
         alone = sum(answer_loss(model, collate([e], 1)) for e in EXAMPLES)
@@ -136,14 +182,32 @@ def test_a_row_that_is_all_answer_is_learned_but_for_its_first_token(folder):
     torch.testing.assert_close(found, wanted)
 
 
-def test_no_steps_change_nothing(folder):
-    model = lora_model(folder)
-    assert fit(model, [], pad_id=1, learning_rate=1.0) == 0.0
+def test_gradients_that_a_failed_client_left_are_not_used(fit, folder):
+    clean, used = lora_model(folder), lora_model(folder)
+    answer_loss(used, collate(EXAMPLES, 1)).backward()
+    for model in (clean, used):
+        fit(model, [[EXAMPLES]])
+    after = get_peft_model_state_dict(used)
+    for name, tensor in get_peft_model_state_dict(clean).items():
+        assert torch.equal(tensor, after[name])
 
 
-def test_a_loss_that_is_no_number_is_an_error(folder):
+def test_without_a_limit_gradients_are_not_clipped(fit, folder, monkeypatch):
+    clipped = []
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda _, norm: clipped.append(norm))
+    fit(lora_model(folder), [[EXAMPLES]], **{"max-grad-norm": 0.0})
+    assert clipped == []
+    fit(lora_model(folder), [[EXAMPLES]], **{"max-grad-norm": 0.5})
+    assert clipped == [0.5]
+
+
+def test_no_steps_change_nothing(fit, folder):
+    assert fit(lora_model(folder), []) == 0.0
+
+
+def test_a_loss_that_is_no_number_is_an_error(fit, folder):
     model = lora_model(folder)
     with torch.no_grad():
         model.get_base_model().lm_head.weight.fill_(float("nan"))
     with pytest.raises(FloatingPointError, match="the loss of step 1 is nan"):
-        fit(model, [[EXAMPLES]], pad_id=1, learning_rate=1e-3)
+        fit(model, [[EXAMPLES]])
