@@ -1,11 +1,12 @@
 """What a strategy must keep to, tried before the first step (docs/strategy-contract.md)."""
 
 import copy
+import io
 import math
 import pickle
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from logging import DEBUG
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from logging import INFO
 from typing import Any
 
 import torch
@@ -15,219 +16,368 @@ from flwr.serverapp import Grid
 
 from flowertune.base.errors import UserError
 from flowertune.base.text import one_line
-from flowertune.comms.validation import ARRAYS, CLIENT, METRICS
+from flowertune.comms.codec import unpack
+from flowertune.comms.nodes import NodeRegistry
+from flowertune.comms.validation import ARRAYS, CLIENT, METRICS, check_messages
 
 REHEARSED = 3  # clients, at most
-TOLERANCE = 1e-4  # of the largest value: the mean in float32 of values around one
+NOISE = 0.1  # of a tensor's mean absolute value: what a made-up reply is off the adapter
+TOLERANCE = 1e-3  # of that noise: a mean is exact to float32, another function is off by noise
+
+Tensors = dict[str, torch.Tensor]
 
 
 class CannotRehearse(Exception):
     """A strategy needs more than a rehearsal has; the text says what it raised."""
 
 
-@dataclass(frozen=True)
-class Rehearsal:
-    """A round of made-up replies, aggregated by a copy of the strategy."""
+class StrategyContract:
+    """Checks a strategy before the first step and after each round.
 
-    arrays: dict[str, torch.Tensor]
-    metrics: Mapping[str, Any]
-    kept: list[str]  # attributes that changed while the copy aggregated
-
-
-def check_strategy(
-    strategy: Any, adapter: Mapping[str, torch.Tensor], layerwise: bool, grid: Grid
-) -> None:
-    """Try a copy of the strategy on made-up replies, and refuse what would go wrong in silence.
-
-    Raises
-    ------
-    UserError
-        If the strategy keeps something between rounds that a resumed run would not have; if its
-        result has other names or shapes than the adapter; or if ``aggregation.mode`` is layerwise
-        and it is not a function of the weighted mean of the replies.
+    Parameters
+    ----------
+    strategy : Strategy
+        As the app made it, with the state that a resumed run gave it.
+    adapter : Mapping[str, torch.Tensor]
+        The adapter the run starts from; names, shapes and dtype stay as they are in it.
+    registry : NodeRegistry
+        Who takes part. The strategy may hold its ``nodes``, which change where a node rejoins.
     """
-    name = type(strategy).__name__
-    _check_pair(strategy, name)
-    noisy = [_noise(adapter, client) for client in range(REHEARSED)]
-    weights = [1 + client for client in range(REHEARSED)]
-    try:
-        rehearsal = rehearse(strategy, adapter, noisy, weights, grid)
-        mean = _mean(noisy, weights)
-        of_mean = rehearse(strategy, adapter, [mean] * REHEARSED, weights, grid)
-    except CannotRehearse as error:
-        if layerwise:
+
+    def __init__(
+        self, strategy: Any, adapter: Mapping[str, torch.Tensor], registry: NodeRegistry
+    ) -> None:
+        self.strategy, self.name = strategy, type(strategy).__name__
+        self.adapter, self.registry = adapter, registry
+        self._attributes = self._attributes_of(strategy)
+        self._restores = False
+        self._fresh: Any = None
+
+    def rehearse(self, layerwise: bool, grid: Grid) -> None:
+        """Let copies of the strategy do two rounds of made-up replies.
+
+        Raises
+        ------
+        UserError
+            If the strategy would fail, or do something else than it says, without a word: it keeps
+            something between rounds that a resumed run would not have; it gives other values for
+            equal replies; its messages or its result cannot be used; or ``aggregation.mode`` is layerwise and it is not a function of
+            the weighted mean of the replies.
+        """
+        self._check_pair()
+        try:
+            if layerwise:
+                self._check_weighted_mean(grid)
+            self._check_two_rounds(grid)
+        except CannotRehearse as error:
+            if layerwise:
+                raise UserError(
+                    f"aggregation.mode is 'layerwise', and {self.name} cannot be shown to average "
+                    f"replies by their weighted mean ({error}); use "
+                    "aggregation.mode='all_at_once' with it."
+                ) from None
+            # Its real rounds are checked all the same, before they are saved.
+            with suppress(CannotRehearse):
+                self._fresh = self._copy()
+            log(INFO, "%s could not be tried on made-up replies (%s)", self.name, error)
+
+    def check_result(self, arrays: Any, metrics: Any) -> Tensors:
+        """Return the adapter that ``aggregate_train`` returned, checked before it is saved.
+
+        Raises
+        ------
+        UserError
+            If names, shapes or dtype are not those of the adapter, a value is not finite, or
+            train-loss is missing or not finite.
+        """
+        where = f"{self.name}.aggregate_train"
+        if not isinstance(arrays, ArrayRecord) or not isinstance(metrics, Mapping):
+            kinds = f"{type(arrays).__name__} and {type(metrics).__name__}"
+            raise UserError(f"{where} returned {kinds}; return an ArrayRecord and a MetricRecord.")
+        tensors: Tensors = dict(arrays.to_torch_state_dict())
+        for key in sorted(tensors.keys() | self.adapter.keys()):
+            given, wanted = _kind(tensors.get(key)), _kind(self.adapter.get(key))
+            if given != wanted:
+                raise UserError(
+                    f"{where} returned {key!r} as {given}, and in the adapter it is {wanted}; the "
+                    "adapter of a run keeps the names, shapes and dtype that lora_config of "
+                    "models.py gives it."
+                )
+            if not torch.isfinite(tensors[key]).all():
+                raise UserError(
+                    f"{where} returned {key!r} with values that are not finite; the replies' "
+                    "values are all finite."
+                )
+        loss = metrics.get("train-loss")
+        if not isinstance(loss, int | float) or not math.isfinite(loss):
             raise UserError(
-                f"aggregation.mode is 'layerwise', and {name} cannot be shown to average replies "
-                f"by their weighted mean ({error}); use aggregation.mode='all_at_once' with it."
-            ) from None
-        # Its first real round is checked all the same (check_result).
-        log(DEBUG, "%s was not rehearsed: %s", name, error)
-        return
-    check_result(name, rehearsal.arrays, rehearsal.metrics, adapter)
-    if rehearsal.kept and not hasattr(strategy, "state_dict"):
-        raise UserError(_forgets(name, rehearsal.kept))
-    if layerwise and not _same(rehearsal.arrays, of_mean.arrays):
-        raise UserError(
-            f"aggregation.mode is 'layerwise', which hands a strategy the weighted mean of the "
-            f"replies, and {name} makes something else of replies than of their mean; use "
-            "aggregation.mode='all_at_once' with it."
-        )
-
-
-def check_result(
-    name: str,
-    arrays: Mapping[str, torch.Tensor],
-    metrics: Mapping[str, Any],
-    adapter: Mapping[str, torch.Tensor],
-) -> None:
-    """Check what ``aggregate_train`` returned, before it is saved.
-
-    Raises
-    ------
-    UserError
-        If names or shapes are not those of the adapter, or train-loss is missing or not finite.
-    """
-    for key in sorted(arrays.keys() | adapter.keys()):
-        given = tuple(arrays[key].shape) if key in arrays else "missing"
-        wanted = tuple(adapter[key].shape) if key in adapter else "no part of it"
-        if given != wanted:
-            raise UserError(
-                f"{name}.aggregate_train returned {key!r} with shape {given}, and in the adapter "
-                f"it is {wanted}; the adapter of a run keeps the names and shapes that lora_config "
-                "of models.py gives it."
+                f"{where} returned the train-loss {loss!r}; return a finite number, as the "
+                "replies' metrics have one."
             )
-    loss = metrics.get("train-loss")
-    if not isinstance(loss, int | float) or not math.isfinite(loss):
+        return tensors
+
+    def state(self) -> Tensors:
+        """Return what the strategy keeps between rounds, checked before it is saved.
+
+        Raises
+        ------
+        UserError
+            If it keeps something that is not in its ``state_dict``, or has no ``state_dict``.
+        """
+        if hasattr(self.strategy, "state_dict"):
+            state = self._state_of(self.strategy)
+            if not self._restores:
+                self._check_restores(state)
+            return state
+        if kept := self._changed(self._attributes, self._attributes_of(self.strategy)):
+            raise UserError(self._forgets(kept))
+        return {}
+
+    def _check_two_rounds(self, grid: Grid) -> None:
+        """Go on after a made-up round as an uninterrupted run does, and as a resumed one does."""
+        uninterrupted = self._copy()
+        before = self._attributes_of(uninterrupted)
+        sent = _try(lambda: self._messages(uninterrupted, 1, self.adapter, grid))
+        first = _try(lambda: self._aggregate(uninterrupted, 1, sent, _replies(sent)))
+        kept = self._changed(before, self._attributes_of(uninterrupted))
+        if kept and not hasattr(self.strategy, "state_dict"):
+            raise UserError(self._forgets(kept))
+        state = {}
+        if hasattr(self.strategy, "state_dict"):
+            state = _try(lambda: self._state_of(uninterrupted))
+            state = {name: tensor.clone() for name, tensor in state.items()}
+
+        def second(actor: Any) -> tuple[list[int], list[Tensors], Tensors]:
+            sent = self._messages(actor, 2, first, grid)
+            result = self._aggregate(actor, 2, sent, _replies(sent))
+            nodes = [message.metadata.dst_node_id for message in sent]
+            arrays = [r for message in sent for r in message.content.array_records.values()]
+            return nodes, [unpack(record) for record in arrays], result
+
+        went_on = _try(lambda: second(uninterrupted))
+        resumed = [_try(lambda: second(self._resumed(state))) for _ in range(2)]
+        if not _equal(resumed[0], resumed[1]):
+            raise UserError(
+                f"{self.name} does something else each time it is given the same round, so that a "
+                "resumed run gives other values; draw clients with flowertune.sample_clients and "
+                "random numbers from flowertune.derive_seed(cfg.seed, server_round) (strategy.py)."
+            )
+        if not _equal(went_on, resumed[0]):
+            raise UserError(
+                f"{self.name} goes on with other values after load_state_dict(state_dict()); "
+                f"return all that it keeps between rounds ({', '.join(kept)}) as named torch "
+                "tensors, and take it back (strategy.py)."
+            )
+        self._restores = True
+
+    def _check_weighted_mean(self, grid: Grid) -> None:
+        """Compare what becomes of replies, and of as many copies of their weighted mean."""
+        results, scale = [], {}
+        for averaged in (False, True):
+            actor = self._copy()
+            sent = _try(lambda actor=actor: self._messages(actor, 1, self.adapter, grid))
+            replies = _replies(sent)
+            shapes = {name: tensor.shape for name, tensor in self.adapter.items()}
+            for reply in replies:
+                if {name: tensor.shape for name, tensor in reply.items()} != shapes:
+                    raise UserError(
+                        "aggregation.mode is 'layerwise', which averages adapters of one shape, "
+                        f"and {self.name} sends clients adapters of other shapes; use "
+                        "aggregation.mode='all_at_once' with it."
+                    )
+            if averaged:
+                replies = [_mean(replies)] * len(replies)
+            scale = {name: _scale(tensor) for name, tensor in replies[0].items()}
+            results.append(_try(lambda a=actor, s=sent, r=replies: self._aggregate(a, 1, s, r)))
+        of_replies, of_mean = results
+        for name, tensor in of_replies.items():
+            limit = TOLERANCE * scale[name]
+            if not torch.allclose(tensor, of_mean[name], rtol=1e-5, atol=limit):
+                raise UserError(
+                    "aggregation.mode is 'layerwise', which hands a strategy the weighted mean of "
+                    f"the replies, and {self.name} makes something else of replies than of their "
+                    "mean; use aggregation.mode='all_at_once' with it."
+                )
+
+    def _messages(
+        self, actor: Any, server_round: int, adapter: Mapping[str, torch.Tensor], grid: Grid
+    ) -> list[Message]:
+        config = ConfigRecord({"learning-rate": 1e-4})
+        arrays = ArrayRecord(dict(adapter))
+        messages = list(actor.configure_train(server_round, arrays, config, grid))
+        check_messages(messages)
+        return messages[:REHEARSED]
+
+    def _aggregate(
+        self, actor: Any, server_round: int, sent: Sequence[Message], replies: Sequence[Tensors]
+    ) -> Tensors:
+        partitions = self.registry.by_node()
+        answers = [
+            _reply(message, tensors, 1 + place, partitions[message.metadata.dst_node_id])
+            for place, (message, tensors) in enumerate(zip(sent, replies, strict=True))
+        ]
+        arrays, metrics = actor.aggregate_train(server_round, answers)
+        if isinstance(arrays, ArrayRecord):
+            for name, tensor in arrays.to_torch_state_dict().items():
+                if not torch.isfinite(tensor).all():
+                    raise CannotRehearse(f"{name!r} is not finite after it")
+        return self.check_result(arrays, metrics)
+
+    def _copy(self) -> Any:
+        # What belongs to the run is not copied: locks cannot be, and the nodes are the run's.
+        shared = {id(self.registry.nodes): self.registry.nodes}
+        return _try(lambda: copy.deepcopy(self.strategy, shared))
+
+    def _resumed(self, state: Tensors) -> Any:
+        actor = self._copy()
+        if hasattr(actor, "load_state_dict"):
+            actor.load_state_dict({name: tensor.clone() for name, tensor in state.items()})
+        return actor
+
+    def _state_of(self, strategy: Any) -> Tensors:
+        state = strategy.state_dict()
+        if isinstance(state, Mapping) and all(
+            isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in state.items()
+        ):
+            return dict(state)
+        given = type(state).__name__
+        if isinstance(state, Mapping):
+            kinds = {f"{type(k).__name__}: {type(v).__name__}" for k, v in state.items()}
+            given += f" of {', '.join(sorted(kinds))}"
         raise UserError(
-            f"{name}.aggregate_train returned the train-loss {loss!r}; return a finite number, as "
-            "the replies' metrics have one."
+            f"{self.name}.state_dict returned {given}; return a dict of named torch tensors "
+            "(strategy.py)."
         )
 
+    def _check_restores(self, state: Tensors) -> None:
+        """Refuse a state that leaves something as it was at first; for what was not rehearsed."""
+        self._restores = True
+        changed = self._changed(self._attributes, self._attributes_of(self.strategy))
+        if self._fresh is None or not changed:
+            return
+        self._fresh.load_state_dict({name: tensor.clone() for name, tensor in state.items()})
+        restored = self._attributes_of(self._fresh)
+        if lost := [k for k in changed if restored.get(k) == self._attributes.get(k)]:
+            raise UserError(
+                f"{self.name} keeps {', '.join(lost)} between rounds, which its load_state_dict "
+                "does not set; return it in state_dict and take it back (strategy.py)."
+            )
 
-def rehearse(
-    strategy: Any,
-    adapter: Mapping[str, torch.Tensor],
-    replies: Sequence[Mapping[str, torch.Tensor]],
-    weights: Sequence[int],
-    grid: Grid,
-) -> Rehearsal:
-    """Let a copy of the strategy configure a round and aggregate the replies given.
+    def _check_pair(self) -> None:
+        pair = ("state_dict", "load_state_dict")
+        there = [method for method in pair if hasattr(self.strategy, method)]
+        if len(there) == 1:
+            (lacking,) = set(pair) - set(there)
+            raise UserError(
+                f"{self.name} has {there[0]} and no {lacking}; a strategy that keeps something "
+                "between rounds needs both, so that a resumed run has it, too (strategy.py)."
+            )
+
+    def _forgets(self, kept: Sequence[str]) -> str:
+        return (
+            f"{self.name} keeps {', '.join(kept)} between rounds, which a resumed run would not "
+            "have; give it state_dict() and load_state_dict(), which return and take named torch "
+            "tensors (strategy.py)."
+        )
+
+    def _attributes_of(self, strategy: Any) -> dict[str, bytes]:
+        """Return the strategy's attributes, comparable; those that cannot be compared left out."""
+        comparable = {}
+        for key, value in getattr(strategy, "__dict__", {}).items():
+            buffer = io.BytesIO()
+            pickler = _Pickler(buffer)
+            pickler.nodes = self.registry.nodes
+            try:
+                pickler.dump(value)
+            except Exception:  # a lambda, a lock: nothing a round's result depends on
+                continue
+            comparable[key] = buffer.getvalue()
+        return comparable
+
+    @staticmethod
+    def _changed(before: Mapping[str, bytes], after: Mapping[str, bytes]) -> list[str]:
+        return [k for k in sorted(before.keys() | after) if before.get(k) != after.get(k)]
+
+
+class _Pickler(pickle.Pickler):
+    """Leaves out the run's nodes, which change where a SuperNode rejoins."""
+
+    nodes: Any = None
+
+    def persistent_id(self, obj: Any) -> str | None:
+        return "nodes" if obj is self.nodes else None
+
+
+def _try(step: Callable[[], Any]) -> Any:
+    """Do a step of a rehearsal.
 
     Raises
     ------
     CannotRehearse
-        If the copy raises: its clients send more than a rehearsal knows of.
+        If the strategy raises: its clients send more than a rehearsal knows of.
     """
     try:
-        actor = copy.deepcopy(strategy)
-        before = attributes(actor)
-        config = ConfigRecord({"learning-rate": 0.0})
-        messages = list(actor.configure_train(1, ArrayRecord(dict(adapter)), config, grid))
-        answers = [
-            _reply(message, adapter, tensors, weight)
-            for message, tensors, weight in zip(messages, replies, weights, strict=False)
-        ]
-        arrays, metrics = actor.aggregate_train(1, answers)
-        tensors = arrays.to_torch_state_dict()
-    except UserError:
+        return step()
+    except (UserError, CannotRehearse):
         raise
     except Exception as error:  # a strategy is its author's and may raise anything
         raise CannotRehearse(f"{type(error).__name__}: {one_line(error)}") from error
-    after = attributes(actor)
-    kept = [key for key in sorted(before | after) if before.get(key) != after.get(key)]
-    return Rehearsal(tensors, metrics, kept)
 
 
-def check_kept(strategy: Any, before: Mapping[str, bytes]) -> None:
-    """Refuse to save a round whose strategy kept what a resumed run would not have.
-
-    Parameters
-    ----------
-    before : Mapping[str, bytes]
-        ``attributes`` of the strategy before its first round.
-
-    Raises
-    ------
-    UserError
-        With the names of what it kept.
-    """
-    if hasattr(strategy, "state_dict"):
-        return
-    after = attributes(strategy)
-    kept = [key for key in sorted(before.keys() | after) if before.get(key) != after.get(key)]
-    if kept:
-        raise UserError(_forgets(type(strategy).__name__, kept))
+def _kind(tensor: torch.Tensor | None) -> str:
+    if tensor is None:
+        return "missing"
+    return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
 
 
-def _check_pair(strategy: Any, name: str) -> None:
-    pair = ("state_dict", "load_state_dict")
-    there = [method for method in pair if hasattr(strategy, method)]
-    if len(there) == 1:
-        (lacking,) = set(pair) - set(there)
-        raise UserError(
-            f"{name} has {there[0]} and no {lacking}; a strategy that keeps something between "
-            "rounds needs both, so that a resumed run has it, too (strategy.py)."
-        )
+def _scale(tensor: torch.Tensor) -> float:
+    return NOISE * (float(tensor.abs().mean()) or 0.1)
 
 
-def _forgets(name: str, kept: Sequence[str]) -> str:
-    return (
-        f"{name} keeps {', '.join(kept)} between rounds, which a resumed run would not have; give "
-        "it state_dict() and load_state_dict(), which return and take named torch tensors "
-        "(strategy.py)."
-    )
+def _replies(sent: Sequence[Message]) -> list[Tensors]:
+    """Return for each message the adapter in it, with noise that differs between clients."""
+    replies = []
+    for client, message in enumerate(sent):
+        generator = torch.Generator().manual_seed(client)
+        adapter = unpack(message.content.array_records[ARRAYS])
+        noisy = {
+            name: tensor + _scale(tensor) * torch.randn(tensor.shape, generator=generator)
+            for name, tensor in adapter.items()
+        }
+        replies.append(noisy)
+    return replies
 
 
-def attributes(strategy: Any) -> dict[str, bytes]:
-    """Return the strategy's own attributes, comparable; those that cannot be compared left out."""
-    found = {}
-    for key, value in vars(strategy).items():
-        try:
-            found[key] = pickle.dumps(value)
-        except Exception:  # a lambda, a lock: nothing a round's result hangs on
-            continue
-    return found
-
-
-def _noise(adapter: Mapping[str, torch.Tensor], client: int) -> dict[str, torch.Tensor]:
-    generator = torch.Generator().manual_seed(client)
-    return {n: torch.randn(t.shape, generator=generator) for n, t in adapter.items()}
-
-
-def _mean(
-    replies: Sequence[Mapping[str, torch.Tensor]], weights: Sequence[int]
-) -> dict[str, torch.Tensor]:
-    total = sum(weights)
+def _mean(replies: Sequence[Tensors]) -> Tensors:
+    """Return the weighted mean of made-up replies, whose weights are 1, 2, 3, …"""
+    total = sum(range(1, len(replies) + 1))
     mean = {}
-    for name in replies[0]:
-        terms = [r[name].double() * w for r, w in zip(replies, weights, strict=True)]
-        mean[name] = (torch.stack(terms).sum(dim=0) / total).float()
+    for name, first in replies[0].items():
+        summed = torch.zeros(first.shape, dtype=torch.float64)
+        for weight, reply in enumerate(replies, start=1):
+            summed += reply[name].double() * weight
+        mean[name] = (summed / total).float()
     return mean
 
 
-def _reply(
-    message: Message,
-    adapter: Mapping[str, torch.Tensor],
-    tensors: Mapping[str, torch.Tensor],
-    weight: int,
-) -> Message:
-    sent = message.content.array_records[ARRAYS]
-    if {name: tuple(array.shape) for name, array in sent.items()} != {
-        name: tuple(tensor.shape) for name, tensor in adapter.items()
-    }:
-        raise CannotRehearse("it sends clients adapters of other shapes")
+def _reply(message: Message, tensors: Tensors, weight: int, partition: int) -> Message:
+    """Return a client's reply; other arrays that it was sent come back as they are."""
     metrics = {"num-examples": weight, "train-loss": 1.0, "tokens": weight}
     content = {
         **message.content.array_records,
         ARRAYS: ArrayRecord(dict(tensors)),
         METRICS: MetricRecord(metrics),
-        CLIENT: ConfigRecord({"partition-id": 0}),
+        CLIENT: ConfigRecord({"partition-id": partition}),
     }
     return Message(RecordDict(content), reply_to=message)
 
 
-def _same(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> bool:
-    return one.keys() == other.keys() and all(
-        torch.allclose(one[n], other[n], rtol=0, atol=TOLERANCE * (1 + float(one[n].abs().max())))
-        for n in one
-    )
+def _equal(one: Any, other: Any) -> bool:
+    """Whether two results are the same bits: tensors, or lists, dicts and tuples of them."""
+    if isinstance(one, torch.Tensor):
+        return one.dtype == other.dtype and torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(_equal(one[k], other[k]) for k in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(_equal, one, other))
+    return one == other

@@ -31,9 +31,9 @@ from flowertune.loggers.loggers import Loggers, run_loggers
 from flowertune.loggers.plot import plot_run
 from flowertune.models.adapter import adapter_shapes, check_initialization, initial_adapter
 from flowertune.rules import lock
-from flowertune.run import contract
 from flowertune.run.base import BaseRun
 from flowertune.run.checkpoint import save_checkpoint
+from flowertune.run.contract import StrategyContract
 from flowertune.run.data_check import ask_lengths, rows_visited
 from flowertune.run.failures import log_error_last, too_few
 from flowertune.run.files import now
@@ -98,30 +98,30 @@ class TrainingRun(BaseRun):
         shapes = adapter_shapes(self.cfg, peft_config)
         if self.cfg.resume_from == ANEW:
             adapter = self._new_adapter(shapes)
+            packed = pack(adapter, self.cfg.train.transport)
+            size = sum(len(array.data) for array in packed.values())
+            self._per_round = 2 * self.clients_per_round * size
         else:
             state = self.go_on()
             check_adapter(state.body["adapter-config"], self.adapter_config)
             self.rows = {int(p): record for p, record in state.body["rows"].items()}
+            self._per_round = int(state.body["bytes-per-round"])
             adapter, _ = initial_adapter(self.cfg, peft_config, {})
             adapter = dict(state.adapter)
             if state.server_round and hasattr(strategy, "load_state_dict"):
                 strategy.load_state_dict(dict(state.strategy))
             self.write_lines()
-        contract.check_strategy(strategy, adapter, is_layerwise(self.cfg), self.grid)
-        self._attributes = contract.attributes(strategy)
-        self._shapes = {name: tensor.clone() for name, tensor in adapter.items()}
+        self._contract = StrategyContract(strategy, adapter, self.registry)
+        self._contract.rehearse(is_layerwise(self.cfg), self.grid)
         if self.cfg.train.training_arguments.max_steps > 0:
             self._report_rows()
         self.write_run("running")
         if not self.rounds_done:
-            self._save(0, adapter)
+            self._save(0, adapter, {})
         about = run_info(self, "running", self.data)
         self.loggers: Loggers = self.closing.enter_context(
             run_loggers(self.cfg, self.folder, about, self.rounds_done)
         )
-        packed = pack(adapter, self.cfg.train.transport)
-        size = sum(len(array.data) for array in packed.values())
-        self._per_round = 2 * self.clients_per_round * size
         self._exchanger = Exchanger(
             self.grid, self.cfg, self.registry, self.ledger, self.profile, self.run_key
         )
@@ -223,7 +223,7 @@ class TrainingRun(BaseRun):
         """
         replies = {partition_of(reply): reply for reply in valid}
         mean, inside, lost = mean_adapter(
-            self.grid, self.cfg, self._shapes, replies, (self.run_key, server_round),
+            self.grid, self.cfg, self._contract.adapter, replies, (self.run_key, server_round),
             self.ledger, self.profile,
         )  # fmt: skip
         reasons |= lost
@@ -253,11 +253,9 @@ class TrainingRun(BaseRun):
             If the strategy's result is not an adapter of this run, or the strategy keeps something
             between rounds that a resumed run would not have.
         """
-        tensors = adapter.to_torch_state_dict()
-        contract.check_result(type(self.strategy).__name__, tensors, metrics, self._shapes)
-        contract.check_kept(self.strategy, self._attributes)
-        rounds, now_ = self.cfg.num_server_rounds, time.monotonic()
-        aggregating = now_ - self._exchanged
+        rounds, aggregating = self.cfg.num_server_rounds, time.monotonic() - self._exchanged
+        tensors = self._contract.check_result(adapter, metrics)
+        kept = self._contract.state()
         self.profile.add("accumulate", aggregating, result.received)
         line = {
             "round": result.server_round,
@@ -287,12 +285,19 @@ class TrainingRun(BaseRun):
             last = result.server_round == rounds
             if last or result.server_round % self.cfg.train.save_every_round == 0:
                 self._checkpoint(result.server_round, tensors)
-            self._save(result.server_round, tensors)
+            self._save(result.server_round, tensors, kept)
 
-    def _save(self, server_round: int, adapter: Mapping[str, torch.Tensor]) -> None:
-        strategy = self.strategy.state_dict() if hasattr(self.strategy, "state_dict") else {}
-        more = {"adapter-config": self.adapter_config, "rows": self.rows}
-        self.save_round(server_round, adapter, strategy if server_round else {}, more)
+    def _save(
+        self,
+        server_round: int,
+        adapter: Mapping[str, torch.Tensor],
+        strategy: Mapping[str, torch.Tensor],
+    ) -> None:
+        more = {
+            "adapter-config": self.adapter_config, "rows": self.rows,
+            "bytes-per-round": self._per_round,
+        }  # fmt: skip
+        self.save_round(server_round, adapter, strategy, more)
 
     def _checkpoint(self, server_round: int, tensors: Mapping[str, torch.Tensor]) -> None:
         path = self.folder / f"peft_{server_round}"
