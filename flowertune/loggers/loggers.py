@@ -1,4 +1,4 @@
-"""All loggers of a run while it goes on."""
+"""All loggers of a run, as one."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -9,16 +9,15 @@ from typing import Any, Protocol
 from flwr.common import log
 
 from flowertune.config.settings import Settings
-from flowertune.loggers import tensorboard
 from flowertune.loggers.tensorboard import TensorBoard
 from flowertune.loggers.wandb import WeightsAndBiases
 
 
 class Logger(Protocol):
-    """Something that shows numbers of rounds."""
+    """Shows the numbers of rounds somewhere."""
 
     def log_round(self, line: Mapping[str, Any]) -> None:
-        """Pass on a round's numbers."""
+        """Pass on a round's numbers (a line of rounds.jsonl)."""
         ...
 
     def close(self) -> None:
@@ -27,7 +26,7 @@ class Logger(Protocol):
 
 
 class Loggers:
-    """Several loggers as one. One that fails is left out from then on: it is no reason to stop."""
+    """Several loggers as one. A logger that fails is dropped with a warning; the run goes on."""
 
     def __init__(self, loggers: list[Logger]) -> None:
         self._loggers = loggers
@@ -37,8 +36,8 @@ class Loggers:
         for logger in list(self._loggers):
             try:
                 logger.log_round(line)
-            except Exception as error:  # network, disk, a library's own kinds
-                log(WARNING, "%s shows no more rounds: %s", type(logger).__name__, error)
+            except Exception as error:  # network, disk, a library's own exceptions
+                log(WARNING, "%s is dropped and shows no more rounds: %s", _name(logger), error)
                 self._loggers.remove(logger)
 
     def close(self) -> None:
@@ -47,7 +46,7 @@ class Loggers:
             try:
                 logger.close()
             except Exception as error:
-                log(WARNING, "%s did not close: %s", type(logger).__name__, error)
+                log(WARNING, "%s could not be closed: %s", _name(logger), error)
 
 
 @contextmanager
@@ -57,32 +56,35 @@ def run_loggers(
     about: Mapping[str, Any],
     rounds_done: Sequence[Mapping[str, Any]] = (),
 ) -> Iterator[Loggers]:
-    """Yield the loggers of a run: TensorBoard where tensorboardX is installed, W&B where wanted.
+    """Yield the loggers of a run: TensorBoard, and Weights & Biases where ``log.wandb`` is true.
 
     Parameters
     ----------
     folder : Path
         The run's folder; event files go into ``tensorboard/`` in it.
     about : Mapping
-        What run.json says: run-id, name and settings are used.
+        The content of run.json: run-id, name and settings are used.
     rounds_done : Sequence
-        The lines of the rounds finished before, in a run that goes on.
+        The lines of the rounds finished before, in a run that is resumed.
 
     Raises
     ------
     UserError
-        If ``log.wandb`` is true and wandb is not there or does not start.
+        If ``log.wandb`` is true and wandb is not installed or does not start.
     """
-    found: list[Logger] = []
+    loggers: list[Logger] = []
     if cfg.log.wandb:
-        found.append(WeightsAndBiases(folder, about))
-    if tensorboard.installed():
-        try:
-            found.append(TensorBoard(folder / "tensorboard", rounds_done))
-        except OSError as error:
-            log(WARNING, "no event files for TensorBoard: %s", error)
-    loggers = Loggers(found)
+        loggers.append(WeightsAndBiases(folder, about))
     try:
-        yield loggers
+        loggers.append(TensorBoard(folder / "tensorboard", rounds_done))
+    except OSError as error:
+        log(WARNING, "no event files for TensorBoard: %s", error)
+    together = Loggers(loggers)
+    try:
+        yield together
     finally:
-        loggers.close()
+        together.close()
+
+
+def _name(logger: Logger) -> str:
+    return type(logger).__name__

@@ -1,53 +1,48 @@
 """TensorBoard: event files written by tensorboardX."""
 
-import importlib
-import importlib.util
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.summary_pb2 import Summary
+
 from flowertune.base.errors import UserError
-from flowertune.loggers.numbers import numbers_of
-
-PACKAGE = "tensorboardX"
-
-
-def installed() -> bool:
-    """Whether event files can be written."""
-    return importlib.util.find_spec(PACKAGE) is not None
+from flowertune.loggers.scalars import round_scalars
 
 
 class TensorBoard:
-    """A new event file in ``folder``, which begins with the rounds that are done already.
+    """A new event file in ``folder``, which begins with the rounds finished before.
 
-    Numbers of these and later rounds in older event files there are taken back: a killed run may
-    have written some that did not count, and lost others.
+    It tells TensorBoard to discard what older event files there say of these and later rounds: a
+    killed run may have written rounds that did not count, and lost others.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written.
     """
 
     def __init__(self, folder: Path, rounds_done: Sequence[Mapping[str, Any]] = ()) -> None:
-        # Not its SummaryWriter: that one writes in a thread, and when the disk is full the thread
-        # dies and the next call waits for ever.
-        writer = importlib.import_module(f"{PACKAGE}.event_file_writer")
-        self._events: Any = importlib.import_module(f"{PACKAGE}.proto.event_pb2")
-        self._summaries: Any = importlib.import_module(f"{PACKAGE}.proto.summary_pb2")
         folder.mkdir(parents=True, exist_ok=True)
-        begun = any(folder.glob("events.*"))
-        self._file = writer.EventsWriter(str(folder / "events"))
-        if begun:
-            start = self._events.SessionLog(status=self._events.SessionLog.START)
-            self._file.write_event(self._events.Event(step=1, session_log=start))
+        resumed = any(folder.glob("events.*"))
+        # Not SummaryWriter, which writes in a thread: when the disk is full the thread dies, and
+        # the next call waits for ever.
+        self._file = EventsWriter(str(folder / "events"))
+        if resumed:
+            self._file.write_event(Event(step=1, session_log=SessionLog(status=SessionLog.START)))
         for line in rounds_done:
             self.log_round(line)
 
     def log_round(self, line: Mapping[str, Any]) -> None:
         """Write a round's numbers; they are in the file when this returns."""
         values = [
-            self._summaries.Summary.Value(tag=name, simple_value=value)
-            for name, value in numbers_of(line).items()
+            Summary.Value(tag=name, simple_value=value)
+            for name, value in round_scalars(line).items()
         ]
-        summary = self._summaries.Summary(value=values)
-        event = self._events.Event(step=line["round"], summary=summary)
+        event = Event(step=line["round"], summary=Summary(value=values))
         if "time" in line:
             event.wall_time = datetime.fromisoformat(line["time"]).timestamp()
         self._file.write_event(event)
@@ -64,16 +59,13 @@ def write_events(folder: Path, rounds: Sequence[Mapping[str, Any]]) -> None:
     Raises
     ------
     UserError
-        If tensorboardX is not installed, or the folder holds event files already.
+        If the folder already holds event files.
+    OSError
+        If the file cannot be written.
     """
-    if not installed():
-        raise UserError(
-            f"TensorBoard's event files are written by {PACKAGE}, which is not installed: "
-            f"pip install {PACKAGE}."
-        )
     if any(folder.glob("events.*")):
         raise UserError(
-            f"{folder} holds event files already, and TensorBoard would mix them up; give an "
-            "empty folder."
+            f"{folder} already holds event files, which TensorBoard would mix with the new one; "
+            "give an empty folder."
         )
     TensorBoard(folder, rounds).close()

@@ -1,4 +1,4 @@
-"""Weights & Biases: a run there for a run here, for those who use it."""
+"""Weights & Biases, for those who use it: one of its runs for each run."""
 
 import importlib
 import importlib.util
@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from flowertune.base.errors import UserError
-from flowertune.loggers.numbers import numbers_of
+from flowertune.base.text import one_line
+from flowertune.loggers.scalars import round_scalars
 
 SETTING = "log.wandb"
 
 
 class WeightsAndBiases:
-    """A run of wandb; project, entity and mode are those of wandb's own environment variables.
+    """A run of wandb; its own environment variables name the project, the entity and the mode.
 
     Raises
     ------
@@ -34,11 +35,11 @@ class WeightsAndBiases:
                 name=f"{about['name']} {about['run-id']}",
                 dir=str(folder),
                 config=dict(about["settings"]),
-                # a run that goes on after a kill stays the same run there
+                # A run that is resumed stays the same run there.
                 resume="allow",
             )
-        except Exception as error:  # wandb has many kinds; none of them is a reason to train
-            reason = " ".join(str(error).split())[:200].rstrip(".")
+        except Exception as error:  # of many types, and none of them is a reason to train without
+            reason = one_line(error).rstrip(".")
             raise UserError(
                 f"{SETTING} is true, but wandb does not start ({reason}); run `wandb login`, set "
                 f"WANDB_MODE=offline, or set {SETTING} to false."
@@ -46,8 +47,8 @@ class WeightsAndBiases:
 
     def log_round(self, line: Mapping[str, Any]) -> None:
         """Pass on a round's numbers."""
-        self._run.log(numbers_of(line), step=line["round"])
+        self._run.log(round_scalars(line), step=line["round"])
 
     def close(self) -> None:
-        """Say that the run has ended."""
+        """End the run."""
         self._run.finish()

@@ -1,4 +1,4 @@
-"""The numbers of a round, by the names they have on a board."""
+"""The numbers of a round, by the names that loggers show them under."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,13 +16,13 @@ NAMES = {
 }
 
 
-def numbers_of(line: Mapping[str, Any]) -> dict[str, float]:
-    """Return the numbers of a line of rounds.jsonl; what is not there is left out."""
-    found = {
+def round_scalars(line: Mapping[str, Any]) -> dict[str, float]:
+    """Return the numbers in a line of rounds.jsonl; those it lacks are left out."""
+    scalars = {
         name: float(line[key])
         for key, name in NAMES.items()
         if isinstance(line.get(key), int | float)
     }
     if line.get("tokens") and line.get("seconds"):
-        found["round/tokens-per-second"] = line["tokens"] / line["seconds"]
-    return found
+        scalars["round/tokens-per-second"] = line["tokens"] / line["seconds"]
+    return scalars
