@@ -29,11 +29,21 @@ def load_adapter(model: Any, adapter: Mapping[str, torch.Tensor]) -> None:
     Raises
     ------
     UserError
-        If its names or shapes are not the model's.
+        If its names or shapes are not the model's, or the model trains what is no part of it.
     """
     from peft.utils import set_peft_model_state_dict
 
     own = adapter_of(model)
+    # Storage, not names: PEFT's names for what it saves are not those of the parameters.
+    sent = {tensor.data_ptr() for tensor in own.values()}
+    trained = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    lost = [name for name, parameter in trained if parameter.data_ptr() not in sent]
+    if lost:
+        raise UserError(
+            f"load_model of models.py lets {lost[0]!r} be trained ({len(lost)} such parameters), "
+            "which is no part of the adapter and would never reach the server; name its module in "
+            "modules_to_save of lora_config, or freeze it."
+        )
     for name in sorted(own.keys() | adapter.keys()):
         given, wanted = adapter.get(name), own.get(name)
         if given is None or wanted is None or given.shape != wanted.shape:
@@ -90,7 +100,8 @@ def adapter_shapes(cfg: Settings, peft_config: Any) -> dict[str, torch.Tensor]:
             "[tool.flwr.app.config] of pyproject.toml)."
         ) from None
     for name in shapes:
-        if "base_layer" in name or "lora_embedding" in name:
+        # PEFT saves the whole weight of an adapted embedding; biases are there if asked for.
+        if name.endswith("base_layer.weight") or "lora_embedding" in name:
             raise UserError(
                 f"model.lora.target-modules is {modules!r}, which adapts an embedding or the "
                 f"output head ({name}); name layers between them."

@@ -59,10 +59,10 @@ class StrategyContract:
         Raises
         ------
         UserError
-            If the strategy would fail, or do something else than it says, without a word: it keeps
-            something between rounds that a resumed run would not have; it gives other values for
-            equal replies; its messages or its result cannot be used; or ``aggregation.mode`` is layerwise and it is not a function of
-            the weighted mean of the replies.
+            If the strategy would do something wrong in silence: it keeps something between rounds
+            that a resumed run would not have; it gives other values for equal replies; its messages
+            or its result cannot be used; or ``aggregation.mode`` is layerwise and it is not a
+            function of the weighted mean of the replies.
         """
         self._check_pair()
         try:
