@@ -1,18 +1,16 @@
 """The facts of each challenge: one YAML file each, and the few functions that read them.
 
-The template gets the same files through Copier; `evaluation` gets them from here. Nothing in this
-package imports the app.
+The template gets the same files through Copier; the library and `evaluation` get them from here.
 """
 
-import hashlib
-import json
-from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import Any
 
 import yaml
+
+from challenges import record
 
 _DATA = files(__name__)
 _NOT_A_CHALLENGE = {"rules.yml"}
@@ -76,24 +74,6 @@ def versions(rules: str) -> list[str]:
     return [change["version"] for change in _rule_set(rules)["changes"]]
 
 
-def published(rules: str, version: str) -> dict[str, dict[str, str | int]]:
-    """The record of one version of a rule set: challenge -> locked values; empty if there is none.
-
-    A record never changes, but for challenges that are added to it.
-    """
-    record = _DATA / "published" / f"{rules}-{version}.json"
-    return json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
-
-
-def digest(static: Mapping[str, object]) -> str:
-    """SHA-256, in hex, of a flat static table; the order of its keys does not matter.
-
-    The app has these lines too, as it cannot import this package; a test compares the two.
-    """
-    text = json.dumps(dict(static), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def expected_digest(name: str, rules: str) -> str:
     """The digest on record in `challenges/rules.yml`; KeyError if there is none."""
     return rule_sets()[rules]["digests"][name]
@@ -118,13 +98,13 @@ def _published_table(name: str, rules: str, version: str) -> dict[str, str | int
         raise ValueError(
             f"There is no version {version!r} of the rules {rules}; there are {', '.join(known)}."
         )
-    record = published(rules, version)
-    if name not in record:
+    tables = record.published(rules, version)
+    if name not in tables:
         raise ValueError(
             f"There was no challenge {name!r} under the rules {rules} {version}; "
-            f"there were {', '.join(sorted(record))}."
+            f"there were {', '.join(sorted(tables))}."
         )
-    return record[name]
+    return tables[name]
 
 
 @cache

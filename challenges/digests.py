@@ -12,6 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import challenges
+from challenges import record
+from flowertune.base.files import write_atomically
+from flowertune.base.hashing import json_sha256
 
 RULES_FILE = Path(__file__).with_name("rules.yml")
 PUBLISHED = Path(__file__).with_name("published")
@@ -30,7 +33,7 @@ def expected_text() -> str:
         if in_digests:
             lines.append("  digests:")
             lines += [
-                f"    {name}: {challenges.digest(challenges.static_table(name, rules))}"
+                f"    {name}: {json_sha256(challenges.static_table(name, rules))}"
                 for name in challenges.names()
             ]
         else:
@@ -48,20 +51,20 @@ def expected_record(rules: str) -> tuple[Path, str]:
 
 def problems() -> list[str]:
     """What is wrong with the versions of the rules, one sentence each; empty if nothing is."""
-    found = []
+    sentences = []
     for rules, rule_set in challenges.rule_sets().items():
         version = rule_set["version"]
         if version != challenges.versions(rules)[0]:
-            found.append(
+            sentences.append(
                 f"The rules {rules} have version {version}, but the first of their changes is for "
                 f"{challenges.versions(rules)[0]}: say in `changes` of challenges/rules.yml what "
                 f"{version} brings."
             )
-        for name, recorded in challenges.published(rules, version).items():
+        for name, recorded in record.published(rules, version).items():
             now = challenges.static_table(name, rules) if name in challenges.names() else {}
             keys = [key for key in sorted(recorded | now) if recorded.get(key) != now.get(key)]
             if keys:
-                found.append(
+                sentences.append(
                     f"The locked values of {name} under {rules} {version} are published and never "
                     f"change, but {', '.join(keys)} did: raise `version` of {rules} in "
                     "challenges/rules.yml, say there in `changes` and in CHANGELOG.md under "
@@ -69,13 +72,13 @@ def problems() -> list[str]:
                     f"(Was {version} never released? Then delete "
                     f"challenges/published/{rules}-{version}.json and run that command.)"
                 )
-        found += [
+        sentences += [
             f"challenges/published/{rules}-{older}.json is not there, but {older} is among the "
             f"`changes` of {rules}: put it back from the release it came with."
             for older in challenges.versions(rules)[1:]
-            if not challenges.published(rules, older)
+            if not record.published(rules, older)
         ]
-    return found
+    return sentences
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -89,15 +92,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--write", action="store_true", help="write it, and the record in challenges/published/"
     )
     write = parser.parse_args(argv).write
-    if found := problems():
-        print("\n".join(found), file=sys.stderr)
+    if wrong := problems():
+        print("\n".join(wrong), file=sys.stderr)
         return 1
     text = expected_text()
     files = dict([(RULES_FILE, text), *map(expected_record, challenges.rule_sets())])
     if write:
-        PUBLISHED.mkdir(exist_ok=True)
         for path, wanted in files.items():
-            path.write_text(wanted, "utf-8")
+            write_atomically(path, wanted)
         return 0
     print(text, end="")
     stale = [

@@ -20,9 +20,14 @@ def published(rules: str, version: str) -> dict[str, dict[str, str | int]]:
     return _read(f"{rules}-{version}.json")
 
 
+def library() -> dict[str, str]:
+    """The record of releases: version -> sha256 of the library's files."""
+    return _read(LIBRARY)
+
+
 def library_digest(version: str) -> str | None:
     """The sha256 of the library's files in the release of this version; None if it has none."""
-    return _read(LIBRARY).get(version)
+    return library().get(version)
 
 
 def _read(name: str) -> dict[str, Any]:

@@ -1,15 +1,17 @@
-"""What a checkpoint says about itself, and whether it may be called official. Nothing here loads a
-model.
-"""
+"""What a checkpoint says about itself, and whether it is official. No model is loaded here."""
 
-import hashlib
-import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import challenges
-from evaluation.errors import EvaluationError
+from flowertune.base.errors import UserError
+from flowertune.base.files import read_json
+from flowertune.base.hashing import file_sha256, json_sha256
+from flowertune.rules.lock import Difference, check_library, check_lock, locked_values
+from flowertune.rules.manifest import is_sealed
+from flowertune.rules.provenance import Library
 
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 
@@ -36,6 +38,7 @@ class Checkpoint:
 
     @property
     def official(self) -> bool:
+        """Whether nothing keeps it from being official."""
         return not self.reasons
 
     @property
@@ -58,28 +61,26 @@ def read(path: Path, challenge: str) -> Checkpoint:
     """Read a checkpoint folder and check its manifest against the locked values of `challenge`.
 
     Raises:
-        EvaluationError: the folder is no PEFT checkpoint or names no base model.
+        UserError: the folder is no PEFT checkpoint or names no base model.
     """
     if not path.is_dir():
-        raise EvaluationError(
+        raise UserError(
             f"{path} is no folder: give a checkpoint such as results/<run id>/peft_200, or a "
             "model with --model"
         )
-    config = _json_object(path / "adapter_config.json")
+    config = read_json(path / "adapter_config.json")
     weights = next((path / name for name in WEIGHTS if (path / name).is_file()), None)
     if config is None or weights is None:
         missing = "a readable adapter_config.json" if config is None else WEIGHTS[0]
-        raise EvaluationError(
+        raise UserError(
             f"{path} is no checkpoint, it has no {missing}: give a folder peft_<round> that a run "
             "has saved"
         )
     base = config.get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
-        raise EvaluationError(
-            f"{path / 'adapter_config.json'} names no base model: name it with --model"
-        )
-    sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()
-    manifest = _json_object(path / "manifest.json")
+        raise UserError(f"{path / 'adapter_config.json'} names no base model: name it with --model")
+    sha256 = file_sha256(weights)
+    manifest = read_json(path / "manifest.json")
     if manifest is None:
         exists = (path / "manifest.json").exists()
         reasons = ["its manifest.json is not readable" if exists else "it has no manifest.json"]
@@ -90,13 +91,13 @@ def read(path: Path, challenge: str) -> Checkpoint:
 
 
 def unofficial_reasons(manifest: dict[str, Any], challenge: str, adapter_sha256: str) -> list[str]:
-    """What keeps a checkpoint from being official, one phrase each; empty means official.
+    """Return what keeps a checkpoint from being official, one phrase each; none means official.
 
-    The locked values come from `challenges`, never from the manifest. The checksums in it show an
-    accident; they cannot stop somebody who forges all of them.
+    Locked values and the digests of released libraries come from `challenges`, never from the
+    manifest. What the manifest says of the run is a claim: it shows an honest mistake, and whoever
+    doubts it can train again with the library it names. It cannot stop somebody who makes it up.
     """
-    content = {key: value for key, value in manifest.items() if key != "manifest-sha256"}
-    if manifest.get("manifest-sha256") != challenges.digest(content):
+    if not is_sealed(manifest):
         return ["its manifest was edited after the run (the checksum in it does not fit)"]
     reasons = []
     if manifest.get("adapter-sha256") != adapter_sha256:
@@ -106,45 +107,51 @@ def unofficial_reasons(manifest: dict[str, Any], challenge: str, adapter_sha256:
         return [*reasons, "its manifest has no static values"]
     if static.get("challenge") != challenge:
         return [*reasons, f"it was trained for {static.get('challenge')}, not for {challenge}"]
-    if static.get("rules") not in challenges.rule_sets():
-        return [
-            *reasons,
-            f"its rules are {static.get('rules')!r}, known are {', '.join(challenges.rule_sets())}",
-        ]
-    locked = _locked(challenge, static)
-    for key in sorted(locked.keys() | static.keys()):
-        if static.get(key) != locked.get(key):
-            reasons.append(f"static.{key} is {static.get(key)!r}, locked is {locked.get(key)!r}")
-    for key in ("supernodes", "partitions"):
-        if locked["num-supernodes"] and manifest.get(key) != locked["num-supernodes"]:
-            reasons.append(
-                f"it ran with {manifest.get(key)} {key}, locked are {locked['num-supernodes']}"
-            )
-    communication = manifest.get("communication")
-    spent = communication.get("total-mib", 0) if isinstance(communication, dict) else 0
-    if spent > int(locked["budget-mib"]):
-        reasons.append(
-            f"it communicated {spent:,.0f} MiB, the budget is {locked['budget-mib']:,} MiB"
-        )
-    if manifest.get("protected-changed"):
-        reasons.append(f"protected files were changed: {', '.join(manifest['protected-changed'])}")
+    differences = [
+        *_from_lock(manifest, static),
+        *_from_library(manifest),
+        *_over_budget(manifest, static),
+    ]
+    keys = {difference.key for difference in differences}
+    # What only the run could see, such as rows that it loaded itself.
+    claimed = [difference for difference in _claimed(manifest) if difference.key not in keys]
+    reasons += map(str, [*differences, *claimed])
     if manifest.get("official") is not True and not reasons:
         reasons.append("its own manifest says unofficial")
     return reasons
 
 
-def _locked(challenge: str, static: dict[str, Any]) -> dict[str, Any]:
-    """The locked values of the version of the rules a checkpoint names, if there was such a one."""
-    rules, version = static["rules"], static.get("rules-version")
-    known = version in challenges.versions(rules)
-    if known and challenge in challenges.published(rules, str(version)):
-        return challenges.static_table(challenge, rules, version)
-    return challenges.static_table(challenge, rules)
+def _from_lock(manifest: dict[str, Any], static: dict[str, Any]) -> Sequence[Difference]:
+    nodes, partitions = (manifest.get(key) for key in ("supernodes", "partitions"))
+    return check_lock(
+        static,
+        nodes if isinstance(nodes, int) else 0,
+        {partitions} if isinstance(partitions, int) else set(),
+        {json_sha256(static)},
+    )
 
 
-def _json_object(path: Path) -> dict[str, Any] | None:
+def _from_library(manifest: dict[str, Any]) -> Sequence[Difference]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return value if isinstance(value, dict) else None
+        library = Library.of(manifest.get("library"))
+    except (KeyError, TypeError):
+        return [Difference("the library", None, "named by its version and digest")]
+    return check_library(library, [])
+
+
+def _over_budget(manifest: dict[str, Any], static: dict[str, Any]) -> Sequence[Difference]:
+    communication = manifest.get("communication")
+    spent = communication.get("total-mib") if isinstance(communication, dict) else None
+    budget = locked_values(static).get("budget-mib", 0)
+    if not budget or (isinstance(spent, (int, float)) and spent <= budget):
+        return []
+    return [Difference("MiB communicated", spent, budget)]
+
+
+def _claimed(manifest: dict[str, Any]) -> list[Difference]:
+    listed = manifest.get("differences")
+    return [
+        Difference(str(entry.get("key")), entry.get("given"), entry.get("locked"))
+        for entry in (listed if isinstance(listed, list) else [])
+        if isinstance(entry, dict)
+    ]

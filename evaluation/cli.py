@@ -6,7 +6,7 @@ from pathlib import Path
 
 import challenges
 from evaluation import sets
-from evaluation.errors import EvaluationError
+from flowertune.base.errors import UserError
 
 _DESCRIPTION = """\
 Score a checkpoint of the {title} challenge on {titles}.
@@ -154,8 +154,8 @@ def _add_computing(made: argparse.ArgumentParser, known: sets.Challenge) -> None
         add(
             "--allow-unsandboxed",
             action="store_true",
-            help="run the model's programs even where nothing can box them in: they can then do "
-            "whatever you can",
+            help="run the model's programs even where there is no sandbox for them: they can then "
+            "do whatever you can",
         )
     add(
         "--trust-remote-code",
@@ -168,10 +168,10 @@ def main(challenge: str, argv: list[str] | None = None) -> None:
     """Run one challenge's command; exits with 1 and one sentence on stderr if it cannot be done."""
     arguments = parser(challenge).parse_args(argv)
     try:
-        # Imports torch and lm-eval, which a mistyped command need not wait for.
+        # Late: imports huggingface_hub and more, which --help and a mistyped command do without.
         from evaluation.evaluate import evaluate
 
         evaluate(challenge, arguments)
-    except EvaluationError as error:
+    except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)

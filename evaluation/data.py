@@ -2,15 +2,15 @@
 in this package.
 """
 
-import hashlib
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evaluation.errors import EvaluationError
 from evaluation.sets import EvalSet, Hub, Rows
+from flowertune.base.errors import UserError
+from flowertune.base.files import json_objects
+from flowertune.base.hashing import file_sha256, json_sha256
 
 SAMPLES = Path(__file__).parent / "samples"
 
@@ -54,7 +54,7 @@ def load(item: EvalSet, source: Source, rows: int, suite: str = "official") -> D
         suite: whose form the documents get.
 
     Raises:
-        EvaluationError: the rows cannot be read, lack a column, or are not as many as the hub's
+        UserError: the rows cannot be read, lack a column, or are not as many as the hub's
             should be.
     """
     if source.folder is None:
@@ -67,27 +67,27 @@ def load(item: EvalSet, source: Source, rows: int, suite: str = "official") -> D
     picked = item.pick(raw) if selected else raw
     full = selected and len(picked) == rows
     if not picked:
-        raise EvaluationError(
+        raise UserError(
             f"none of the {len(raw)} rows of {origin.get('file', item.hub.path)} belongs to "
             f"{item.name}: give its own rows with --data-dir"
         )
     if source.kind == "hub" and not full:
-        raise EvaluationError(
+        raise UserError(
             f"{item.hub.path} has {len(raw)} rows of which {len(picked)} would be scored, but "
             f"{item.name} needs {item.whole} and {rows}: its data have changed; give the right "
             "ones with --data-dir"
         )
     try:
         documents = item.form(suite).documents(picked)
+    except UserError:
+        raise
     except (AttributeError, IndexError, KeyError, StopIteration, TypeError, ValueError) as error:
-        raise EvaluationError(
+        raise UserError(
             f"a row of {origin.get('file', item.hub.path)} does not have the values of {item.name} "
             f"({type(error).__name__}: {error}): the rows must be as on the hub, {item.hub.path}"
         ) from None
-    digest = hashlib.sha256(
-        json.dumps(documents, sort_keys=True, ensure_ascii=True).encode()
-    ).hexdigest()
-    return Documents(documents, {**origin, "source-rows": len(raw)}, full, digest)
+    facts = {**origin, "source-rows": len(raw)}
+    return Documents(documents, facts, full, json_sha256(documents))
 
 
 def _from_folder(item: EvalSet, source: Source) -> tuple[Rows, dict[str, Any]]:
@@ -98,37 +98,29 @@ def _from_folder(item: EvalSet, source: Source) -> tuple[Rows, dict[str, Any]]:
             path, reader = source.folder / name, other
     origin = {"source": source.kind, "file": path.name}
     rows = reader(path)
-    return rows, {**origin, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    return rows, {**origin, "sha256": file_sha256(path)}
 
 
 def read_jsonl(path: Path) -> Rows:
     """Read one JSON object a line.
 
     Raises:
-        EvaluationError: no such file, no rows, or a line that is no JSON object.
+        UserError: no such file, no rows, or a line that is no JSON object.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        with path.open(encoding="utf-8") as lines:
+            rows = list(json_objects(lines))
     except OSError as error:
-        raise EvaluationError(
+        raise UserError(
             f"{path} cannot be read ({error.strerror}): --data-dir needs one file <set>.jsonl for "
             "each set"
         ) from None
-    rows = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError:
-            row = None
-        if not isinstance(row, dict):
-            raise EvaluationError(
-                f"line {number} of {path} is no JSON object: write one row of the set on each line"
-            )
-        rows.append(row)
+    except ValueError as error:
+        raise UserError(
+            f"{path} cannot be read ({error}): write one row of the set on each line"
+        ) from None
     if not rows:
-        raise EvaluationError(f"{path} has no rows: write one row of the set on each line")
+        raise UserError(f"{path} has no rows: write one row of the set on each line")
     return rows
 
 
@@ -136,7 +128,7 @@ def _check_columns(item: EvalSet, rows: Rows, origin: dict[str, Any]) -> None:
     for number, row in enumerate(rows, 1):
         missing = [name for name in item.columns if name not in row]
         if missing:
-            raise EvaluationError(
+            raise UserError(
                 f"row {number} of {origin.get('file', item.hub.path)} has no {', '.join(missing)}: "
                 f"{item.name} needs the columns {', '.join(item.columns)}"
             )
@@ -163,7 +155,7 @@ def _from_hub(hub: Hub) -> tuple[Rows, dict[str, Any]]:
         parts = [datasets.load_dataset(hub.path, split=split, **given) for split in hub.splits]
     except Exception as error:
         # The hub's clients raise many kinds, all of which mean the same here.
-        raise EvaluationError(
+        raise UserError(
             f"the data set {hub.path} cannot be read from the Hugging Face hub "
             f"({type(error).__name__}): "
             "check the network and `hf auth login`, or give the rows with --data-dir, or try "

@@ -8,16 +8,16 @@ from typing import Any
 
 import challenges
 from evaluation import checkpoint as checkpoints
-from evaluation import data, recipe, sets
+from evaluation import data, sets
 from evaluation import model as loading
-from evaluation.errors import EvaluationError
+from flowertune.base.errors import UserError
 
 
 def evaluate(challenge: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """Carry out a parsed command line; returns what results.json holds.
 
     Raises:
-        EvaluationError: one sentence; before the model is loaded wherever that is possible.
+        UserError: one sentence; before the model is loaded wherever that is possible.
     """
     started = time.time()
     known = sets.of_challenge(challenge)
@@ -32,7 +32,7 @@ def evaluate(challenge: str, arguments: argparse.Namespace) -> dict[str, Any]:
     folder = _output_folder(challenge, arguments)
     _check_writable(folder)
     programs = {item.form(suite).language for item in chosen} - {None}
-    box = _check_programs(programs, arguments) if programs else None
+    sandbox = _check_programs(programs, arguments) if programs else None
 
     choice = loading.ModelChoice(
         base=arguments.model or (checkpoint.base if checkpoint else ""),
@@ -49,7 +49,8 @@ def evaluate(challenge: str, arguments: argparse.Namespace) -> dict[str, Any]:
         item.name: data.load(item, source, entries[item.name]["rows"], suite) for item in chosen
     }
 
-    from evaluation import lm, outputs, replay, report, run
+    # Late: lm-eval and torch take seconds to import, and what is refused need not wait for them.
+    from evaluation import lm, outputs, provenance, replay, report, run
 
     for item in chosen:
         contexts = [d.get("context", "") for d in documents[item.name].documents[: arguments.limit]]
@@ -65,7 +66,7 @@ def evaluate(challenge: str, arguments: argparse.Namespace) -> dict[str, Any]:
         samples=getattr(arguments, "n_samples", 1),
         allow_unsandboxed=getattr(arguments, "allow_unsandboxed", False),
     )
-    _say(recipe.heading(challenge, suite, choice, models, box))
+    _say(provenance.heading(challenge, suite, choice, models, sandbox))
     loaded = loading.load(choice)
     with run.quiet():
         scorer = lm.RowwiseLM(
@@ -81,15 +82,15 @@ def evaluate(challenge: str, arguments: argparse.Namespace) -> dict[str, Any]:
         scorer.replay_batch = known.replay_batch
     passes, stores = {}, []
     for name in models:
-        facts_of_answers = recipe.answers_depend_on(plan, choice, checkpoint, name, arguments)
-        scorer.store = recipe.open_store(folder, facts_of_answers)
+        facts_of_answers = provenance.answers_depend_on(plan, choice, checkpoint, name, arguments)
+        scorer.store = provenance.open_store(folder, facts_of_answers)
         stores.append(scorer.store)
         if scorer.store.known:
             _say(f"{report.NAMES[name]}: going on after {len(scorer.store.known)} answers")
         with loading.as_model(loaded, name, known.merge):
             passes[name] = run.score(scorer, plan, label=report.NAMES[name])
 
-    departures = recipe.departures(known, arguments)
+    departures = provenance.departures(known, arguments)
     full = arguments.limit is None and all(documents[item.name].full for item in chosen)
     published = suite == "official" and full and not departures
     results: dict[str, Any] = {
@@ -97,7 +98,7 @@ def evaluate(challenge: str, arguments: argparse.Namespace) -> dict[str, Any]:
         "challenge": challenge,
         "suite": suite,
         "models": models,
-        "rules": recipe.rules(checkpoint),
+        "rules": provenance.rules(checkpoint),
         "unofficial": checkpoint.reasons if checkpoint and "checkpoint" in models else [],
         "departures": departures,
         "sets": {
@@ -115,7 +116,7 @@ def evaluate(challenge: str, arguments: argparse.Namespace) -> dict[str, Any]:
     results["average"] = report.averages(results["sets"], models)
     everything = published and len(chosen) == len(entries)
     results["published-average"] = facts["average"] if everything else None
-    results["recipe"] = recipe.full(plan, choice, checkpoint, arguments, passes, started)
+    results["provenance"] = provenance.build(plan, choice, checkpoint, arguments, passes, started)
     outputs.write(folder, results, passes)
     for store in stores:
         store.remove()
@@ -138,16 +139,16 @@ def _check_options(arguments: argparse.Namespace) -> None:
         if value is not None and value < 1
     ]
     if wrong:
-        raise EvaluationError(
+        raise UserError(
             f"{', '.join(wrong)}: these count rows, tokens or answers and have to be at least 1"
         )
     if getattr(arguments, "official_batching", False):
         if arguments.suite != "official":
-            raise EvaluationError(
+            raise UserError(
                 "--official-batching belongs to the official suite: leave out --suite standard"
             )
         if arguments.answer_tokens is not None:
-            raise EvaluationError(
+            raise UserError(
                 "--official-batching replays the official answers, which --answer-tokens would "
                 "cut: use one of the two"
             )
@@ -159,7 +160,7 @@ def _choose_sets(known: sets.Challenge, wanted: str | None) -> list[sets.EvalSet
     names = list(named) if wanted is None else [name for name in parts if name]
     wrong = [name for name in names if name not in named]
     if wrong or not names:
-        raise EvaluationError(
+        raise UserError(
             f"--sets {wanted} names no such set: {', '.join(wrong) or 'nothing given'}; "
             f"choose from {','.join(named)}"
         )
@@ -171,25 +172,21 @@ def _read_checkpoint(
 ) -> checkpoints.Checkpoint | None:
     if arguments.checkpoint is None:
         if arguments.model is None:
-            raise EvaluationError(
-                "nothing to score: give a checkpoint folder, or a model with --model"
-            )
+            raise UserError("nothing to score: give a checkpoint folder, or a model with --model")
         if arguments.compare or arguments.base_only:
-            raise EvaluationError(
+            raise UserError(
                 "--compare and --base-only speak of a checkpoint: give one, or leave them out"
             )
         return None
     if arguments.compare and arguments.base_only:
-        raise EvaluationError(
-            "--base-only leaves nothing to --compare base with: use one of the two"
-        )
-    found = checkpoints.read(arguments.checkpoint, challenge)
-    if found.reasons and not (arguments.unofficial or arguments.base_only):
-        raise EvaluationError(
+        raise UserError("--base-only leaves nothing to --compare base with: use one of the two")
+    checkpoint = checkpoints.read(arguments.checkpoint, challenge)
+    if checkpoint.reasons and not (arguments.unofficial or arguments.base_only):
+        raise UserError(
             f"{arguments.checkpoint} is not an official {challenge} checkpoint: "
-            f"{'; '.join(found.reasons)}; score it all the same with --unofficial"
+            f"{'; '.join(checkpoint.reasons)}; score it all the same with --unofficial"
         )
-    return found
+    return checkpoint
 
 
 def _models(arguments: argparse.Namespace) -> list[str]:
@@ -205,7 +202,7 @@ def _source(challenge: str, arguments: argparse.Namespace) -> data.Source:
         return data.Source("sample", data.SAMPLES / challenge)
     if arguments.data_dir is not None:
         if not arguments.data_dir.is_dir():
-            raise EvaluationError(
+            raise UserError(
                 f"--data-dir {arguments.data_dir} is no folder: it holds one file <set>.jsonl for "
                 "each set"
             )
@@ -239,7 +236,7 @@ def _check_writable(folder: Path) -> None:
         for path in missing:
             path.rmdir()
     except OSError as error:
-        raise EvaluationError(
+        raise UserError(
             f"results cannot be written to {folder} ({error.strerror}): choose another folder with "
             "--output"
         ) from None

@@ -40,25 +40,25 @@ def _document(kind: str, text: str, target: str) -> dict[str, Any]:
     return {"context": context, "target": target}
 
 
-def judge(document: dict[str, Any], responses: list[str]) -> Outcome:
+def grade(document: dict[str, Any], responses: list[str]) -> Outcome:
     """Apply the official answer rule to a decoded row."""
     answer = score.sentiment_answer(responses[0])
-    legal = score.sentiment_legal(responses[0])
-    return Outcome(answer, point(answer == document["target"]), legal)
+    parseable = score.sentiment_parseable(responses[0])
+    return Outcome(answer, point(answer == document["target"]), parseable)
 
 
 def _standard_document(
     document: Callable[[dict[str, Any]], dict[str, Any]],
 ) -> Callable[[dict[str, Any]], dict[str, Any]]:
     def standard(row: dict[str, Any]) -> dict[str, Any]:
-        found = document(row)
+        prepared = document(row)
         # lm-eval puts the blank in front of each choice, where it belongs to the answer's token.
-        return {**found, "context": found["context"].rstrip(" ")}
+        return {**prepared, "context": prepared["context"].rstrip(" ")}
 
     return standard
 
 
-def _judge_standard(document: dict[str, Any], responses: list[mcq.Likelihood]) -> Outcome:
+def _grade_standard(document: dict[str, Any], responses: list[mcq.Likelihood]) -> Outcome:
     return mcq.most_likely(list(score.SENTIMENTS), document["target"], responses)
 
 
@@ -84,11 +84,11 @@ def _forms(document: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Fo
         "target_delimiter": " ",
     }
     return {
-        "official": Form(each(document), lambda: official, judge),
+        "official": Form(each(document), lambda: official, grade),
         "standard": Form(
             each(_standard_document(document)),
             lambda: standard,
-            _judge_standard,
+            _grade_standard,
             macro_f1=True,
         ),
     }

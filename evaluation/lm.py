@@ -9,8 +9,8 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
 from evaluation import generation, replay, score
-from evaluation.errors import EvaluationError
 from evaluation.store import Store
+from flowertune.base.errors import UserError
 
 _Base: Any = HFLM  # its registration decorator hides its type
 
@@ -68,9 +68,9 @@ class RowwiseLM(_Base):
         answers: dict[int, str] = {}
         groups: dict[str, list[tuple[int, Instance, str]]] = {}
         for index, (request, key) in enumerate(keyed(requests)):
-            found = self.store.get(key)
-            if found is not None:
-                answers[index] = found
+            answer = self.store.get(key)
+            if answer is not None:
+                answers[index] = answer
                 self.on_row()
                 continue
             kwargs = json.dumps(_kwargs(request), sort_keys=True)
@@ -87,8 +87,8 @@ class RowwiseLM(_Base):
     ) -> list[tuple[float, bool]]:
         """lm-eval's log-likelihoods, some rows at a time so that they can be counted and kept."""
         keys = [key for _, key in keyed(requests)]
-        found = {index: self.store.get(key) for index, key in enumerate(keys)}
-        missing = [index for index, answer in found.items() if answer is None]
+        answers = {index: self.store.get(key) for index, key in enumerate(keys)}
+        missing = [index for index, answer in answers.items() if answer is None]
         # All choices of a document stay together: lm-eval answers them with one forward pass.
         documents: dict[tuple[Any, Any], list[int]] = {}
         for index in missing:
@@ -102,13 +102,13 @@ class RowwiseLM(_Base):
         for start in range(0, len(waiting), size):
             chunk = waiting[start : start + size]
             indices = [index for document in chunk for index in document]
-            answers = super().loglikelihood([requests[i] for i in indices], disable_tqdm=True)
-            for index, answer in zip(indices, answers, strict=True):
-                found[index] = list(answer)
+            fresh = super().loglikelihood([requests[i] for i in indices], disable_tqdm=True)
+            for index, answer in zip(indices, fresh, strict=True):
+                answers[index] = list(answer)
                 self.store.put(keys[index], list(answer))
             for _ in chunk:
                 self.on_row()
-        return [(float(found[i][0]), bool(found[i][1])) for i in range(len(requests))]
+        return [(float(answers[i][0]), bool(answers[i][1])) for i in range(len(requests))]
 
     def _answer_group(
         self, group: list[tuple[int, Instance, str]], kwargs: dict[str, Any], answers: dict
@@ -236,14 +236,14 @@ def check_lengths(name: str, contexts: list[str], kwargs: dict[str, Any], tokeni
     """Refuse prompts that leave no room for an answer: the official scorer stops at them, too.
 
     Raises:
-        EvaluationError: names the first such row and how many there are.
+        UserError: names the first such row and how many there are.
     """
     if "max_length" not in kwargs:
         return
     lengths = [len(tokenizer(context)["input_ids"]) for context in contexts]
     long = [number for number, length in enumerate(lengths, 1) if row_limit(length, kwargs) < 1]
     if long:
-        raise EvaluationError(
+        raise UserError(
             f"{len(long)} prompts of {name} are too long, first row {long[0]} with "
             f"{lengths[long[0] - 1]} tokens: prompt and answer together may have "
             f"{kwargs['max_length']} tokens in the official scorer; leave these rows out"

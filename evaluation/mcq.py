@@ -20,7 +20,7 @@ def official(
     question: Callable[[dict[str, Any]], tuple[str, str]],
     instruction: str,
     kind: str,
-    legal: tuple[str, ...],
+    choices: tuple[str, ...],
 ) -> Form:
     """The leaderboard's form: greedy generation of as many tokens as the gold answer has.
 
@@ -28,7 +28,7 @@ def official(
         question: a row as (body of the prompt, gold answer).
         instruction: stands above the body.
         kind: of answer, for `score.exam_answer`.
-        legal: the answers that could be right, in lower case.
+        choices: the answers that could be right, in lower case.
     """
 
     def documents(rows: Rows) -> Rows:
@@ -42,9 +42,9 @@ def official(
             for index, (body, gold) in enumerate(pairs)
         ]
 
-    def judge(document: dict[str, Any], responses: list[str]) -> Outcome:
+    def grade(document: dict[str, Any], responses: list[str]) -> Outcome:
         answer = score.exam_answer(responses[0], kind)
-        return Outcome(answer, point(answer == document["target"].lower()), answer in legal)
+        return Outcome(answer, point(answer == document["target"].lower()), answer in choices)
 
     config = {
         "output_type": "generate_until",
@@ -52,7 +52,7 @@ def official(
         "doc_to_target": "target",
         "generation_kwargs": {"until": [], "do_sample": False, "length_of": "as_long_as"},
     }
-    return Form(documents, lambda: config, judge)
+    return Form(documents, lambda: config, grade)
 
 
 def builtin(
@@ -69,14 +69,14 @@ def builtin(
     def config() -> dict[str, Any]:
         task = _builtin_task(file)
         keys = ("output_type", "doc_to_text", "doc_to_target", "doc_to_choice")
-        found = {key: task[key] for key in keys}
-        return found if about is None else {**found, "doc_to_text": about + found["doc_to_text"]}
+        config = {key: task[key] for key in keys}
+        return config if about is None else {**config, "doc_to_text": about + config["doc_to_text"]}
 
-    def judge(document: dict[str, Any], responses: list[Likelihood]) -> Outcome:
+    def grade(document: dict[str, Any], responses: list[Likelihood]) -> Outcome:
         choices = _builtin_task(file)["doc_to_choice"]
         return most_likely(choices, document["target"], responses)
 
-    return Form(each(adapt), config, judge)
+    return Form(each(adapt), config, grade)
 
 
 @cache

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evaluation.errors import EvaluationError
+from flowertune.base.errors import UserError
+from flowertune.models.resolve import folder_of
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -36,34 +37,31 @@ class ModelChoice:
     trust_remote_code: bool = False
 
 
-def is_folder(name: str) -> bool:
-    """Whether a model name means a folder of this machine; any other name is a hub id."""
-    return name.startswith(("/", "./", "../", "~")) or Path(name).is_dir()
-
-
 def default_device() -> str:
-    """ "cuda" where there is one, else "cpu"."""
+    """Return "cuda" where there is a GPU, else "cpu"."""
+    # Late: torch takes seconds to import, and a request that is refused need not wait for it.
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def tokenizer(choice: ModelChoice) -> Any:
-    """The base model's tokenizer (never the adapter's), with a padding token.
+    """Return the base model's tokenizer (never the adapter's), with a padding token.
 
     Also checks that the base model is there, which costs no more than its configuration file.
 
     Raises:
-        EvaluationError: there is no such model, or the hub cannot be reached.
+        UserError: there is no such model, or the hub cannot be reached.
     """
+    # Late, as torch above.
     from transformers import AutoConfig, AutoTokenizer
 
-    source = _source(choice)
+    source, options = _source(choice)
     try:
-        AutoConfig.from_pretrained(**source)
-        loaded = AutoTokenizer.from_pretrained(**source)
+        AutoConfig.from_pretrained(source, **options)
+        loaded = AutoTokenizer.from_pretrained(source, **options)
     except (OSError, ValueError, KeyError) as error:
-        raise EvaluationError(_unreadable(choice.base, error)) from None
+        raise UserError(_unreadable(choice.base, error)) from None
     if loaded.pad_token_id is None:
         # Padding is masked wherever it is used, so any token will do.
         token = (
@@ -77,31 +75,32 @@ def load(choice: ModelChoice) -> Any:
     """Load the base model and put the adapter on it, unmerged, in eval mode.
 
     Raises:
-        EvaluationError: weights cannot be read, do not fit together, or bitsandbytes is missing.
+        UserError: weights cannot be read, do not fit together, or bitsandbytes is missing.
     """
-    import torch
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+    # Late, as torch above.
+    from flowertune.models.loader import pretrained, with_adapter
 
-    dtype = getattr(torch, choice.dtype)
-    options: dict[str, Any] = {"dtype": dtype, "device_map": {"": choice.device}}
-    if choice.quantization:
-        _need_bitsandbytes(choice.quantization)
-        options["quantization_config"] = BitsAndBytesConfig(
-            load_in_4bit=choice.quantization == 4,
-            load_in_8bit=choice.quantization == 8,
-            bnb_4bit_compute_dtype=dtype,
-        )
+    source, options = _source(choice)
     try:
-        model = AutoModelForCausalLM.from_pretrained(**_source(choice), **options)
-    except (OSError, ValueError) as error:
-        raise EvaluationError(_unreadable(choice.base, error)) from None
+        model = pretrained(
+            source,
+            quantization=choice.quantization,
+            dtype=choice.dtype,
+            device_map={"": choice.device},
+            **options,
+        )
+    except (ImportError, OSError, ValueError) as error:
+        if isinstance(error, ImportError) and error.name == "bitsandbytes":
+            raise UserError(
+                f"--quantization {choice.quantization} needs the package bitsandbytes: install "
+                "it, or pass --quantization 0"
+            ) from None
+        raise UserError(_unreadable(choice.base, error)) from None
     if choice.adapter is not None:
-        from peft import PeftModel
-
         try:
-            model = PeftModel.from_pretrained(model, str(choice.adapter))
+            model = with_adapter(model, str(choice.adapter))
         except (OSError, RuntimeError, ValueError) as error:
-            raise EvaluationError(
+            raise UserError(
                 f"the adapter in {choice.adapter} does not fit the base model {choice.base} "
                 f"({_first_line(error)}): name the model it was trained on with --model"
             ) from None
@@ -112,7 +111,7 @@ def load(choice: ModelChoice) -> Any:
 def as_model(model: Any, name: str, merge: bool = False) -> Iterator[None]:
     """Within this context a loaded model answers as "base" or as "checkpoint".
 
-    With `merge`, "checkpoint" merges the adapter for good, so "base" has to come first.
+    With `merge`, "checkpoint" merges the adapter for good, so "base" must come first.
     """
     if name == "base" and hasattr(model, "disable_adapter"):
         with model.disable_adapter():
@@ -124,28 +123,21 @@ def as_model(model: Any, name: str, merge: bool = False) -> Iterator[None]:
     yield
 
 
-def _source(choice: ModelChoice) -> dict[str, Any]:
-    name = choice.base
-    if is_folder(name):
-        folder = Path(name).expanduser()
-        if not (folder / "config.json").is_file():
-            raise EvaluationError(
-                f"the base model folder {name} is not there or has no config.json: "
-                "say with --model where the model is, as a folder or a hub id"
-            )
-        return {
-            "pretrained_model_name_or_path": str(folder),
-            "trust_remote_code": choice.trust_remote_code,
-        }
-    return {
-        "pretrained_model_name_or_path": name,
-        "revision": choice.revision or "main",
-        "trust_remote_code": choice.trust_remote_code,
-    }
+def _source(choice: ModelChoice) -> tuple[str, dict[str, Any]]:
+    options: dict[str, Any] = {"trust_remote_code": choice.trust_remote_code}
+    folder = folder_of(choice.base)
+    if folder is None:
+        return choice.base, {**options, "revision": choice.revision or "main"}
+    if not (folder / "config.json").is_file():
+        raise UserError(
+            f"the base model folder {choice.base} is not there or has no config.json: "
+            "say with --model where the model is, as a folder or a hub id"
+        )
+    return str(folder), options
 
 
 def _unreadable(base: str, error: Exception) -> str:
-    if is_folder(base):
+    if folder_of(base):
         return (
             f"the base model in {base} cannot be read ({_first_line(error)}): "
             "choose another with --model"
@@ -160,13 +152,3 @@ def _unreadable(base: str, error: Exception) -> str:
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     return lines[0].strip().rstrip(".:") if lines else type(error).__name__
-
-
-def _need_bitsandbytes(quantization: int) -> None:
-    try:
-        import bitsandbytes  # noqa: F401
-    except ImportError:
-        raise EvaluationError(
-            f"--quantization {quantization} needs the package bitsandbytes: install it, or pass "
-            "--quantization 0"
-        ) from None

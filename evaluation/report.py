@@ -25,20 +25,20 @@ def _points(answers: list[Answer]) -> list[Fraction]:
 def score_of(answers: list[Answer], macro_f1: bool = False) -> dict[str, Any]:
     """The score and what belongs to it, for the answers of one model to one set."""
     points, rows = _points(answers), len(answers)
-    verdicts = [answer.outcome.legal for answer in answers]
-    found: dict[str, Any] = {
+    verdicts = [answer.outcome.parseable for answer in answers]
+    result: dict[str, Any] = {
         "score": str(percent(sum(points, Fraction(0)), rows)),
         "standard-error": _decimals(uncertainty.standard_error(points)),
         "points": str(sum(points, Fraction(0))),
-        "illegal-answers": None
+        "unparseable-answers": None
         if None in verdicts
         else str(percent(sum(verdict is False for verdict in verdicts), rows)),
     }
     if macro_f1:
         targets = [answer.document["target"] for answer in answers]
         f1 = uncertainty.macro_f1(targets, [answer.outcome.answer for answer in answers])
-        found["macro-f1"] = str(half_up(100 * f1))
-    return found
+        result["macro-f1"] = str(half_up(100 * f1))
+    return result
 
 
 def set_result(
@@ -62,7 +62,7 @@ def set_result(
     form = item.form(suite)
     first = next(iter(answers.values()))
     classes = Counter(answer.document["target"] for answer in first)
-    found = {
+    result = {
         "title": facts["title"],
         "metric": "accuracy" if form.program is None else "pass@1",
         "rows": len(first),
@@ -83,8 +83,8 @@ def set_result(
     if len(answers) == 2:
         before, after = (_points(rows) for rows in answers.values())
         error = uncertainty.difference_error(before, after)
-        found["difference"] = _difference([r["score"] for r in found["scores"].values()], error)
-    return found
+        result["difference"] = _difference([r["score"] for r in result["scores"].values()], error)
+    return result
 
 
 def _difference(scores: list[str], error: float | None) -> dict[str, Any]:
@@ -112,7 +112,7 @@ def averages(sets: dict[str, dict[str, Any]], models: list[str]) -> dict[str, An
 
     scores = {model: average(map(Decimal, column(model, "score"))) for model in models}
     majority = [result["majority-class"] for result in results]
-    found: dict[str, Any] = {
+    means: dict[str, Any] = {
         "scores": {
             model: {
                 "score": str(scores[model]),
@@ -124,8 +124,8 @@ def averages(sets: dict[str, dict[str, Any]], models: list[str]) -> dict[str, An
     }
     if len(models) == 2:
         together = error([result["difference"]["standard-error"] for result in results])
-        found["difference"] = _difference([str(scores[model]) for model in models], together)
-    return found
+        means["difference"] = _difference([str(scores[model]) for model in models], together)
+    return means
 
 
 def table(results: dict[str, Any]) -> list[list[str]]:
@@ -136,7 +136,7 @@ def table(results: dict[str, Any]) -> list[list[str]]:
         "macro-F1": any("macro-f1" in r["scores"][models[0]] for r in sets),
         "majority": any(r["majority-class"] for r in sets),
         "chance": any(r["chance"] for r in sets),
-        "no answer": any(r["scores"][models[0]]["illegal-answers"] for r in sets),
+        "no answer": any(r["scores"][models[0]]["unparseable-answers"] for r in sets),
         "published": results["published-average"] is not None
         or any(r["published-baseline"] for r in sets),
     }
@@ -158,7 +158,7 @@ def table(results: dict[str, Any]) -> list[list[str]]:
             "macro-F1": " / ".join(s.get("macro-f1", "") for s in scores),
             "majority": result["majority-class"],
             "chance": result["chance"],
-            "no answer": " / ".join(s["illegal-answers"] or "" for s in scores),
+            "no answer": " / ".join(s["unparseable-answers"] or "" for s in scores),
             "published": result["published-baseline"],
         }
         rows = f"{result['rows']:,}" + ("" if result["full"] else "*")
@@ -201,28 +201,30 @@ def notes(results: dict[str, Any]) -> list[str]:
     """The sentences under the table: what the numbers are, and what they are not."""
     sets = list(results["sets"].values())
     metric = "pass@1" if sets[0]["metric"] == "pass@1" else "accuracy"
-    found = [f"Suite {results['suite']}: {metric} in percent ± standard error."]
+    sentences = [f"Suite {results['suite']}: {metric} in percent ± standard error."]
     if any(not result["full"] for result in sets):
-        found.append("* not the full official set: a PARTIAL result, not one for a leaderboard.")
+        sentences.append(
+            "* not the full official set: a PARTIAL result, not one for a leaderboard."
+        )
     if "checkpoint" in results["models"]:
         rules = "rules {name} {version}".format(**results["rules"])
         reasons = "; ".join(results["unofficial"])
-        found.append(
+        sentences.append(
             f"UNOFFICIAL checkpoint ({rules}): {reasons}."
             if reasons
             else f"Official checkpoint ({rules})."
         )
     if results["departures"]:
-        found.append("Not as the official scorer: " + "; ".join(results["departures"]) + ".")
+        sentences.append("Not as the official scorer: " + "; ".join(results["departures"]) + ".")
     for result in sets:
         for model, score in result["scores"].items():
             if (
                 result["chance"]
-                and score["illegal-answers"] not in (None, "0.00")
+                and score["unparseable-answers"] not in (None, "0.00")
                 and Decimal(score["score"]) < Decimal(result["chance"])
             ):
-                found.append(
+                sentences.append(
                     f"{result['title']}, {NAMES[model]}: below chance ({result['chance']}), and "
                     f"{score['illegal-answers']} % of the answers are none of the allowed ones."
                 )
-    return found
+    return sentences

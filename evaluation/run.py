@@ -46,7 +46,7 @@ class Plan:
         seed: of every random number generator.
         limit: score only the first so many rows of each set.
         samples: answers for each document of the sets whose answers are drawn.
-        allow_unsandboxed: run programs even if there is no box for them here.
+        allow_unsandboxed: run programs even if there is no sandbox for them here.
     """
 
     challenge: str
@@ -64,7 +64,7 @@ class Plan:
 
     def rows(self) -> int:
         """Answers that a pass needs."""
-        sizes = {name: len(found.documents[: self.limit]) for name, found in self.documents.items()}
+        sizes = {name: len(rows.documents[: self.limit]) for name, rows in self.documents.items()}
         return sum(sizes[item.name] * self.samples_of(item) for item in self.sets)
 
 
@@ -108,7 +108,7 @@ def score(lm: Any, plan: Plan, label: str = "") -> Pass:
             bar.update(1)
 
         lm.on_row = count_row
-        found = simple_evaluate(
+        returned = simple_evaluate(
             model=lm,
             tasks=built,
             task_manager=TaskManager(include_defaults=False),
@@ -121,8 +121,8 @@ def score(lm: Any, plan: Plan, label: str = "") -> Pass:
             torch_random_seed=plan.seed,
             fewshot_random_seed=plan.seed,
         )
-    assert found is not None
-    results: dict[str, Any] = dict(found)
+    assert returned is not None
+    results: dict[str, Any] = dict(returned)
     answers = {
         item.name: _answers(
             item, plan.suite, results["samples"][tasks.name(plan.challenge, item, plan.suite)]
@@ -139,7 +139,7 @@ def _answers(item: EvalSet, suite: str, samples: list[dict[str, Any]]) -> list[A
         responses = sample["filtered_resps"]
         # Raw texts for the record, what the filters made of them for the rule.
         raw = sample["resps"][0] if form.program is not None else responses
-        rows.append(Answer(sample["doc"], raw, form.judge(sample["doc"], responses)))
+        rows.append(Answer(sample["doc"], raw, form.grade(sample["doc"], responses)))
     return rows
 
 

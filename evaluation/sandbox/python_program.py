@@ -1,11 +1,11 @@
-"""Runs one Python program the way the official scorers do; started inside the box.
+"""Runs one Python program the way the official scorers do; started inside the sandbox.
 
 Started as ``python -c <this text>`` with {"code", "token", "cpu"} as JSON on standard input; the
 ``cpu`` seconds begin when the interpreter is ready, as they do there. The program runs by
 ``exec`` in an empty namespace, so ``__name__`` is "builtins" and a block under
 ``if __name__ == "__main__"`` does not run. What the official scorers switch off is switched off,
-because a program that uses it fails there too; it is no protection, that is the box's task. Only
-a program that runs to its end gives back the token: leaving early is failing.
+because a program that uses it fails there too; protection is the sandbox's task. Only a program
+that runs to its end gives back the token: leaving early is failing.
 """
 
 import io

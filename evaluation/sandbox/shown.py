@@ -32,9 +32,9 @@ def shown_paths(programs: Sequence[str] = ()) -> Shown:
     prefixes = {sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix}
     wanted = sorted(prefixes | {os.path.realpath(prefix) for prefix in prefixes})
     for program in programs:
-        found = shutil.which(program)
-        if found:
-            wanted += [str(tool_folder(Path(p), Path.home())) for p in (found, _real(found))]
+        tool = shutil.which(program)
+        if tool:
+            wanted += [str(tool_folder(Path(p), Path.home())) for p in (tool, _real(tool))]
     for path in wanted:
         if not any(_inside(path, known) for known in binds):
             binds.append(path)

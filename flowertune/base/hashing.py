@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def json_sha256(values: Mapping[str, Any]) -> str:
-    """Return the sha256 of a JSON object, whatever the order of its keys, in hex."""
-    text = json.dumps(dict(values), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+def json_sha256(value: Mapping[str, Any] | Sequence[Any]) -> str:
+    """Return the sha256 of a JSON object, whatever the order of its keys, or array, in hex."""
+    body = dict(value) if isinstance(value, Mapping) else value
+    text = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode("ascii")).hexdigest()

@@ -1,59 +1,63 @@
 """What a result was made with: enough to repeat it."""
 
 import argparse
-import hashlib
-import json
+import os
+import platform
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from evaluation import machine, tasks
+from evaluation import tasks
 from evaluation.checkpoint import Checkpoint
-from evaluation.model import ModelChoice, is_folder
+from evaluation.model import ModelChoice
 from evaluation.run import Pass, Plan
 from evaluation.sets import Challenge
 from evaluation.store import Store, store_path
+from flowertune.base.hashing import json_sha256
+from flowertune.base.versions import package_versions
+from flowertune.models.resolve import folder_of
+from flowertune.rules.manifest import SEAL
+from flowertune.rules.provenance import installed_library
+
+PACKAGES = (
+    "torch", "transformers", "peft", "lm_eval", "datasets", "bitsandbytes", "tokenizers", "numpy",
+    "accelerate",
+)  # fmt: skip
 
 
 def departures(known: Challenge, arguments: argparse.Namespace) -> list[str]:
-    """What the user changed about the official way to compute, one phrase each."""
-    found = []
+    """Return what the user changed about the official way to compute, one phrase each."""
+    changes = []
     if arguments.quantization != known.quantization:
-        found.append(f"quantization {arguments.quantization} (official: {known.quantization})")
+        changes.append(f"quantization {arguments.quantization} (official: {known.quantization})")
     if arguments.dtype != "float32":
-        found.append(f"computed in {arguments.dtype} (official: float32)")
+        changes.append(f"computed in {arguments.dtype} (official: float32)")
     if arguments.answer_tokens is not None:
-        found.append(f"answers cut after {arguments.answer_tokens} tokens (official: not)")
-    return found
+        changes.append(f"answers cut after {arguments.answer_tokens} tokens (official: not)")
+    return changes
 
 
 def heading(
-    challenge: str, suite: str, choice: ModelChoice, models: list[str], box: str | None
+    challenge: str, suite: str, choice: ModelChoice, models: list[str], sandbox: str | None
 ) -> str:
-    """The line that is printed before the model is loaded."""
+    """Return the line that is printed before the model is loaded."""
     bits = f"{choice.quantization}-bit" if choice.quantization else "unquantized"
     adapter = f" with {choice.adapter}" if choice.adapter else ""
     return (
         f"Scoring {' and '.join(models)} for {challenge}, suite {suite}: {choice.base}{adapter}, "
-        f"{bits}, {choice.dtype}, {choice.device}" + (f"; {box}" if box else "")
+        f"{bits}, {choice.dtype}, {choice.device}" + (f"; {sandbox}" if sandbox else "")
     )
 
 
 def task_definitions(plan: Plan) -> dict[str, Any]:
-    """The part of every lm-eval task that is plain data, by set."""
-    found = {}
+    """Return the part of every lm-eval task that is plain data, by set."""
+    definitions = {}
     for item in plan.sets:
         config = item.form(plan.suite).config()
         plain = {key: value for key, value in config.items() if not callable(value)}
-        found[item.name] = {"version": tasks.VERSION, **plain}
-    return found
-
-
-def digest(value: Any) -> str:
-    """SHA-256, in hex, of JSON-able data."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+        definitions[item.name] = {"version": tasks.VERSION, **plain}
+    return definitions
 
 
 def answers_depend_on(
@@ -63,8 +67,7 @@ def answers_depend_on(
     model: str,
     arguments: argparse.Namespace,
 ) -> dict[str, Any]:
-    """Everything that can change an answer, and so tells one store of answers from another."""
-    versions = machine.versions()
+    """Return what can change an answer, and so tells one store of answers from another."""
     return {
         "model": model,
         "base": choice.base,
@@ -82,30 +85,49 @@ def answers_depend_on(
         "answer-tokens": arguments.answer_tokens,
         "batch-size": arguments.batch_size if choice.dtype != "float32" else None,
         "official-batching": getattr(arguments, "official_batching", False),
-        "versions": {name: versions.get(name) for name in ("torch", "transformers", "peft")},
+        "versions": package_versions(("torch", "transformers", "peft")),
     }
 
 
 def open_store(folder: Path, facts: dict[str, Any]) -> Store:
-    """The store of answers that depend on `facts`. Replayed batches keep none: they go together."""
+    """Open the store of answers that depend on `facts`; replayed batches, which go together, keep
+    none.
+    """
     return Store(None if facts["official-batching"] else store_path(folder, facts))
 
 
 def _fingerprint(base: str) -> list[Any] | None:
     """Names, sizes and times of a model folder's files: enough to notice that it was replaced."""
-    if not is_folder(base):
+    folder = folder_of(base)
+    if folder is None:
         return None
-    files = sorted(Path(base).expanduser().iterdir())
-    return [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files]
+    stats = {path.name: path.stat() for path in sorted(folder.iterdir())}
+    return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()]
 
 
 def rules(checkpoint: Checkpoint | None) -> dict[str, Any]:
-    """Under which rules a checkpoint says it was made."""
+    """Return the rules under which a checkpoint says it was made."""
     static = ((checkpoint.manifest if checkpoint else None) or {}).get("static") or {}
     return {"name": static.get("rules"), "version": static.get("rules-version")}
 
 
-def full(
+def hardware(device: str) -> dict[str, Any]:
+    """Return processor, cores, and the accelerator if one was used."""
+    # Late: what only reads a checkpoint does without torch.
+    import torch
+
+    facts: dict[str, Any] = {
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+    }
+    if device.startswith("cuda"):
+        facts["gpu"] = torch.cuda.get_device_name(device)
+        facts["gpu-memory-peak-bytes"] = torch.cuda.max_memory_allocated(device)
+    return facts
+
+
+def build(
     plan: Plan,
     choice: ModelChoice,
     checkpoint: Checkpoint | None,
@@ -113,12 +135,12 @@ def full(
     passes: dict[str, Pass],
     started: float,
 ) -> dict[str, Any]:
-    """The recipe as it stands in results.json."""
+    """Return the provenance of a result as it stands in results.json."""
     first = next(iter(passes.values())).lm_eval
     manifest = (checkpoint.manifest if checkpoint else None) or {}
     definitions = task_definitions(plan)
     prompts = {
-        name: digest([answer.document.get("context", answer.document) for answer in answers])
+        name: json_sha256([answer.document.get("context", answer.document) for answer in answers])
         for name, answers in next(iter(passes.values())).answers.items()
     }
     return {
@@ -132,7 +154,7 @@ def full(
         else {
             "folder": str(choice.adapter),
             "sha256": checkpoint.sha256,
-            "manifest-sha256": manifest.get("manifest-sha256"),
+            "manifest-sha256": manifest.get(SEAL),
             "merged": choice.merge,
         },
         "quantization": choice.quantization,
@@ -146,11 +168,12 @@ def full(
         "samples": plan.samples,
         "seed": plan.seed,
         "tasks": definitions,
-        "task-sha256": {name: digest(task) for name, task in definitions.items()},
+        "task-sha256": {name: json_sha256(task) for name, task in definitions.items()},
         "prompts-sha256": prompts,
         "lm-eval-task-hashes": first.get("task_hashes"),
-        "versions": machine.versions(),
-        "hardware": machine.hardware(choice.device),
+        "library": installed_library().record(),
+        "versions": package_versions(PACKAGES),
+        "hardware": hardware(choice.device),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
         "seconds": {
             **{name: round(one.seconds, 1) for name, one in passes.items()},

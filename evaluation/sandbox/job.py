@@ -1,4 +1,4 @@
-"""Run one job in the box, from outside: start the supervisor, give it the job, take its verdict."""
+"""Run a job in the sandbox, from outside: start the supervisor, send the job, get its verdict."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from typing import Any
 
 from evaluation.sandbox.layers import FOLDER, Layer, program_user, thread_limit
 
-GRACE = 20.0  # seconds beyond the wall limits of the steps: the time to build and leave the box
+GRACE = 20.0  # seconds beyond the wall limits of the steps: the time to build and leave the sandbox
 MEMORY = 2 * 2**30  # bytes that all processes of a program may use together
 FILE = 128 * 2**20  # bytes of one file
 PROCESSES = 64
@@ -21,8 +21,8 @@ THREADS = 128
 DISK = 192 * 2**20
 
 
-class Boxes:
-    """The boxes at work, so that all of them can be ended at once from another thread.
+class Sandboxes:
+    """The sandboxes at work, so that all of them can be ended at once from another thread.
 
     Each holds the reading end of a pipe, its lifeline, and ends when the other end is closed, as
     it is when this process dies.
@@ -34,7 +34,7 @@ class Boxes:
         self._ended = False
 
     def hold(self) -> tuple[int, int]:
-        """Make a lifeline: the end for the box, and the end to give to ``release``."""
+        """Make a lifeline: the end for the sandbox, and the end to give to ``release``."""
         with self._lock:
             ends = os.pipe()
             self._held.add(ends[1])
@@ -43,14 +43,14 @@ class Boxes:
         return ends
 
     def release(self, end: int) -> None:
-        """Let one box end, if it has not ended."""
+        """Let one sandbox end, if it has not ended."""
         with self._lock:
             if end in self._held:
                 self._held.remove(end)
                 os.close(end)
 
     def end(self) -> None:
-        """End every box, now and from now on."""
+        """End every sandbox, now and from now on."""
         self._ended = True
         for end in list(self._held):
             self.release(end)
@@ -71,7 +71,7 @@ def run_job(
     files: Mapping[str, str],
     steps: list[dict[str, Any]],
     slot: int = 0,
-    boxes: Boxes | None = None,
+    sandboxes: Sandboxes | None = None,
 ) -> Verdict:
     """Run the steps of one program; nothing it started is left when this returns.
 
@@ -93,11 +93,11 @@ def run_job(
             "steps": [_in_folder(step, folder) for step in steps],
         }
         seconds = GRACE + sum(step["wall"] for step in steps)
-        return _converse(layer, job, seconds, boxes or Boxes())
+        return _converse(layer, job, seconds, sandboxes or Sandboxes())
 
 
-def _converse(layer: Layer, job: dict[str, Any], seconds: float, boxes: Boxes) -> Verdict:
-    lifeline, other_end = boxes.hold()
+def _converse(layer: Layer, job: dict[str, Any], seconds: float, sandboxes: Sandboxes) -> Verdict:
+    lifeline, other_end = sandboxes.hold()
     with subprocess.Popen(
         layer.command,
         stdin=subprocess.PIPE,
@@ -114,12 +114,12 @@ def _converse(layer: Layer, job: dict[str, Any], seconds: float, boxes: Boxes) -
             message = json.dumps({**job, "lifeline": lifeline})
             out, err = process.communicate(message, timeout=seconds)
         except subprocess.TimeoutExpired:
-            # the group: the box may not be bound yet to the process that starts it
+            # the group: the sandbox may not be bound yet to the process that starts it
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
-            return Verdict("timed out", detail="the box did not answer in time")
+            return Verdict("timed out", detail="the sandbox did not answer in time")
         finally:
-            boxes.release(other_end)
+            sandboxes.release(other_end)
     try:
         return Verdict(**json.loads(out))
     except (ValueError, TypeError):
