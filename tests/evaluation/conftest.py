@@ -1,9 +1,20 @@
 """A tiny model with an adapter, made once."""
 
+import functools
+
 import pytest
+from torch.utils import collect_env
 
 from tests.evaluation.checkpoints import save_checkpoint
 from tests.tiny import save_tiny_llama
+
+
+@pytest.fixture(scope="session", autouse=True)
+def this_machine_is_described_once():
+    """lm-eval notes what is installed with every score, and runs pip and others to find out."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(collect_env, "get_env_info", functools.cache(collect_env.get_env_info))
+        yield
 
 
 @pytest.fixture(scope="session")

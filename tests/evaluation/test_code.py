@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -68,50 +67,28 @@ def test_other_stop_tokens_are_other_data():
         documents("multiple-cpp", [row])
 
 
-def outcomes(name, language, rows, bodies):
-    made = [
-        code.program(document, body)
-        for document, body in zip(documents(name, rows), bodies, strict=True)
-    ]
-    return run_all([Program(language, text) for text in made])
+def joined(name, rows, bodies):
+    """Whole programs, put together here out of the rows' prompts, these answers, and tests."""
+    pairs = zip(documents(name, rows), bodies, strict=True)
+    return [code.program(document, body) for document, body in pairs]
 
 
 @pytest.mark.slow
-def test_all_canonical_humaneval_solutions_pass(humaneval):
+def test_all_humaneval_solutions_pass_and_wrong_constants_fail(humaneval):
+    """The one run of all of HumanEval; all at once, so that no core waits for another."""
     stops = SETS["humaneval"].form("official").config()["generation_kwargs"]["until"]
-    bodies = ["\n" + row["canonical_solution"] for row in humaneval]
-    assert not any(stop in body.rstrip() for body in bodies for stop in stops)
-    found = outcomes("humaneval", "python", humaneval, bodies)
-    failed = [row["task_id"] for row, one in zip(humaneval, found, strict=True) if not one.passed]
-    assert len(found) == 164
-    assert failed == []
-
-
-@pytest.mark.slow
-def test_all_humaneval_problems_fail_with_a_wrong_constant(humaneval):
-    bodies = ["\n    return 'flowertune'\n" for _ in humaneval]
-    found = outcomes("humaneval", "python", humaneval, bodies)
-    passed = [row["task_id"] for row, one in zip(humaneval, found, strict=True) if one.passed]
-    assert passed == []
-
-
-BODIES = {
-    # by language: the answer to each of the first samples, cut before the stop word, and a wrong
-    # one
-    "js": (["\n  return 2 * number;\n}"], "\n  return 'wrong';\n}"),
-    "cpp": (["\n    return 3 * n;"], "\n    return -7777;"),
-}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("language", BODIES)
-def test_right_programs_pass_and_wrong_ones_fail(language):
-    right, wrong = BODIES[language]
-    rows = sample(f"multiple-{language}")[: len(right)]
-    good = outcomes(f"multiple-{language}", language, rows, right)
-    bad = outcomes(f"multiple-{language}", language, rows, [wrong] * len(rows))
-    assert [one.passed for one in good] == [True] * len(rows), good
-    assert [one.passed for one in bad] == [False] * len(rows)
+    right = ["\n" + row["canonical_solution"] for row in humaneval]
+    assert not any(stop in body.rstrip() for body in right for stop in stops)
+    wrong = ["\n    return 'flowertune'\n"] * len(humaneval)
+    made = joined("humaneval", humaneval, right) + joined("humaneval", humaneval, wrong)
+    seen = []
+    found = run_all([Program("python", text) for text in made], progress=seen.append)
+    assert len(humaneval) == 164
+    names = [row["task_id"] for row in humaneval] * 2
+    passed = [name for name, one in zip(names, found, strict=True) if one.passed]
+    assert passed == names[:164]
+    assert {one.status for one in found[164:]} == {"failed"}
+    assert seen == list(range(1, 329))
 
 
 def test_several_samples_of_a_problem_are_its_share_of_passes():
@@ -140,19 +117,48 @@ def test_official_answers_are_drawn_and_standard_ones_are_not():
         assert standard["do_sample"] is False
 
 
-@pytest.mark.parametrize(
-    ("name", "wrong"),
-    [("multiple-js", "  return 'no such answer';\n}\n"), ("multiple-cpp", "    return {};")],
-)
-def test_right_solutions_pass_and_wrong_constants_fail(name, wrong):
-    """Every sample problem of a language, as prompt, answer and tests are put together here."""
-    language: Any = SETS[name].form("official").language
+def right_and_wrong(name, wrong):
+    """For every sample problem of a language: a program that is right and one that is not."""
     problems = sample(name)
-    joined = [
-        Program(language, code.program(document, body))
-        for row, document in zip(problems, documents(name, problems), strict=True)
-        for body in ("\n" + REFERENCES[row["name"]], "\n" + wrong)
-    ]
-    statuses = [outcome.status for outcome in run_all(joined)]
-    assert statuses == ["passed", "failed"] * len(problems)
     assert len(problems) >= 10
+    right = joined(name, problems, ["\n" + REFERENCES[row["name"]] for row in problems])
+    wrong = joined(name, problems, ["\n" + wrong] * len(problems))
+    return [text for pair in zip(right, wrong, strict=True) for text in pair]
+
+
+def test_right_javascript_passes_and_wrong_constants_fail():
+    made = right_and_wrong("multiple-js", "  return 'no such answer';\n}\n")
+    found = run_all([Program("js", text) for text in made])
+    assert [one.status for one in found] == ["passed", "failed"] * (len(made) // 2)
+
+
+CPP_HEAD = "#include<assert.h>\n#include<bits/stdc++.h>\n"
+# runs each program in a process of its own, and says in a line which ones came to their end
+CPP_ALL = """#include <sys/wait.h>
+#include <unistd.h>
+int main() {
+    std::string said;
+    for (auto program : {%s}) {
+        if (fork() == 0) { close(2); program(); _exit(0); }
+        int status;
+        wait(&status);
+        said += status == 0 ? "passed " : WIFSIGNALED(status) ? "failed " : "odd ";
+    }
+    std::cerr << said;
+    return 1;
+}
+"""
+
+
+@pytest.mark.slow
+def test_right_cpp_passes_and_wrong_constants_fail():
+    """The first two programs on their own, and all of them in one: compiling is what takes time."""
+    made = right_and_wrong("multiple-cpp", "    return {};")
+    assert all(text.startswith(CPP_HEAD) and text.count("int main() {") == 1 for text in made)
+    parts = [text.removeprefix(CPP_HEAD).replace("int main()", "void run()") for text in made]
+    spaces = [f"namespace n{number} {{\n{part}\n}}\n" for number, part in enumerate(parts)]
+    runs = ", ".join(f"n{number}::run" for number in range(len(parts)))
+    together = CPP_HEAD + "".join(spaces) + CPP_ALL % runs
+    every, right, wrong = run_all([Program("cpp", text) for text in (together, *made[:2])])
+    assert (right.status, wrong.status) == ("passed", "failed")
+    assert every.detail.split() == ["passed", "failed"] * (len(made) // 2), every

@@ -60,7 +60,7 @@ def finance_expected(name, item_name, count):
 @pytest.mark.parametrize("batch_size", BATCHES)
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_finance_decisions(name, batch_size):
-    count = 6
+    count = 4
     speaks = speaker(name, tuple(SAY_LABELS))
     found = scored("finance", ["fpb", "fiqa", "tfns"], "official", speaks, batch_size, count)
     decided_early = 0
@@ -149,6 +149,15 @@ def test_multiple_choice_decisions(challenge, name, batch_size):
     assert len(seen) > 3, "the model should give several answers"
 
 
+@functools.cache
+def code_expected(name, item_name, count):
+    model, tokenizer = speaker(name, tuple(SAY_CODE))
+    item = sets.of_challenge("code").named()[item_name]
+    prompts = [row["prompt"].strip() for row in rows_of("code", item, count)]
+    stops = item.form("standard").config()["generation_kwargs"]["until"]
+    return official.completions(model, tokenizer, prompts, stops, 1024)
+
+
 @pytest.mark.parametrize("batch_size", BATCHES)
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_code_completions(name, batch_size, monkeypatch):
@@ -158,15 +167,10 @@ def test_code_completions(name, batch_size, monkeypatch):
         lambda programs, **_: [Passed() for _ in programs],
     )
     count = 4
-    model, tokenizer = speaker(name, tuple(SAY_CODE))
-    found = scored(
-        "code", ["humaneval", "multiple-js"], "standard", (model, tokenizer), batch_size, count
-    )
+    speaks = speaker(name, tuple(SAY_CODE))
+    found = scored("code", ["humaneval", "multiple-js"], "standard", speaks, batch_size, count)
     for item_name, answers in found.items():
-        item = sets.of_challenge("code").named()[item_name]
-        prompts = [row["prompt"].strip() for row in rows_of("code", item, count)]
-        stops = item.form("standard").config()["generation_kwargs"]["until"]
-        expected = official.completions(model, tokenizer, prompts, stops, 1024)
+        expected = code_expected(name, item_name, count)
         assert [answer.responses[0] for answer in answers] == expected
         assert any(expected)
 

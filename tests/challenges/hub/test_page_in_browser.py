@@ -17,8 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.challenges.hub.test_commands import RunningHub, start, stop
-from tests.templates import clone
+from tests.challenges.hub.running import RunningHub
 
 DRIVER, CHROMIUM = shutil.which("chromedriver"), shutil.which("chromium")
 pytestmark = pytest.mark.skipif(not (DRIVER and CHROMIUM), reason="needs chromium and chromedriver")
@@ -58,8 +57,23 @@ class Browser:
     def phone(self, width: int, height: int) -> None:
         """Be a screen of this many CSS pixels (a window cannot be narrower than 500)."""
         size = {"width": width, "height": height, "deviceScaleFactor": 2, "mobile": True}
-        command = {"cmd": "Emulation.setDeviceMetricsOverride", "params": size}
-        self._call("POST", "/goog/cdp/execute", command)
+        self.tell("Emulation.setDeviceMetricsOverride", **size)
+
+    def scheme(self, name: str) -> None:
+        """Prefer this colour scheme."""
+        feature = {"name": "prefers-color-scheme", "value": name}
+        self.tell("Emulation.setEmulatedMedia", features=[feature])
+
+    def as_started(self) -> None:
+        """Be no phone, prefer nothing, have nothing kept and nothing open."""
+        self.tell("Emulation.clearDeviceMetricsOverride")
+        self.tell("Emulation.setEmulatedMedia", features=[])
+        self.tell("Network.clearBrowserCache")
+        self.open("about:blank")
+
+    def tell(self, command: str, **params: Any) -> None:
+        """Give a command of the DevTools protocol."""
+        self._call("POST", "/goog/cdp/execute", {"cmd": command, "params": params})
 
     def open(self, address: str) -> None:
         self._call("POST", "/url", {"url": address})
@@ -72,14 +86,6 @@ class Browser:
 
     def close(self) -> None:
         self._call("DELETE", "")
-
-
-@pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHub]:
-    folder = tmp_path_factory.mktemp("hub")
-    running = start(folder, clone(folder / "template"), "--public-url", "https://example.org/t.git")
-    yield running
-    assert stop(running) == 0
 
 
 @pytest.fixture(scope="module")
@@ -99,11 +105,18 @@ def driver() -> Iterator[int]:
     process.wait(10)
 
 
+@pytest.fixture(scope="module")
+def opened(driver: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    browser = Browser(driver, tmp_path_factory.mktemp("browser") / "profile", scripts=True)
+    yield browser
+    browser.close()
+
+
 @pytest.fixture
-def browser(driver: int, tmp_path: Path) -> Iterator[Browser]:
-    opened = Browser(driver, tmp_path / "profile", scripts=True)
-    yield opened
-    opened.close()
+def browser(opened: Browser) -> Browser:
+    """The one browser, as it was when it started."""
+    opened.as_started()
+    return opened
 
 
 @pytest.mark.parametrize("width", [320, 360, 414, 768, 1280])
@@ -163,12 +176,7 @@ def test_a_link_of_the_page_goes_to_its_challenge(browser: Browser, hub: Running
 @pytest.mark.parametrize("dark", [False, True])
 def test_text_has_contrast(dark: bool, browser: Browser, hub: RunningHub) -> None:
     """At least 4.5 to 1 (WCAG 2 AA), in light and in dark."""
-    scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
-    browser._call(
-        "POST",
-        "/goog/cdp/execute",
-        {"cmd": "Emulation.setEmulatedMedia", "params": {"features": scheme}},
-    )
+    browser.scheme("dark" if dark else "light")
     browser.open(hub.address)
     pairs = browser.run(
         "const style = e => getComputedStyle(document.querySelector(e));"

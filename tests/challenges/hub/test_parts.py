@@ -25,6 +25,12 @@ from tests.challenges.hub.fakes import Renders, client, small_template
 from tests.templates import clone, contents, git, render
 
 
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """This checkout as a repository with one release; tests must not change it."""
+    return clone(tmp_path_factory.mktemp("repository") / "repository", "v1.0.0")
+
+
 def order(name: str, kind: rendering.Kind = "zip", template: str = "t") -> Order:
     answers = (("challenge", "finance"), ("rules", "50-supernodes"))
     return Order(template, "v1.0.0", answers, name, "flowertune", "https://example.org/t.git", kind)
@@ -83,9 +89,9 @@ def test_a_template_without_releases_is_refused(tmp_path: Path) -> None:
         open_repository((tmp_path / "nowhere").as_uri(), tmp_path, 0)
 
 
-def test_every_challenge_of_this_repository_has_its_official_name(tmp_path: Path) -> None:
-    repository = TemplateRepository(clone(tmp_path / "repository"), "unused")
-    catalogue = read_catalogue(repository, repository.releases()[0])
+def test_every_challenge_of_this_repository_has_its_official_name(repository: Path) -> None:
+    template = TemplateRepository(repository, "unused")
+    catalogue = read_catalogue(template, template.releases()[0])
     for name in ("general-nlp", "finance", "medical", "code"):
         assert catalogue.apps[f"@flwrlabs/flowertune-llm-{name}"].challenge == name
         assert catalogue.apps[f"@flowertune/{name}-flower-ai"].rules == "flower.ai"
@@ -134,8 +140,7 @@ def test_a_render_that_failed_is_tried_again() -> None:
     assert asyncio.run(use()) == b"now"
 
 
-def test_a_zip_holds_what_copier_makes_but_for_the_source(tmp_path: Path) -> None:
-    repository = clone(tmp_path / "repository", "v1.0.0")
+def test_a_zip_holds_what_copier_makes_but_for_the_source(repository: Path, tmp_path: Path) -> None:
     packed = rendering.pack(order("my-finance", template=str(repository)))
     zipfile.ZipFile(io.BytesIO(packed)).extractall(tmp_path / "out")
     made = dict(contents(tmp_path / "out/my-finance"))
@@ -149,8 +154,7 @@ def test_a_zip_holds_what_copier_makes_but_for_the_source(tmp_path: Path) -> Non
     assert rendering.pack(order("my-finance", template=str(repository))) == packed
 
 
-def test_a_bundle_names_itself_as_it_was_asked_for(tmp_path: Path) -> None:
-    repository = clone(tmp_path / "repository", "v1.0.0")
+def test_a_bundle_names_itself_as_it_was_asked_for(repository: Path) -> None:
     packed = rendering.pack(order("finance-x", "fab", template=str(repository)))
     with zipfile.ZipFile(io.BytesIO(packed)) as bundle:
         config = tomllib.loads(bundle.read("pyproject.toml").decode())
