@@ -1,1 +1,1 @@
-"""comms"""
+"""Between server and clients: node discovery, codecs, exchanges, validation, the ledger."""

@@ -1,4 +1,4 @@
-"""Single messages over Flower's grid: push one, pull its reply when it is there, drop it."""
+"""Single messages over Flower's grid: send one, receive its reply when it is there, cancel it."""
 
 import time
 from collections.abc import Iterable, Mapping
@@ -16,7 +16,7 @@ _SHORTEST, _SLOWER, _LONGEST = 0.005, 1.25, 0.1  # seconds between two looks for
 
 
 class Channel:
-    """Push messages and take replies, each counted in the ledger.
+    """Send messages and receive replies, each counted in the ledger.
 
     Parameters
     ----------
@@ -33,12 +33,12 @@ class Channel:
         """Send a message and return its id, which may be empty if Flower did not take it."""
         self.ledger.count_sent(self.round, [message], {message.metadata.dst_node_id: partition})
         self._partitions[message.metadata.dst_node_id] = partition
-        (found,) = list(self.grid.push_messages([message])) or [""]
-        if found:
-            self._sent_at[found] = time.time()
+        (message_id,) = list(self.grid.push_messages([message])) or [""]
+        if message_id:
+            self._sent_at[message_id] = time.time()
         else:
             log(WARNING, "Flower did not take a message for partition %d", partition)
-        return found or ""
+        return message_id or ""
 
     def receive(self, message_id: str, partition: int, timeout: float) -> Message | None:
         """Return the reply to a message, waiting for it; None if there is none in time."""
@@ -46,17 +46,17 @@ class Channel:
         pause = _SHORTEST
         while message_id:
             looked = time.perf_counter()
-            found = list(self.grid.pull_messages([message_id]))
-            if found:
+            replies = list(self.grid.pull_messages([message_id]))
+            if replies:
                 now = time.perf_counter()
                 self.profile.add("wait", looked - began, ended=looked)
-                self.profile.add("transfer", now - looked, tensor_bytes(found[0]))
-                nodes: Mapping[int, int] = {found[0].metadata.src_node_id: partition}
+                self.profile.add("transfer", now - looked, tensor_bytes(replies[0]))
+                nodes: Mapping[int, int] = {replies[0].metadata.src_node_id: partition}
                 take_profiles(
-                    self.profile, found, nodes, self._sent_at.pop(message_id, 0.0), time.time()
+                    self.profile, replies, nodes, self._sent_at.pop(message_id, 0.0), time.time()
                 )
-                self.ledger.count_received(self.round, found, nodes)
-                return found[0]
+                self.ledger.count_received(self.round, replies, nodes)
+                return replies[0]
             if looked - began > timeout:
                 break
             time.sleep(pause)
@@ -65,12 +65,12 @@ class Channel:
         return None
 
     def cancel(self, message_ids: Iterable[str], timeout: float) -> None:
-        """Take replies that are not wanted any more off the grid, as far as they come in time."""
+        """Take replies that are no longer wanted off the grid, as far as they arrive in time."""
         deadline = time.monotonic() + timeout
         left = {message_id for message_id in message_ids if message_id}
         while left and time.monotonic() < deadline:
             for message_id in sorted(left):
-                if found := list(self.grid.pull_messages([message_id])):
-                    self.ledger.count_received(self.round, found, self._partitions)
+                if replies := list(self.grid.pull_messages([message_id])):
+                    self.ledger.count_received(self.round, replies, self._partitions)
                     left.discard(message_id)
             time.sleep(_LONGEST)

@@ -1,12 +1,13 @@
 """One exchange with a round's clients: pack, send, wait, and keep the replies that count."""
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from logging import WARNING
 from typing import Any
 
 import torch
-from flwr.app import ArrayRecord, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.common import log
 from flwr.serverapp import Grid
 
@@ -15,8 +16,10 @@ from flowertune.comms.ledger import Ledger
 from flowertune.comms.nodes import NodeRegistry, exchange
 from flowertune.comms.validation import (
     ARRAYS,
+    CONFIG,
     Expected,
     InvalidReply,
+    check_messages,
     partition_of,
     tokens_of,
     validate_reply,
@@ -37,15 +40,17 @@ class RoundResult:
     replies : list[Message]
         The replies that count, in the order of partitions; adapters are float32.
     reasons : dict[int, str]
-        Why the others do not count, by partition, of the last try.
+        Why the others do not count, by partition, in the last attempt.
     asked, failed : int
-        Clients that were asked, and messages without a reply that counts, over all tries.
+        Clients that were asked, and messages without a reply that counts, over all attempts.
     learning_rate : float | None
         What the clients were told.
     seconds : float
         How long the exchange took.
-    nbytes : int
-        Bytes of tensors sent and received, over all tries.
+    ended : float
+        When it ended, on the monotonic clock.
+    received : int
+        Bytes of tensors received, over all attempts.
     """
 
     server_round: int
@@ -55,7 +60,7 @@ class RoundResult:
     failed: int = 0
     learning_rate: float | None = None
     seconds: float = 0.0
-    nbytes: int = 0
+    ended: float = 0.0
     received: int = 0
 
     @property
@@ -69,9 +74,21 @@ class RoundResult:
         return sum(tokens_of(reply) for reply in self.replies)
 
 
+@dataclass(frozen=True)
+class _Packed:
+    """An adapter as a strategy sent it: float32, and as it travels."""
+
+    tensors: dict[str, torch.Tensor]
+    record: ArrayRecord
+
+    @property
+    def nbytes(self) -> int:
+        return sum(len(array.data) for array in self.record.values())
+
+
 @dataclass
 class Exchanger:
-    """Sends what a strategy made, in the run's precision, and judges what comes back.
+    """Sends what a strategy made, in the run's precision, and validates what comes back.
 
     Parameters
     ----------
@@ -85,99 +102,103 @@ class Exchanger:
     ledger: Ledger
     profile: Any
     run_key: str
-    _packed: dict[int, tuple[Any, ArrayRecord, dict[str, torch.Tensor]]] = field(
-        default_factory=dict, repr=False
-    )
+    _packed: dict[str, _Packed] = field(default_factory=dict, repr=False)
 
     def once(
-        self, server_round: int, messages: Sequence[Message], moved: Mapping[int, int]
-    ) -> tuple[list[Message], dict[int, str], int]:
+        self, server_round: int, messages: Sequence[Message]
+    ) -> tuple[list[Message], dict[int, str]]:
         """Send a round's messages once.
-
-        Parameters
-        ----------
-        moved : Mapping[int, int]
-            The new node of each one that was replaced since the messages were made.
 
         Returns
         -------
         tuple
-            The replies that count, why the others do not (by partition), and bytes received.
+            The replies that count, in the order of partitions, and why the others do not, by
+            partition.
+
+        Raises
+        ------
+        UserError
+            If there is no message, one has no adapter, or two are for one node.
         """
+        check_messages(messages)
         self._packed.clear()
         partitions = self.registry.by_node()
+        outgoing: dict[int, Message] = {}
+        packed: dict[int, _Packed] = {}  # by node, what it was sent
         with self.profile.phase("distribute") as distributed:
-            outgoing = [self._outgoing(message, moved) for message in messages]
-            distributed.nbytes = sum(
-                sum(len(array.data) for array in packed.values())
-                for _, packed, _ in self._packed.values()
-            )
-        expected = {
-            out.metadata.dst_node_id: self._expected(message, out)
-            for message, out in zip(messages, outgoing, strict=True)
-        }
-        bases = {
-            out.metadata.dst_node_id: self._tensors(message)
-            for message, out in zip(messages, outgoing, strict=True)
-        }
-        before = self.ledger.sent, self.ledger.received
-        self.ledger.count_sent(server_round, outgoing, partitions)
-        timeout = self.cfg.strategy.timeout
-        with self.profile.phase("wait") as waited:
-            replies = exchange(self.grid, outgoing, timeout)
-        self.ledger.count_received(server_round, replies, partitions)
-        sent, received = self.ledger.sent - before[0], self.ledger.received - before[1]
-        enter_exchange(self.profile, replies, partitions, waited, sent, received)
+            for message in messages:
+                node = self.registry.current(message.metadata.dst_node_id)
+                if node not in partitions:
+                    log(WARNING, "round %d: SuperNode %d holds no partition of this run, so it is "
+                        "not asked", server_round, node)  # fmt: skip
+                    continue
+                packed[node] = self._pack(message.content.array_records[ARRAYS])
+                outgoing[node] = self._outgoing(server_round, message, node, packed[node])
+            distributed.nbytes = sum(one.nbytes for one in self._packed.values())
+        replies = self._send(server_round, list(outgoing.values()), partitions)
 
-        reasons = {
-            partitions.get(m.metadata.dst_node_id, -1): f"no answer within {timeout} s"
-            for m in outgoing
-        }
+        timeout = self.cfg.strategy.timeout
+        reasons = {partitions[node]: f"no answer within {timeout} s" for node in outgoing}
         valid = []
         for reply in replies:
             node = reply.metadata.src_node_id
-            if node not in expected:
+            if node not in outgoing:
                 log(WARNING, "round %d: a reply of SuperNode %d, which was not asked, does not "
                     "count", server_round, node)  # fmt: skip
                 continue
-            partition = partitions.get(node, -1)
+            partition = partitions[node]
             try:
-                tensors = validate_reply(reply, expected[node], partition)
+                tensors = validate_reply(reply, self._expected(packed[node]), partition)
             except InvalidReply as error:
                 reasons[partition] = str(error)
                 continue
             reasons.pop(partition, None)
             if self.cfg.train.transport == "int8":
                 # int8 replies are updates; the server keeps the unrounded adapter.
-                tensors = {name: bases[node][name] + tensors[name] for name in tensors}
+                base = packed[node].tensors
+                tensors = {name: base[name] + tensor for name, tensor in tensors.items()}
             reply.content[ARRAYS] = ArrayRecord(tensors)
             valid.append(reply)
         # The order of arrival must not decide how sums are rounded.
         valid.sort(key=partition_of)
-        return valid, dict(sorted(reasons.items())), received
+        return valid, dict(sorted(reasons.items()))
 
-    def _pack(self, message: Message) -> tuple[Any, ArrayRecord, dict[str, torch.Tensor]]:
-        """Return a message's adapter as it travels; packed once for all that share it."""
-        record = message.content.array_records[ARRAYS]
-        if id(record) not in self._packed:
+    def _send(
+        self, server_round: int, outgoing: list[Message], partitions: dict[int, int]
+    ) -> list[Message]:
+        before = self.ledger.sent, self.ledger.received
+        self.ledger.count_sent(server_round, outgoing, partitions)
+        with self.profile.phase("wait") as waited:
+            replies = exchange(self.grid, outgoing, self.cfg.strategy.timeout)
+        self.ledger.count_received(server_round, replies, partitions)
+        sent, received = self.ledger.sent - before[0], self.ledger.received - before[1]
+        enter_exchange(self.profile, replies, partitions, waited, sent, received)
+        return replies
+
+    def _pack(self, record: ArrayRecord) -> _Packed:
+        """Return an adapter as it travels; packed once for all messages of equal content."""
+        key = _digest(record)
+        if key not in self._packed:
             tensors = unpack(record)
-            packed = pack(tensors, self.cfg.train.transport)
-            # The record itself is kept, so that nothing else can get its id meanwhile.
-            self._packed[id(record)] = (record, packed, tensors)
-        return self._packed[id(record)]
+            self._packed[key] = _Packed(tensors, pack(tensors, self.cfg.train.transport))
+        return self._packed[key]
 
-    def _tensors(self, message: Message) -> dict[str, torch.Tensor]:
-        return self._pack(message)[2]
+    def _outgoing(self, server_round: int, message: Message, node: int, packed: _Packed) -> Message:
+        given = message.content.config_records.get(CONFIG, {})
+        config = {**given, "server-round": server_round, "state-key": self.run_key}
+        records = {**message.content, ARRAYS: packed.record, CONFIG: ConfigRecord(config)}
+        return Message(RecordDict(records), node, message.metadata.message_type)
 
-    def _outgoing(self, message: Message, moved: Mapping[int, int]) -> Message:
-        content = RecordDict({**message.content, ARRAYS: self._pack(message)[1]})
-        content.config_records["config"]["state-key"] = self.run_key
-        node = message.metadata.dst_node_id
-        return Message(content, moved.get(node, node), message.metadata.message_type)
-
-    def _expected(self, message: Message, outgoing: Message) -> Expected:
+    def _expected(self, packed: _Packed) -> Expected:
         if is_layerwise(self.cfg):
             # A reply says what was trained, and buckets of it are asked for afterwards.
             return Expected({}, {})
-        packed = outgoing.content.array_records[ARRAYS]
-        return Expected.like(packed, self._tensors(message))
+        return Expected.like(packed.record, packed.tensors)
+
+
+def _digest(record: ArrayRecord) -> str:
+    seen = hashlib.sha256()
+    for name, array in record.items():
+        seen.update(repr((name, array.dtype, tuple(array.shape), len(array.data))).encode())
+        seen.update(array.data)
+    return seen.hexdigest()

@@ -1,4 +1,4 @@
-"""The ledger: bytes of tensors sent and received, held against the budget."""
+"""The ledger: bytes of tensors sent and received, compared with the budget."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from typing import Any
 
 from flwr.app import Message
 
-MIB = 1024**2
+from flowertune.base.text import MIB
 
 
 def tensor_bytes(message: Message) -> int:

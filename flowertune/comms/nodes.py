@@ -17,7 +17,7 @@ from flowertune.rules.provenance import Library, installed_library
 
 DISCOVER = "query.discover"
 WAIT = 60.0  # seconds for SuperNodes that have not joined
-PATIENCE = 300.0  # seconds in which one that joined answers
+ANSWER_TIMEOUT = 300.0  # seconds in which one that joined answers
 
 
 @dataclass(frozen=True)
@@ -90,10 +90,13 @@ class NodeRegistry:
     digests: set[str] = field(default_factory=set)
     libraries: set[Library] = field(default_factory=set)
     _asked: set[int] = field(default_factory=set)
+    _moved: dict[int, int] = field(default_factory=dict)
 
-    def partition_of(self, node: int) -> int | None:
-        """Return the partition that a node holds, None for a stranger."""
-        return next((p for p, holder in self.nodes.items() if holder == node), None)
+    def current(self, node: int) -> int:
+        """Return the node that holds what ``node`` held: itself, or the one that replaced it."""
+        while node in self._moved:
+            node = self._moved[node]
+        return node
 
     def by_node(self) -> dict[int, int]:
         """Return the partition of each node id."""
@@ -157,6 +160,7 @@ class NodeRegistry:
                 )  # fmt: skip
                 continue
             moved[self.nodes[answer.partition]] = node
+            self._moved[self.nodes[answer.partition]] = node
             self.nodes[answer.partition] = node
             log(INFO, "partition %d is held by SuperNode %d from now on", answer.partition, node)
         return moved
@@ -172,7 +176,7 @@ class NodeRegistry:
         new = [node for node in grid.get_node_ids() if node not in self._asked]
         self._asked.update(new)
         messages = [Message(RecordDict(), node, DISCOVER) for node in new]
-        return exchange(grid, messages, PATIENCE) if new else []
+        return exchange(grid, messages, ANSWER_TIMEOUT) if new else []
 
     def _enter(self, reply: Message) -> None:
         try:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from flowertune.base.errors import UserError
-from flowertune.base.files import flower_home, save_tensors
+from flowertune.base.files import flower_home, save_tensors, sync
 
 RESIDUAL, TRAINED, STATE = "residual", "trained", "state"
 
@@ -44,8 +44,8 @@ class PartitionFiles:
         if not self.folder.is_dir():
             return {}
         name = re.compile(rf"{self.kind}_(\d+)\.safetensors")
-        found = ((name.fullmatch(path.name), path) for path in self.folder.iterdir())
-        return {int(match.group(1)): path for match, path in found if match}
+        names = ((name.fullmatch(path.name), path) for path in self.folder.iterdir())
+        return {int(match.group(1)): path for match, path in names if match}
 
     def before(self, server_round: int) -> dict[str, Any]:
         """Return what was kept by the last round before this one; empty where there is none.
@@ -75,12 +75,18 @@ class PartitionFiles:
         return path
 
     def keep(self, server_round: int, tensors: Mapping[str, Any], earlier: int = 1) -> None:
-        """Keep this round's tensors, and of the rounds before it the ``earlier`` newest."""
+        """Keep this round's tensors, and of the rounds before it the ``earlier`` newest.
+
+        A process that is killed leaves the old file of the round or the new one.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"{self.kind}_{server_round}.safetensors"
         part = path.with_name(f".{path.name}.part")
         save_tensors(tensors, part)
+        sync(part)
         os.replace(part, path)
-        older = sorted(n for n in self.rounds() if n < server_round)
+        sync(self.folder)
+        files = self.rounds()
+        older = sorted(n for n in files if n < server_round)
         for n in older[: len(older) - earlier]:
-            self.rounds()[n].unlink()
+            files[n].unlink(missing_ok=True)

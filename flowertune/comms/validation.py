@@ -1,18 +1,23 @@
-"""Which replies count: whole adapters of finite numbers, from clients that succeeded."""
+"""Which replies count: complete adapters of finite numbers, from clients that succeeded."""
 
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from flwr.app import ArrayRecord, Message
 
+from flowertune.base.errors import UserError
 from flowertune.base.numbers import as_float, as_int
 from flowertune.comms.codec import unpack
 from flowertune.comms.failures import reason_of
 
-ARRAYS, METRICS, CLIENT = "arrays", "metrics", "client"
+ARRAYS, CONFIG, METRICS, CLIENT = "arrays", "config", "metrics", "client"
+ROWS = "rows"  # of a client's record: which rows the library loaded for it, as JSON
+_ROWS_KINDS = {"dataset": str, "revision": str, "rows": int, "sha256": str}
+_LONGEST = 1000  # characters of that JSON
 
 
 class InvalidReply(Exception):
@@ -47,6 +52,52 @@ def tokens_of(reply: Message) -> int:
     return as_int(metrics, "tokens") if "tokens" in metrics else 0
 
 
+def rows_of(reply: Message) -> dict[str, Any] | None:
+    """Return which rows a client says the library loaded for it; None if it does not say.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it says so in a way that cannot be read.
+    """
+    text = reply.content.config_records[CLIENT].get(ROWS)
+    if text is None:
+        return None
+    if not isinstance(text, str) or len(text) > _LONGEST:
+        raise TypeError(f"{ROWS} is not a text of at most {_LONGEST} characters")
+    rows = json.loads(text)
+    if not isinstance(rows, dict) or {k: type(v) for k, v in rows.items()} != _ROWS_KINDS:
+        raise TypeError(f"{ROWS} does not hold {', '.join(_ROWS_KINDS)}")
+    return rows
+
+
+def check_messages(messages: Sequence[Message]) -> None:
+    """Check what a strategy sends in a round.
+
+    Raises
+    ------
+    UserError
+        If there is no message, one has no adapter, or two are for one node.
+    """
+    nodes = [message.metadata.dst_node_id for message in messages]
+    if not nodes:
+        raise UserError(
+            "configure_train returned no messages; return one for each client that is to train "
+            "(strategy.py)."
+        )
+    for node, message in zip(nodes, messages, strict=True):
+        if ARRAYS not in message.content.array_records:
+            raise UserError(
+                f"configure_train returned a message without the record {ARRAYS!r}; put the "
+                "adapter there (strategy.py)."
+            )
+        if nodes.count(node) > 1:
+            raise UserError(
+                f"configure_train returned {nodes.count(node)} messages for node {node}; a client "
+                "trains once in a round (strategy.py)."
+            )
+
+
 def validate_reply(reply: Message, expected: Expected, partition: int | None) -> dict[str, Any]:
     """Return the tensors of a reply that counts.
 
@@ -69,8 +120,11 @@ def validate_reply(reply: Message, expected: Expected, partition: int | None) ->
         examples = as_int(reply.content.metric_records[METRICS], "num-examples")
         loss = as_float(reply.content.metric_records[METRICS], "train-loss")
         tokens_of(reply)
+        rows_of(reply)
         said = partition_of(reply)
-    except (EOFError, KeyError, TypeError, ValueError, RuntimeError) as error:
+    except InvalidReply:
+        raise
+    except Exception as error:  # bytes from elsewhere, which NumPy reads: it may raise anything
         raise InvalidReply(f"its reply cannot be read ({type(error).__name__}: {error})") from None
     if examples < 1:
         raise InvalidReply(f"it says that it has {examples} examples")
@@ -103,8 +157,8 @@ def validate_tensors(
     _check_finite(tensors)
 
 
-def _check_names(found: Mapping[str, object], wanted: Mapping[str, object]) -> None:
-    missing, extra = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
+def _check_names(given: Mapping[str, object], wanted: Mapping[str, object]) -> None:
+    missing, extra = sorted(wanted.keys() - given.keys()), sorted(given.keys() - wanted.keys())
     parts = [f"lacks {missing[0]!r}"] if missing else []
     parts += [f"has an unknown {extra[0]!r}"] if extra else []
     if parts:

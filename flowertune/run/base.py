@@ -15,10 +15,11 @@ from flowertune.config.settings import ANEW
 from flowertune.profiling.journal import recording
 from flowertune.profiling.phases import OFF, AnyProfile
 from flowertune.rules import lock
+from flowertune.rules.provenance import Library
 from flowertune.run.failures import why
 from flowertune.run.files import LEDGER, ROUNDS, RUN, now
 from flowertune.run.metadata import profile_facts, run_info
-from flowertune.run.resume import check_federation, check_resume_config
+from flowertune.run.resume import check_adapter, check_federation, check_resume_config
 from flowertune.run.setup import RunContext
 from flowertune.run.state import State, load_state, save_state
 
@@ -57,10 +58,10 @@ class BaseRun:
         used, budget = round(self.ledger.mib, 1), self.ledger.budget_mib
         return [*self._differences, lock.Difference("MiB communicated", used, budget)]
 
-    def add_violation(self, found: lock.Difference) -> None:
+    def add_violation(self, violation: lock.Difference) -> None:
         """Note a difference that shows while the run goes on; the first of its kind counts."""
-        if found.key not in [difference.key for difference in self._differences]:
-            self._differences.append(found)
+        if violation.key not in [difference.key for difference in self._differences]:
+            self._differences.append(violation)
 
     @contextmanager
     def recorded(self) -> Iterator[None]:
@@ -79,25 +80,36 @@ class BaseRun:
             raise
         self.write_run("finished")
 
-    def go_on(self) -> State:
+    def go_on(self, adapter_config: Mapping[str, Any] | None = None) -> State:
         """Return the newest state of the run to go on with, and take over what that run knew.
+
+        Parameters
+        ----------
+        adapter_config : Mapping[str, Any] | None
+            The adapter's configuration, where adapters are trained.
 
         Raises
         ------
         UserError
-            If that run had other settings or partitions, or left no state.
+            If that run had other settings, partitions or another adapter, or left no state.
         """
         state = load_state(self.folder)
         body = state.body
         check_resume_config(body["settings"], self.cfg)
         check_federation(body["federation"], self._federation())
+        if adapter_config is not None:
+            check_adapter(body["adapter-config"], adapter_config)
         self.admitted = True
         self.ledger.entries = list(body["ledger"])
         self.rounds_done, self.started = list(body["rounds"]), body["started"]
         self.run_key = body["run-key"]
         # What made the run unofficial before goes on making it so.
-        before = [lock.Difference(**found) for found in body["differences"]]
+        before = [lock.Difference(**difference) for difference in body["differences"]]
         self._differences += [d for d in before if d not in self._differences]
+        began_with = Library.of(body["library"])
+        if began_with != self.library:
+            names = [f"{x.version} ({x.sha256[:12]})" for x in (began_with, self.library)]
+            self._differences.append(lock.Difference("the library the run was begun with", *names))
         log(INFO, "going on after round %d of %s", state.server_round, self.folder)
         return state
 
@@ -125,6 +137,7 @@ class BaseRun:
             "run-key": self.run_key,
             "federation": self._federation(),
             "differences": [vars(difference) for difference in self._differences],
+            "library": self.library.record(),
             **more,
         }
         save_state(self.folder, State(server_round, adapter, strategy, body))

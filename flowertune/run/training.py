@@ -4,24 +4,21 @@ import json
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from logging import INFO, WARNING
 from typing import Any
 
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, Context, Message, MetricRecord
 from flwr.common import log
 from flwr.serverapp import Grid
 
 from flowertune.aggregation.adapters import mean_adapter
-from flowertune.base.errors import UserError
 from flowertune.base.numbers import as_float
 from flowertune.base.quiet import disable_progress_bars
-from flowertune.comms.codec import pack, unpack
+from flowertune.comms.codec import pack
 from flowertune.comms.exchange import Exchanger, RoundResult
-from flowertune.comms.failures import reason_of
-from flowertune.comms.nodes import exchange
-from flowertune.comms.queries import INITIAL
-from flowertune.comms.validation import ARRAYS, CLIENT, partition_of
+from flowertune.comms.validation import ARRAYS, CONFIG, partition_of, rows_of
 from flowertune.config.checks import is_layerwise
 from flowertune.config.settings import ANEW
 from flowertune.data.lengths import Lengths
@@ -29,7 +26,8 @@ from flowertune.data.report import refuse_if_too_many_are_empty, report_of
 from flowertune.data.report_text import as_text
 from flowertune.loggers.loggers import Loggers, run_loggers
 from flowertune.loggers.plot import plot_run
-from flowertune.models.adapter import adapter_shapes, check_initialization, initial_adapter
+from flowertune.models.adapter import adapter_shapes, check_initialization
+from flowertune.models.loader import source_of
 from flowertune.rules import lock
 from flowertune.run.base import BaseRun
 from flowertune.run.checkpoint import save_checkpoint
@@ -37,12 +35,27 @@ from flowertune.run.contract import StrategyContract
 from flowertune.run.data_check import ask_lengths, rows_visited
 from flowertune.run.failures import log_error_last, too_few
 from flowertune.run.files import now
+from flowertune.run.first_adapter import first_adapter
 from flowertune.run.metadata import build_manifest, run_info
 from flowertune.run.progress import round_line
-from flowertune.run.resume import check_adapter
+from flowertune.run.round_cost import RoundCost
 from flowertune.run.setup import RunContext, app_folder, prepare_run
 
-UNLOADED = "the rows that clients trained on"
+OWN_ROWS = lock.Difference(
+    "the rows that clients trained on", "loaded by the app itself", "loaded by the library"
+)
+
+
+@dataclass
+class _Method:
+    """What a run needs to train, known once the app gave its adapter and its strategy."""
+
+    peft_config: Any
+    adapter_config: dict[str, Any]  # as the app gave it; PEFT fills in modules that it chose
+    contract: StrategyContract
+    cost: RoundCost
+    exchanger: Exchanger
+    loggers: Loggers
 
 
 class TrainingRun(BaseRun):
@@ -52,6 +65,7 @@ class TrainingRun(BaseRun):
         super().__init__(context, grid)
         self.lengths: dict[int, list[Lengths]] = {}
         self.rows: dict[int, dict[str, Any]] = {}  # what each partition says it loaded
+        self._method: _Method | None = None
 
     @classmethod
     @contextmanager
@@ -91,62 +105,57 @@ class TrainingRun(BaseRun):
             If the configuration or the strategy cannot be used, the run to go on with had other
             settings or left no state, or too many rows have no room for an answer.
         """
-        self.peft_config, self.strategy = peft_config, strategy
         check_initialization(peft_config)
-        # What the app asked for; PEFT fills in the target modules it chose.
-        self.adapter_config = _jsonable(peft_config.to_dict())
+        adapter_config = _jsonable(peft_config.to_dict())
         shapes = adapter_shapes(self.cfg, peft_config)
+        peft_config.base_model_name_or_path = source_of(self.cfg)
         if self.cfg.resume_from == ANEW:
-            adapter = self._new_adapter(shapes)
+            adapter = first_adapter(
+                self.cfg, peft_config, shapes, self.registry, self.ledger, self.grid
+            )
             packed = pack(adapter, self.cfg.train.transport)
             size = sum(len(array.data) for array in packed.values())
-            self._per_round = 2 * self.clients_per_round * size
+            cost = RoundCost(2 * self.clients_per_round * size)
         else:
-            state = self.go_on()
-            check_adapter(state.body["adapter-config"], self.adapter_config)
-            self.rows = {int(p): record for p, record in state.body["rows"].items()}
-            self._per_round = int(state.body["bytes-per-round"])
-            adapter, _ = initial_adapter(self.cfg, peft_config, {})
+            state = self.go_on(adapter_config)
             adapter = dict(state.adapter)
+            cost = RoundCost(int(state.body["bytes-per-round"]))
+            self.rows = {int(p): record for p, record in state.body["rows"].items()}
             if state.server_round and hasattr(strategy, "load_state_dict"):
                 strategy.load_state_dict(dict(state.strategy))
             self.write_lines()
-        self._contract = StrategyContract(strategy, adapter, self.registry)
-        self._contract.rehearse(is_layerwise(self.cfg), self.grid)
+        contract = StrategyContract(strategy, adapter, self.registry)
+        contract.rehearse(is_layerwise(self.cfg), self.grid)
         if self.cfg.train.training_arguments.max_steps > 0:
             self._report_rows()
         self.write_run("running")
-        if not self.rounds_done:
-            self._save(0, adapter, {})
-        about = run_info(self, "running", self.data)
-        self.loggers: Loggers = self.closing.enter_context(
-            run_loggers(self.cfg, self.folder, about, self.rounds_done)
+        loggers = run_loggers(
+            self.cfg, self.folder, run_info(self, "running", self.data), self.rounds_done
         )
-        self._exchanger = Exchanger(
+        exchanger = Exchanger(
             self.grid, self.cfg, self.registry, self.ledger, self.profile, self.run_key
         )
+        self._method = _Method(
+            peft_config, adapter_config, contract, cost, exchanger,
+            self.closing.enter_context(loggers),
+        )  # fmt: skip
+        if not self.rounds_done:
+            # A run that is killed in its first round goes on from here.
+            self._save(0, adapter, {})
         return ArrayRecord(adapter)
 
-    def _new_adapter(self, shapes: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        adapter, missing = initial_adapter(self.cfg, self.peft_config, shapes)
-        if not missing:
-            return adapter
-        # Any client would give the same values: they are those of the base model.
-        partition = min(self.registry.nodes)
-        node, partitions = self.registry.nodes[partition], self.registry.by_node()
-        content = RecordDict({"names": ConfigRecord({"names": missing})})
-        message = Message(content, node, INITIAL)
-        self.ledger.count_sent(0, [message], partitions)
-        replies = exchange(self.grid, [message], self.cfg.strategy.timeout)
-        self.ledger.count_received(0, replies, partitions)
-        if not replies or replies[0].has_error():
-            reason = reason_of(replies[0]) if replies else "no answer"
-            raise UserError(
-                f"the first adapter needs values of the base model ({missing[0]} and "
-                f"{len(missing) - 1} more), and partition {partition} could not give them: {reason}"
-            )
-        given = unpack(replies[0].content.array_records[ARRAYS])
-        return {name: given.get(name, tensor) for name, tensor in adapter.items()}
+    @property
+    def method(self) -> _Method:
+        """What ``begin`` was given, and what follows from it.
+
+        Raises
+        ------
+        RuntimeError
+            If ``begin`` was not called.
+        """
+        if self._method is None:
+            raise RuntimeError("call begin(lora_config, strategy) of a TrainingRun first")
+        return self._method
 
     def _report_rows(self) -> None:
         with self.profile.phase("plan"):
@@ -158,7 +167,7 @@ class TrainingRun(BaseRun):
     def rounds(self) -> Iterator[int]:
         """Yield the rounds to do; stop before one that would pass the budget."""
         for server_round in range(len(self.rounds_done) + 1, self.cfg.num_server_rounds + 1):
-            if not self.ledger.has_room_for(self._per_round):
+            if not self.ledger.has_room_for(self.method.cost.nbytes):
                 self.reason = reason = (
                     f"stopped after round {server_round - 1}: the next would pass the budget of "
                     f"{self.ledger.budget_mib:,} MiB ({self.ledger.mib:,.1f} MiB used)"
@@ -177,42 +186,51 @@ class TrainingRun(BaseRun):
         Raises
         ------
         UserError
-            If too few replies count in the second try as well.
+            If the messages are not what a client can take, or too few replies count in the second
+            attempt as well.
         """
-        began, before = time.monotonic(), self.ledger.sent + self.ledger.received
+        began, before = time.monotonic(), self.ledger.received
         self.profile.round = server_round
         messages = list(messages)
-        rate = messages[0].content.config_records["config"].get("learning-rate")
-        least, failed, moved = self.cfg.strategy.min_clients, 0, {}
+        asked, least, failed = len(messages), self.cfg.strategy.min_clients, 0
         for attempt in (1, 2):
-            valid, reasons, received = self._exchanger.once(server_round, messages, moved)
-            if is_layerwise(self.cfg) and valid:
-                valid = self._with_mean(server_round, valid, reasons)
-            failed += len(messages) - len(valid)
-            for partition, reason in reasons.items():
-                log(WARNING, "round %d, partition %s does not count: %s", server_round,
-                    "?" if partition < 0 else partition, reason)  # fmt: skip
-            nbytes = self.ledger.sent + self.ledger.received - before
+            valid, reasons = self._attempt(server_round, messages)
+            failed += asked - len(valid)
             if len(valid) >= least:
-                self._exchanged = time.monotonic()
-                self._per_round = max(self._per_round, nbytes // attempt)
                 self._note_rows(valid)
+                ended = time.monotonic()
                 return RoundResult(
-                    server_round, valid, reasons, len(messages), failed,
-                    float(rate) if isinstance(rate, int | float) else None,
-                    time.monotonic() - began, nbytes, received,
+                    server_round, valid, reasons, asked, failed, _learning_rate(messages[0]),
+                    ended - began, ended, self.ledger.received - before,
                 )  # fmt: skip
-            if attempt == 2:
+            if attempt == 1 and not self._may_do_again(server_round, len(valid)):
                 break
-            if not self.ledger.has_room_for(self._per_round):
-                log(WARNING, "round %d is not done once more: that would pass the budget of "
-                    "%s MiB (%.1f MiB used)", server_round, f"{self.ledger.budget_mib:,}",
-                    self.ledger.mib)  # fmt: skip
-                break
-            log(WARNING, "round %d is done once more: %d replies count, and "
-                "strategy.min-clients is %d", server_round, len(valid), least)  # fmt: skip
-            moved = self.registry.handle_rejoins(self.grid)
-        raise too_few(server_round, len(valid), len(messages), least, list(reasons.values()))
+        said = list(reasons.values()) or ["it holds no partition of this run"]
+        raise too_few(server_round, len(valid), asked, least, said)
+
+    def _attempt(
+        self, server_round: int, messages: list[Message]
+    ) -> tuple[list[Message], dict[int, str]]:
+        known = len(self.ledger.entries)
+        valid, reasons = self.method.exchanger.once(server_round, messages)
+        if is_layerwise(self.cfg) and valid:
+            valid = self._with_mean(server_round, valid, reasons)
+        self.method.cost.note(self.ledger.entries[known:], len(messages))
+        for partition, reason in reasons.items():
+            log(WARNING, "round %d, partition %d does not count: %s", server_round, partition,
+                reason)  # fmt: skip
+        return valid, reasons
+
+    def _may_do_again(self, server_round: int, valid: int) -> bool:
+        if not self.ledger.has_room_for(self.method.cost.nbytes):
+            log(WARNING, "round %d is not done once more: that would pass the budget of %s MiB "
+                "(%.1f MiB used)", server_round, f"{self.ledger.budget_mib:,}",
+                self.ledger.mib)  # fmt: skip
+            return False
+        log(WARNING, "round %d is done once more: %d replies count, and strategy.min-clients is "
+            "%d", server_round, valid, self.cfg.strategy.min_clients)  # fmt: skip
+        self.registry.handle_rejoins(self.grid)
+        return True
 
     def _with_mean(
         self, server_round: int, valid: list[Message], reasons: dict[int, str]
@@ -223,8 +241,8 @@ class TrainingRun(BaseRun):
         """
         replies = {partition_of(reply): reply for reply in valid}
         mean, inside, lost = mean_adapter(
-            self.grid, self.cfg, self._contract.adapter, replies, (self.run_key, server_round),
-            self.ledger, self.profile,
+            self.grid, self.cfg, self.method.contract.adapter, replies,
+            (self.run_key, server_round), self.ledger, self.profile,
         )  # fmt: skip
         reasons |= lost
         arrays = ArrayRecord(mean)
@@ -237,12 +255,11 @@ class TrainingRun(BaseRun):
         if self.cfg.train.training_arguments.max_steps == 0:
             return
         for reply in valid:
-            text = reply.content.config_records[CLIENT].get("rows")
-            if text is None:
-                given = "loaded by the app itself"
-                self.add_violation(lock.Difference(UNLOADED, given, "loaded by the library"))
+            rows = rows_of(reply)
+            if rows is None:
+                self.add_violation(OWN_ROWS)
             else:
-                self.rows[partition_of(reply)] = json.loads(str(text))
+                self.rows[partition_of(reply)] = rows
 
     def end_round(self, result: RoundResult, adapter: ArrayRecord, metrics: MetricRecord) -> None:
         """Note a round's result, say it in one line, and save what is due.
@@ -253,9 +270,9 @@ class TrainingRun(BaseRun):
             If the strategy's result is not an adapter of this run, or the strategy keeps something
             between rounds that a resumed run would not have.
         """
-        rounds, aggregating = self.cfg.num_server_rounds, time.monotonic() - self._exchanged
-        tensors = self._contract.check_result(adapter, metrics)
-        kept = self._contract.state()
+        rounds, aggregating = self.cfg.num_server_rounds, time.monotonic() - result.ended
+        tensors = self.method.contract.check_result(adapter, metrics)
+        kept = self.method.contract.state()
         self.profile.add("accumulate", aggregating, result.received)
         line = {
             "round": result.server_round,
@@ -272,7 +289,7 @@ class TrainingRun(BaseRun):
             "time": now(),
         }
         self.rounds_done.append(line)
-        self.loggers.log_round(line)
+        self.method.loggers.log_round(line)
         pace = sum(done["seconds"] for done in self.rounds_done) / len(self.rounds_done)
         log(
             INFO,
@@ -294,26 +311,26 @@ class TrainingRun(BaseRun):
         strategy: Mapping[str, torch.Tensor],
     ) -> None:
         more = {
-            "adapter-config": self.adapter_config, "rows": self.rows,
-            "bytes-per-round": self._per_round,
-        }  # fmt: skip
+            "adapter-config": self.method.adapter_config,
+            "rows": self.rows,
+            "bytes-per-round": self.method.cost.nbytes,
+        }
         self.save_round(server_round, adapter, strategy, more)
 
     def _checkpoint(self, server_round: int, tensors: Mapping[str, torch.Tensor]) -> None:
-        path = self.folder / f"peft_{server_round}"
-        base = {
-            "name": self.cfg.model.name,
-            "revision": self.cfg.model.revision,
-            "path": self.peft_config.base_model_name_or_path,
-        }
+        path, peft_config = self.folder / f"peft_{server_round}", self.method.peft_config
         more = {
             "kind": "adapter",
-            "base-model": base,
-            "adapter-config": self.adapter_config,
+            "base-model": {
+                "name": self.cfg.model.name,
+                "revision": self.cfg.model.revision,
+                "path": peft_config.base_model_name_or_path,
+            },
+            "adapter-config": self.method.adapter_config,
             "rows": {str(p): record for p, record in sorted(self.rows.items())},
             "rows-visited": round(rows_visited(self.lengths, self.rounds_done, self.cfg), 6),
         }
-        save_checkpoint(path, tensors, self.peft_config, build_manifest(self, server_round, more))
+        save_checkpoint(path, tensors, peft_config, build_manifest(self, server_round, more))
         log(INFO, "saved %s", path)
 
     def finish(self, adapter: ArrayRecord) -> None:
@@ -329,6 +346,11 @@ class TrainingRun(BaseRun):
         )
         log(INFO, lock.verdict(lock.static_values(self.cfg), self.violations()))
         log(INFO, "results: %s", self.folder)
+
+
+def _learning_rate(message: Message) -> float | None:
+    rate = message.content.config_records[CONFIG].get("learning-rate")
+    return float(rate) if isinstance(rate, int | float) else None
 
 
 def _jsonable(values: Mapping[str, Any]) -> dict[str, Any]:
