@@ -1,1 +1,1 @@
-"""cli"""
+"""The command line: options, help and examples of every command. The work is done below."""

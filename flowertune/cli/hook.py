@@ -1,6 +1,6 @@
 """``flwr profile``: give flwr's command line one more command, without touching flwr.
 
-flwr 1.41 knows no plug-ins. A file with one line, which installing the app puts beside flwr, has
+flwr has no plug-ins. A file with one line, which installing this library puts beside flwr, has
 Python run ``install`` when it starts as ``flwr``; the command is added as soon as flwr has set up
 its own. A flwr that brings a ``profile`` of its own keeps it, and whatever goes wrong here leaves
 flwr as it is.
@@ -32,9 +32,9 @@ def register(flwr: Any) -> bool:
     names += [group.name for group in flwr.registered_groups]
     if NAME in names:
         return False
-    from flowertune.cli.profile import SETTINGS, profile
+    from flowertune.cli.profile import CONTEXT, profile
 
-    flwr.command(NAME, context_settings=SETTINGS)(profile)
+    flwr.command(NAME, context_settings=CONTEXT)(profile)
     return True
 
 

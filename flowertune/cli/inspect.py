@@ -1,118 +1,93 @@
-"""What the model is trained on: ``python -m flowertune.inspect``."""
+"""``flowertune inspect``: what the model is trained on."""
 
-import argparse
 import json
-import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
 
 from flowertune.base.errors import UserError
-from flowertune.cli.quiet import quiet_libraries
+from flowertune.cli.options import AppFolder, RunConfig, exclusive
 from flowertune.config.app import read_app
-from flowertune.config.read import add_settings_arguments, read_settings
+from flowertune.config.read import read_settings
 
-DESCRIPTION = """\
-Show training rows as the model sees them, and a report on all the data.
-
-Of each row, what the model only reads (masked), what it learns (supervised) and what is cut off at
-train.seq-length are told apart by color; where there is none (a file, a pipe, NO_COLOR) by marks.
-The report counts supervised tokens and names the rows that lose their answer, or part of it.
-Weights are not needed; the tokenizer and the dataset are."""
-EPILOG = """\
+ROWS = 3
+EXAMPLES = """\b
 examples:
-  python -m flowertune.inspect                                    three rows of partition 0
-  python -m flowertune.inspect --partition 7 --row 12             a row that the report named
-  python -m flowertune.inspect --run-config quickstart.toml       the quickstart's data and prompt
-  python -m flowertune.inspect --run-config "train.seq-length=64" what a smaller length would cut
-  python -m flowertune.inspect --rows 0 --json                    the report alone, for programs"""
+  flowertune inspect                                       three rows of partition 0
+  flowertune inspect --partition 7 --row 12                a row that the report named
+  flowertune inspect --run-config quickstart.toml          the quickstart's data and prompt
+  flowertune inspect --run-config "train.seq-length=64"    what a smaller length would cut
+  flowertune inspect --json                                the report alone, for programs
+"""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit status."""
-    arguments = _parser().parse_args(argv)
-    try:
-        _inspect(arguments)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except BrokenPipeError:
-        # the reader, say `head`, has seen enough; what is left to flush would fail again
-        sys.stdout = None
-    return 0
+def inspect(
+    app: AppFolder = Path(),
+    run_config: RunConfig = None,
+    partition: Annotated[int, typer.Option(metavar="N", help="Whose rows to show.")] = 0,
+    rows: Annotated[int, typer.Option(metavar="N", help="How many rows to show.")] = ROWS,
+    row: Annotated[
+        int | None, typer.Option(metavar="N", help="Show this row only, counted from 0.")
+    ] = None,
+    supernodes: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Partitions.", show_default="as the run would have"),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the report as JSON and no rows.")
+    ] = False,
+) -> None:
+    """Show training rows as the model sees them, and a report on all the data.
 
+    Of each row, what the model only reads (masked), what it learns (supervised) and what is cut off
+    at train.seq-length are told apart by color; where there is none (a file, a pipe, NO_COLOR) by
+    marks. The report counts supervised tokens and names the rows that lose their answer, or part of
+    it. Weights are not needed; the tokenizer and the dataset are.
+    """
+    exclusive({"--rows": rows != ROWS, "--row": row is not None})
+    cfg = read_settings(app, run_config)
+    partitions = supernodes or cfg.static.num_supernodes or read_app(app).supernodes
+    if not 0 <= partition < partitions:
+        raise UserError(f"--partition is {partition}; use a number from 0 to {partitions - 1}.")
+    # Late: datasets and transformers take seconds; --help and wrong settings need neither.
+    from flowertune.base.quiet import disable_progress_bars
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m flowertune.inspect",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add_settings_arguments(parser)
-    add = parser.add_argument
-    add("--partition", type=int, default=0, metavar="N", help="whose rows to show (default: 0)")
-    which = parser.add_mutually_exclusive_group()
-    which.add_argument(
-        "--rows", type=int, default=3, metavar="N", help="how many rows to show (default: 3)"
-    )
-    which.add_argument("--row", type=int, metavar="N", help="show this row only, counted from 0")
-    add("--supernodes", type=int, metavar="N", help="partitions (default: as the run would have)")
-    add("--json", action="store_true", help="print the report as JSON and no rows")
-    return parser
-
-
-def _inspect(arguments: argparse.Namespace) -> None:
-    cfg = read_settings(arguments.app, arguments.run_config)
-    partitions = arguments.supernodes or cfg.static.num_supernodes
-    partitions = partitions or read_app(arguments.app).supernodes
-    if not 0 <= arguments.partition < partitions:
-        raise UserError(
-            f"--partition is {arguments.partition}; use a number from 0 to {partitions - 1}."
-        )
-    quiet_libraries()
+    disable_progress_bars()
     from flowertune.cli.app import load_app
     from flowertune.data.examples import load_pairs
     from flowertune.data.report_text import as_text
     from flowertune.planning.data_summary import summarize
 
-    functions = load_app(arguments.app).functions
+    functions = load_app(app).functions
     tokenizer = functions.load_tokenizer(cfg)
-    if arguments.json:
+    if as_json:
         print(json.dumps(summarize(cfg, functions, tokenizer, partitions), indent=2))
         return
-    prompt = functions.prompt_and_answer
-    pairs, _ = load_pairs(cfg, prompt, tokenizer, arguments.partition, partitions)
-    _show(arguments, pairs, tokenizer, cfg.train.seq_length)
+    pairs, _ = load_pairs(cfg, functions.prompt_and_answer, tokenizer, partition, partitions)
+    chosen: Iterable[int] = range(min(max(rows, 0), len(pairs)))
+    if row is not None:
+        if not 0 <= row < len(pairs):
+            raise UserError(
+                f"--row is {row}; partition {partition} has rows 0 to {len(pairs) - 1}."
+            )
+        chosen = [row]
+    _show(partition, {number: pairs[number] for number in chosen}, tokenizer, cfg.train.seq_length)
     print(f"All partitions of {cfg.static.dataset.name}:")
     print(as_text(summarize(cfg, functions, tokenizer, partitions)))
 
 
-def _show(
-    arguments: argparse.Namespace, pairs: list[tuple[str, str]], tokenizer: Any, length: int
-) -> None:
-    from rich.console import Console
+def _show(partition: int, pairs: dict[int, tuple[str, str]], tokenizer: Any, length: int) -> None:
+    from rich.console import Console  # late, as above
 
     from flowertune.data import row_view as view
 
-    chosen = range(min(max(arguments.rows, 0), len(pairs)))
-    if arguments.row is not None:
-        if not 0 <= arguments.row < len(pairs):
-            raise UserError(
-                f"--row is {arguments.row}; partition {arguments.partition} has rows 0 to "
-                f"{len(pairs) - 1}."
-            )
-        chosen = [arguments.row]
     console = Console(soft_wrap=True, highlight=False)
     color = console.is_terminal and not console.no_color
-    if chosen:
+    if pairs:
         console.print(view.legend(color), end="\n\n")
-    for number in chosen:
-        parts = view.parts_of(tokenizer, *pairs[number], length)
-        console.print(
-            f"partition {arguments.partition}, row {number}: {view.counts(parts)}", style="bold"
-        )
+    for number, pair in pairs.items():
+        parts = view.parts_of(tokenizer, *pair, length)
+        console.print(f"partition {partition}, row {number}: {view.counts(parts)}", style="bold")
         console.print(view.colored(parts) if color else view.marked(parts), end="\n\n")
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -1,108 +1,91 @@
-"""What a run will take, before it starts: ``python -m flowertune.plan``."""
+"""``flowertune plan``: what a run will take, before it starts."""
 
-import argparse
 import json
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from flowertune.base.errors import UserError
-from flowertune.cli.quiet import quiet_libraries
+from flowertune.cli.options import AppFolder, RunConfig
 from flowertune.config.app import read_app
-from flowertune.config.read import add_settings_arguments, read_settings
+from flowertune.config.read import read_settings
 
-DESCRIPTION = """\
-Work out what a run with these settings will take: the adapter's size, the communication of the
-whole run and the rounds that fit its budget, and the GPU memory of one client. No weights are read
-and no GPU is needed: everything follows from the model's config.
-
-The memory is an estimate. Its error against each value that FlowerTune's documents publish is
-shown, so that you know how far to trust it. Time is not guessed: --probe loads the configured model
-and measures a few real training steps on this machine.
-
-The configs of mistralai/Mistral-7B-v0.3, openlm-research/open_llama_3b_v2, open_llama_7b_v2 and the
-built-in model come with the app; that of another hub id is fetched (a few kB)."""
-EPILOG = """\
+EXAMPLES = """\b
 examples:
-  python -m flowertune.plan                                          this app as it is
-  python -m flowertune.plan --run-config "model.lora.peft-lora-r=8"  a change, before you make it
-  python -m flowertune.plan --run-config quickstart.toml --probe     with measured times
-  python -m flowertune.plan --supernodes 20                          another number of SuperNodes
-  python -m flowertune.plan --json | jq '.communication'             for programs"""
+  flowertune plan                                           this app as it is
+  flowertune plan --run-config "model.lora.peft-lora-r=8"   a change, before you make it
+  flowertune plan --run-config quickstart.toml --probe      with measured times
+  flowertune plan --supernodes 20                           another number of SuperNodes
+  flowertune plan --json | jq .communication                for programs
+"""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit status."""
-    arguments = _parser().parse_args(argv)
-    try:
-        _plan(arguments)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+def plan(
+    app: AppFolder = Path(),
+    run_config: RunConfig = None,
+    supernodes: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="SuperNodes.",
+            show_default="the locked number; where none is locked, what connect sets up",
+        ),
+    ] = None,
+    tokens: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Tokens of a batch's longest row, for the memory.",
+            show_default="train.seq-length",
+        ),
+    ] = None,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="Load the model and measure a few steps.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
+) -> None:
+    """Work out what a run with these settings will take.
 
+    The adapter's size, the communication of the whole run and the rounds that fit its budget, and
+    the GPU memory of one client. No weights are read and no GPU is needed: everything follows from
+    the model's config.
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m flowertune.plan",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add_settings_arguments(parser)
-    add = parser.add_argument
-    add(
-        "--supernodes",
-        type=int,
-        metavar="N",
-        help="SuperNodes (default: the locked number; where none is locked, what connect sets up)",
-    )
-    add(
-        "--tokens",
-        type=int,
-        metavar="N",
-        help="tokens of a batch's longest row, for the memory (default: train.seq-length)",
-    )
-    add("--probe", action="store_true", help="load the model and measure a few steps")
-    add("--json", action="store_true", help="print the plan as JSON")
-    return parser
+    The memory is an estimate. Its error against each value that FlowerTune's documents publish is
+    shown, so that you know how far to trust it. Time is not estimated: --probe loads the configured
+    model and measures a few real training steps on this machine.
 
-
-def _plan(arguments: argparse.Namespace) -> None:
-    cfg = read_settings(arguments.app, arguments.run_config)
-    for option in ("supernodes", "tokens"):
-        given = getattr(arguments, option)
+    The configs of mistralai/Mistral-7B-v0.3, openlm-research/open_llama_3b_v2, open_llama_7b_v2
+    and the built-in model come with the library; that of another hub id is fetched (a few kB).
+    """
+    cfg = read_settings(app, run_config)
+    for option, given in (("--supernodes", supernodes), ("--tokens", tokens)):
         if given is not None and given < 1:
-            raise UserError(f"--{option} is {given}; give a whole number of at least 1.")
-    # torch and transformers take seconds to import; --help and wrong settings need neither
-    quiet_libraries()
+            raise UserError(f"{option} is {given}; give a whole number of at least 1.")
+    # Late: torch and transformers take seconds; --help and wrong settings need neither.
+    from flowertune.base.quiet import disable_progress_bars
+
+    disable_progress_bars()
     from flowertune.cli.app import load_app
     from flowertune.planning.estimate import as_values, make_plan
     from flowertune.planning.text import as_text
 
-    supernodes = arguments.supernodes or cfg.static.num_supernodes
-    supernodes = supernodes or read_app(arguments.app).supernodes
-    app = load_app(arguments.app)
-    plan = make_plan(cfg, app.functions, supernodes, arguments.tokens)
-    plan = replace(plan, gpu_gb=_gpu_gb())
-    if arguments.probe:
-        from flowertune.planning.probe import probe
+    nodes = supernodes or cfg.static.num_supernodes or read_app(app).supernodes
+    loaded = load_app(app)
+    made = replace(make_plan(cfg, loaded.functions, nodes, tokens), gpu_gb=_gpu_gb())
+    if probe:
+        from flowertune.planning import probe as probing
 
         print("Loading the model and training a few steps …", file=sys.stderr, flush=True)
-        plan = replace(plan, probe=probe(cfg, app, supernodes))
-    if arguments.json:
-        print(json.dumps(as_values(plan), indent=2))
-    else:
-        print(as_text(plan), end="")
+        made = replace(made, probe=probing.probe(cfg, loaded, nodes))
+    print(json.dumps(as_values(made), indent=2) if as_json else as_text(made).rstrip("\n"))
 
 
 def _gpu_gb() -> float | None:
-    import torch
+    import torch  # late, as above
 
     if not torch.cuda.is_available():
         return None
     return torch.cuda.get_device_properties(0).total_memory / 1e9
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -1,32 +1,44 @@
-"""``flwr profile``, ``flwr-profile`` and ``python -m flowertune.profile``: one function."""
+"""``flwr profile``, ``flwr-profile`` and ``flowertune profile``: one function."""
 
 import contextlib
 import io
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import click
 import typer
 
+from flowertune.cli.execute import alone, execute
 from flowertune.profiler import table
 from flowertune.profiler.reading import Reader, Sitting
 from flowertune.profiler.summary import Summary, summarize
 from flowertune.profiler.trace import trace
 from flowertune.profiling.format import FILE, MARK
 
-SETTINGS = {"allow_extra_args": True}
+# Other commands of flwr took an app's folder and a federation after the run id.
+CONTEXT = {"allow_extra_args": True}
+EXAMPLES = """\b
+examples:
+  flwr profile RUN_ID                      a run by its id (flwr list)
+  flwr profile RUN_ID --live               while it runs
+  flwr profile results/RUN_ID              from the run's folder, without a SuperLink
+  flwr profile RUN_ID --format json        everything, for programs
+  flwr profile RUN_ID --trace run.json     a trace for https://ui.perfetto.dev
+
+flwr profile, flwr-profile and flowertune profile are the same command.
+"""
 AGAIN = 1.0  # seconds between two looks at a file that grows
 
 
 def profile(
     ctx: typer.Context,
-    run: Annotated[str, typer.Argument(metavar="RUN_ID", help="A run's id, or its folder.")],
+    run: Annotated[str, typer.Argument(metavar="RUN_ID")],
     superlink: Annotated[
-        str | None, typer.Argument(help="Name of the SuperLink connection.")
+        str | None, typer.Argument(show_default="the default connection of Flower's configuration")
     ] = None,
     live: Annotated[bool, typer.Option("--live", help="Follow the run until it ends.")] = False,
     output_format: Annotated[
@@ -43,8 +55,9 @@ def profile(
 ) -> None:
     """Show where the time, bytes and memory of a FlowerTune run went.
 
-    Start the run with --run-config "profile.enabled=true". It may be running or finished,
-    here or on another machine: its profile is read from its log, on the SuperLink.
+    Start the run with --run-config "profile.enabled=true". RUN_ID is its id or its folder. It may
+    be running or finished, here or on another machine: its profile is read from its log, on the
+    SuperLink of a connection.
     """
     if len(ctx.args) > 1:
         raise click.UsageError(f"Got unexpected extra arguments ({' '.join(ctx.args[1:])})")
@@ -66,18 +79,11 @@ def profile(
         _show(summarize(sittings), flower)
 
 
-def app() -> typer.Typer:
-    """Return the command on its own, as ``flwr-profile`` has it."""
-    alone = typer.Typer(
-        add_completion=False, context_settings={"help_option_names": ["-h", "--help"]}
-    )
-    alone.command("flwr-profile", context_settings=SETTINGS)(profile)
-    return alone
-
-
-def main() -> None:
-    """Run the command on its own."""
-    app()()
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``flwr-profile``; returns its exit status."""
+    name = "flwr-profile"
+    command = alone(name, profile, epilog=EXAMPLES, context_settings=CONTEXT)
+    return execute(command, argv, name)
 
 
 def _read(
@@ -209,7 +215,3 @@ def _silence() -> Iterator[None]:
     # flwr says which SuperLink it uses, and what it thinks of its configuration.
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         yield
-
-
-if __name__ == "__main__":
-    main()

@@ -5,7 +5,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from flowertune.base.files import write_atomically
+from flowertune.base.files import write_json
 
 
 def app_id(app_dir: Path) -> str | None:
@@ -24,14 +24,22 @@ def read_project(app_dir: Path) -> dict[str, Any]:
         return {}
 
 
-def record_app(home: Path, app: str, folder: Path) -> bool:
-    """Write down that ``app`` lies in ``folder``; False where that is known already."""
+def record_app(home: Path, app: str, folder: Path) -> tuple[bool, Path | None]:
+    """Write down that ``app`` lies in ``folder``.
+
+    Returns
+    -------
+    tuple[bool, Path | None]
+        Whether that is new, and the other folder with an app of this id that was known so far.
+    """
     known = _read(home)
-    if known.get(app) == str(folder):
-        return False
+    former = known.get(app)
+    if former == str(folder):
+        return False, None
     known[app] = str(folder)
-    write_atomically(_file(home), json.dumps(known, indent=2, sort_keys=True) + "\n")
-    return True
+    write_json(_file(home), known)
+    other = former is not None and app_id(Path(former)) == app
+    return True, Path(former) if former and other else None
 
 
 def recorded_folder(home: Path, app: str) -> Path | None:

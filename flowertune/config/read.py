@@ -1,6 +1,5 @@
 """Read the settings that ``flwr run`` would hand to the app of a folder."""
 
-import argparse
 import difflib
 import tomllib
 from collections.abc import Sequence
@@ -10,18 +9,6 @@ from typing import Any
 from flowertune.base.errors import UserError
 from flowertune.config.checks import check_settings
 from flowertune.config.settings import Settings
-
-
-def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add ``--app`` and ``--run-config``; the latter takes what flwr's takes."""
-    add = parser.add_argument
-    add("--app", type=Path, default=Path(), metavar="DIR", help="the app's folder (default: .)")
-    add(
-        "--run-config",
-        action="append",
-        metavar="CONFIG",
-        help="as in flwr run: \"key=value key='text'\", or a .toml file",
-    )
 
 
 def read_settings(app: Path, run_config: Sequence[str] | None) -> Settings:

@@ -21,7 +21,7 @@ def results_root(cfg: Settings, app_dir: Path, env: Mapping[str, str]) -> Path:
     """The folder that holds the results of all runs of this app.
 
     An absolute ``results-dir`` is used as it is. A relative one lies in the app's own folder:
-    the one that ``python -m flowertune.connect`` wrote down, else the one of the editable
+    the one that ``flowertune connect`` wrote down, else the one of the editable
     install, each only if the same app (publisher and name) still lies there. Where neither is
     known it is ``$FLWR_HOME/flowertune/results/<project name>``. The working directory plays no
     part.

@@ -70,7 +70,7 @@ def refuse_if_too_many_are_empty(report: Mapping[str, Any], allowed: float = ALL
         f"train.seq-length is {report['seq-length']}, and the prompts of {empty['rows']:,} of "
         f"{report['rows']:,} rows ({empty['share']:.1%}) leave no room for an answer, more than "
         f"the {allowed:.0%} allowed ({first}); use a larger one (in [tool.flwr.app.config] of "
-        "pyproject.toml), and look at rows with python -m flowertune.inspect."
+        "pyproject.toml), and look at rows with flowertune inspect."
     )
 
 

@@ -113,7 +113,7 @@ def _partitioner(name: str, revision: str, app_dir: Path, num_partitions: int) -
     if rows < num_partitions:
         raise UserError(
             f"{SETTING} is {name!r} with {rows} rows, too few for {num_partitions} SuperNodes; "
-            "give each at least one row, or set up fewer SuperNodes (python -m flowertune.connect "
+            "give each at least one row, or set up fewer SuperNodes (flowertune connect "
             f"--num-supernodes {max(rows, 1)})."
         )
     return partitioner

@@ -49,8 +49,8 @@ def _client(connection: str):
         from flwr.cli.utils import init_http_client_from_connection
     except ImportError as error:
         raise UserError(
-            f"This version of flwr has another client ({error}); use one that the app was made "
-            "for: pip install 'flwr[simulation]>=1.41,<1.42'."
+            f"This version of flwr has another client ({error}); use one that flowertune was "
+            "tested with: pip install 'flwr[simulation]>=1.41,<1.43'."
         ) from error
     with redirect_stdout(io.StringIO()):  # it says each time which connection it uses
         return init_http_client_from_connection(read_superlink_connection(connection))

@@ -4,6 +4,7 @@ import json
 import os
 import shlex
 import subprocess
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from flowertune.base.errors import UserError
+from flowertune.base.files import read_jsonl, write_atomically, write_jsonl
 from flowertune.config.settings import ALL_AT_ONCE, LAYERWISE
 
 INK = "#333333"
@@ -84,7 +86,9 @@ def run_cell(
     words = ["flwr", "run", ".", *([superlink] if superlink else []), "--stream"]
     words += ["--run-config", settings_of(model, mode, results.resolve(), bucket_mib, more)]
     words += ["--federation-config", f"num-supernodes={clients} client-resources-num-cpus=1"]
-    env = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+    # the flwr of this environment, whether or not it is activated
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    env = {"OMP_NUM_THREADS": "1", **os.environ, "PATH": path}
     done = subprocess.run(
         words, cwd=app, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         check=False,
@@ -99,10 +103,10 @@ def run_cell(
 def read_cell(run: Path, model: str, clients: int, mode: str, bucket_mib: float) -> Cell:
     """Return what a run's folder says."""
     about = json.loads((run / "run.json").read_text("utf-8"))
-    lines = run / "rounds.jsonl"
-    if about["status"] != "finished" or not lines.is_file():
+    rounds = read_jsonl(run / "rounds.jsonl")
+    if about["status"] != "finished" or not rounds:
         return Cell(model, None, clients, mode, bucket_mib, reason=about["reason"] or "no round")
-    line = json.loads(lines.read_text("utf-8").splitlines()[0])
+    line = rounds[0]
     found: dict[str, Any] = line["aggregation"]
     return Cell(
         model,
@@ -147,38 +151,46 @@ def _n(value: float | None, digits: int) -> str:
 
 
 def plot(cells: Sequence[Cell], path: Path) -> None:
-    """Draw peak memory by the model's size, a line for each mode and number of clients."""
-    figure = Figure(figsize=(9.5, 4.2), dpi=130, layout="constrained")
-    FigureCanvasAgg(figure)
+    """Draw the peak memory of every run: a group of bars for each model, a bar for each run."""
     done = [cell for cell in cells if cell.reason is None]
+    kinds = list(dict.fromkeys((cell.mode, cell.clients) for cell in done))
+    models = list(dict.fromkeys((cell.model, cell.model_gb) for cell in done))
+    height = 1.6 + 0.35 * len(done)
+    figure = Figure(figsize=(9.5, max(3.2, height)), dpi=130, layout="constrained")
+    FigureCanvasAgg(figure)
     for place, (name, key) in enumerate((("anonymous", "peak_anonymous"), ("RSS", "peak_rss"))):
         axes = figure.add_subplot(1, 2, place + 1)
-        for mode in dict.fromkeys(cell.mode for cell in done):
-            for i, clients in enumerate(sorted({cell.clients for cell in done})):
-                line = sorted(
-                    (cell.model_gb or 0, asdict(cell)[key])
-                    for cell in done
-                    if (cell.mode, cell.clients) == (mode, clients)
-                )
-                if line:
-                    axes.plot(
-                        *zip(*line, strict=True), color=COLORS.get(mode, INK), marker="o",
-                        linestyle=("-", "--", ":", "-.")[i % 4], label=f"{mode}, {clients} clients",
-                    )  # fmt: skip
-        axes.set_xlabel("model (GB)", color=INK)
-        axes.set_ylabel(f"peak {name} memory (MiB)", color=INK)
-        axes.set_xlim(left=0)
-        axes.set_ylim(bottom=0)
-        axes.grid(alpha=0.25)
+        for number, kind in enumerate(kinds):
+            bars = {
+                models.index((cell.model, cell.model_gb)): asdict(cell)[key]
+                for cell in done
+                if (cell.mode, cell.clients) == kind
+            }
+            drawn = axes.barh(
+                [model + 0.8 * ((number + 0.5) / len(kinds) - 0.5) for model in bars],
+                list(bars.values()),
+                height=0.8 / len(kinds),
+                color=COLORS.get(kind[0], INK),
+                alpha=1 - 0.6 * sorted({c for _, c in kinds}).index(kind[1]) / len(kinds),
+                label=f"{kind[0]}, {kind[1]} clients",
+            )
+            axes.bar_label(drawn, fmt="{:,.0f}", padding=2, fontsize=7, color=INK)
+        axes.set_yticks(
+            range(len(models)), [f"{model.split('/')[-1]}\n{gb:g} GB" for model, gb in models]
+        )
+        axes.invert_yaxis()
+        axes.margins(x=0.15)
+        axes.set_xlabel(f"peak {name} memory (MiB)", color=INK)
+        axes.grid(axis="x", alpha=0.25)
+        axes.set_axisbelow(True)
         if place == 0 and done:
-            axes.legend(frameon=False, fontsize=8)
+            figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=4,
+                          frameon=False, fontsize=8)  # fmt: skip
     figure.savefig(path)
 
 
 def write(cells: Sequence[Cell], folder: Path) -> None:
     """Write the table, the plot and the numbers into ``folder``."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "memory.md").write_text(f"{table(cells)}\n{WHAT}\n", "utf-8")
-    lines = "".join(json.dumps(asdict(cell), sort_keys=True) + "\n" for cell in cells)
-    (folder / "memory.jsonl").write_text(lines, "utf-8")
+    write_atomically(folder / "memory.md", f"{table(cells)}\n{WHAT}\n")
+    write_jsonl(folder / "memory.jsonl", map(asdict, cells))
     plot(cells, folder / "memory.png")

@@ -1,28 +1,65 @@
 """Make ready what a federation needs: ports, certificates, keys, Flower's configuration."""
 
-import argparse
 import fcntl
 import re
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from flowertune.base.errors import UserError
 from flowertune.base.files import flower_home, write_atomically
 from flowertune.deploy.config_file import address_of, edit
-from flowertune.deploy.keys import make_certificates, make_supernode_key
+from flowertune.deploy.keys import make_certificates, make_supernode_key, public_of
 from flowertune.deploy.layout import HOST, Layout
 
 
-def nodes_asked_for(arguments: argparse.Namespace) -> int:
-    """Return ``--nodes``; a UserError if it is less than 1."""
-    if arguments.nodes < 1:
-        raise UserError(f"--nodes is {arguments.nodes}; give a whole number of at least 1.")
-    return arguments.nodes
+@dataclass(frozen=True)
+class Options:
+    """The federation that is asked for, by the names of the command's options.
+
+    ``port`` 0 is a free one; ``gpus`` are names with commas between, empty for none; ``folder``
+    None is one in Flower's own.
+    """
+
+    name: str
+    nodes: int = 2
+    tls: bool = False
+    auth: bool = False
+    port: int = 0
+    gpus: str = ""
+    folder: Path | None = None
 
 
-def folder_of(arguments: argparse.Namespace, env: Mapping[str, str]) -> Path:
+def make_keys(folder: Path, nodes: int, hosts: Sequence[str], say: Callable[[str], None]) -> None:
+    """Make certificates for a SuperLink and a key for each of ``nodes`` SuperNodes.
+
+    Parameters
+    ----------
+    hosts
+        The names and addresses that the SuperLink is reached by, beside this machine's own.
+
+    Raises
+    ------
+    UserError
+        If ``folder`` holds some already: they may be in use.
+    """
+    _check_nodes(nodes)
+    if there := sorted(path.name for path in folder.glob("*.key")):
+        raise UserError(
+            f"--only-keys is {folder}, which holds {there[0]} already; keys in use are not "
+            "replaced: name another folder, or remove this one."
+        )
+    made = make_certificates(folder, (*hosts, "localhost"))
+    keys = [make_supernode_key(folder, number) for number in range(nodes)]
+    say(f"For the SuperLink: {made.certificate}, {made.key} and {made.ca}")
+    say(f"For everyone who connects to it: {made.ca}")
+    for number, key in enumerate(keys):
+        say(f"For SuperNode {number}: {key}; to register: {public_of(key)}")
+
+
+def folder_of(options: Options, env: Mapping[str, str]) -> Path:
     """Return the folder for logs and keys; makes it.
 
     Raises
@@ -30,11 +67,11 @@ def folder_of(arguments: argparse.Namespace, env: Mapping[str, str]) -> Path:
     UserError
         If the federation's name cannot be that of a connection.
     """
-    if not re.fullmatch(r"[A-Za-z0-9_-]+", arguments.name):
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", options.name):
         raise UserError(
-            f"--name is {arguments.name!r}; use letters, digits, hyphens and underscores."
+            f"--name is {options.name!r}; use letters, digits, hyphens and underscores."
         )
-    folder = arguments.folder or flower_home(env) / "flowertune" / "federations" / arguments.name
+    folder = options.folder or flower_home(env) / "flowertune" / "federations" / options.name
     folder.mkdir(parents=True, exist_ok=True)
     return folder.resolve()
 
@@ -58,25 +95,26 @@ def held(folder: Path) -> Iterator[None]:
         yield
 
 
-def layout_of(arguments: argparse.Namespace, folder: Path) -> Layout:
-    """Return the federation that the arguments ask for; makes its certificates and keys.
+def layout_of(options: Options, folder: Path) -> Layout:
+    """Return the federation that the options ask for; makes its certificates and keys.
 
     Raises
     ------
     UserError
-        If an argument cannot be met.
+        If an option cannot be met.
     """
-    count = nodes_asked_for(arguments)
-    if arguments.port and not _is_free(arguments.port):
-        raise UserError(f"--port is {arguments.port}, which is taken; leave it out for a free one.")
+    _check_nodes(options.nodes)
+    count = options.nodes
+    if options.port and not _is_free(options.port):
+        raise UserError(f"--port is {options.port}, which is taken; leave it out for a free one.")
     port, *node_ports = _free_ports(count + 1)
     return Layout(
         folder=folder,
-        port=arguments.port or port,
+        port=options.port or port,
         node_ports=tuple(node_ports),
-        certificates=make_certificates(folder) if arguments.tls or arguments.auth else None,
-        keys=tuple(make_supernode_key(folder, n) for n in range(count)) if arguments.auth else (),
-        gpus=tuple(gpu.strip() for gpu in arguments.gpus.split(",") if gpu.strip()),
+        certificates=make_certificates(folder) if options.tls or options.auth else None,
+        keys=tuple(make_supernode_key(folder, n) for n in range(count)) if options.auth else (),
+        gpus=tuple(gpu.strip() for gpu in options.gpus.split(",") if gpu.strip()),
     )
 
 
@@ -91,7 +129,7 @@ def write_connection(layout: Layout, name: str, file: Path) -> None:
     try:
         text = file.read_bytes().decode("utf-8")
     except FileNotFoundError:
-        text = _default_text()
+        text = default_text()
     except UnicodeDecodeError as error:
         raise UserError(f"{file} was left as it is: it is not valid TOML ({error}).") from error
     try:
@@ -108,12 +146,18 @@ def write_connection(layout: Layout, name: str, file: Path) -> None:
         write_atomically(file, after)
 
 
-def _default_text() -> str:
+def default_text() -> str:
+    """Return the configuration file that Flower writes where there is none."""
     try:
         from flwr.cli.constant import DEFAULT_FLOWER_CONFIG_TOML
     except ImportError:
         return ""
     return DEFAULT_FLOWER_CONFIG_TOML
+
+
+def _check_nodes(nodes: int) -> None:
+    if nodes < 1:
+        raise UserError(f"--nodes is {nodes}; give a whole number of at least 1.")
 
 
 def _free_ports(count: int) -> list[int]:

@@ -51,8 +51,8 @@ class Component:
                 self.process = _popen(self.command, self.environment, log, new_session=True)
             except FileNotFoundError:
                 raise UserError(
-                    f"There is no program {self.command[0]}; install the app in this "
-                    "environment: pip install -e ."
+                    f"There is no program {self.command[0]} beside this Python; install flwr "
+                    "in this environment: pip install 'flwr[simulation]'."
                 ) from None
 
     @property

@@ -56,12 +56,7 @@ def choose(
     UserError
         An asked value that no machine could give.
     """
-    problems = [
-        *_problems("--num-cpus", asked[0], above_zero=True),
-        *_problems("--num-gpus", asked[1], above_zero=False),
-    ]
-    if problems:
-        raise UserError(" ".join(problems))
+    check_asked(asked)
     notes: list[str] = []
     default_gpus = GPU_CLIENT_GPUS if machine.gpus else 0.0
     default_cpus = GPU_CLIENT_CPUS if machine.gpus else machine.cpus
@@ -73,6 +68,16 @@ def choose(
             "at a time, each with its own copy of the model, give a smaller --num-cpus."
         )
     return Choice(cpus, gpus, tuple(notes))
+
+
+def check_asked(asked: tuple[float | None, float | None]) -> None:
+    """Raise a UserError if a num-cpus or num-gpus is asked for that no machine could give."""
+    problems = [
+        *_problems("--num-cpus", asked[0], above_zero=True),
+        *_problems("--num-gpus", asked[1], above_zero=False),
+    ]
+    if problems:
+        raise UserError(" ".join(problems))
 
 
 def _pick(

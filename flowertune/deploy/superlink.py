@@ -77,14 +77,16 @@ def answers(port: int) -> bool:
         return False
 
 
-def start_superlink(connection: str) -> None:
-    """Start the managed SuperLink as ``flwr run`` would, but without installs at every run.
+def start_superlink(connection: str, runtime_install: bool = False) -> None:
+    """Start the managed SuperLink as ``flwr run`` would, for the packages of this environment.
 
     Parameters
     ----------
     connection
         The name of a connection of the Flower configuration whose address is
         ``:local:``.
+    runtime_install
+        Whether it installs an app's dependencies anew at every run, as Flower does by itself.
 
     Raises
     ------
@@ -101,7 +103,7 @@ def start_superlink(connection: str) -> None:
         ) from error
     import click
 
-    with _environment_of_this_python():
+    with _environment_of_this_python(runtime_install):
         try:
             ensure_local_superlink(read_superlink_connection(connection))
         except click.ClickException as error:
@@ -158,13 +160,27 @@ def runs_in_progress(superlink: SuperLink) -> int:
     return count
 
 
-def differences(superlink: SuperLink, env: Mapping[str, str], bin_dir: Path) -> list[str]:
-    """What keeps a running SuperLink from running this app as it should, a clause for each."""
+def differences(
+    superlink: SuperLink, env: Mapping[str, str], bin_dir: Path, runtime_install: bool = False
+) -> list[str]:
+    """What keeps a running SuperLink from running this app as it should, a clause for each.
+
+    Parameters
+    ----------
+    env
+        The environment variables of this process.
+    bin_dir
+        The folder of the programs of the environment that apps should use.
+    runtime_install
+        Whether it should install an app's dependencies anew at every run.
+    """
     found = []
     if superlink.installs_dependencies is None:
         found.append("its environment cannot be read, so it may install dependencies at every run")
-    elif superlink.installs_dependencies:
-        found.append("it installs the app's dependencies anew at every run")
+    elif superlink.installs_dependencies and not runtime_install:
+        found.append("it installs an app's dependencies anew at every run")
+    elif runtime_install and not superlink.installs_dependencies:
+        found.append("it does not install an app's dependencies at a run")
     theirs = superlink.environment
     if theirs is not None and flower_home(theirs) != flower_home(env):
         found.append(f"its FLWR_HOME is {flower_home(theirs)}, yours is {flower_home(env)}")
@@ -201,21 +217,25 @@ def _signal(processes: list[psutil.Process], action: str) -> None:
 
 
 @contextmanager
-def _environment_of_this_python() -> Iterator[None]:
+def _environment_of_this_python(runtime_install: bool = False) -> Iterator[None]:
     """flwr starts ``flower-superlink`` by name: let it find the one beside this Python.
 
     What it starts inherits large pages of memory, too.
     """
-    before = {key: os.environ.get(key) for key in (NO_INSTALL, "PATH", pages.NAME)}
+    before = dict(os.environ)
     here = str(Path(sys.executable).parent)
     if shutil.which(_PROGRAM, path=here):
-        os.environ["PATH"] = os.pathsep.join([here, before["PATH"] or os.defpath])
-    os.environ.update(pages.with_large_pages(os.environ), **{NO_INSTALL: "1"})
+        os.environ["PATH"] = os.pathsep.join([here, before.get("PATH", os.defpath)])
+    os.environ.update(pages.with_large_pages(os.environ))
+    if runtime_install:
+        os.environ.pop(NO_INSTALL, None)
+    else:
+        os.environ[NO_INSTALL] = "1"
     try:
         yield
     finally:
-        for key, value in before.items():
-            if value is None:
-                os.environ.pop(key, None)
-            else:
-                os.environ[key] = value
+        for key in {*os.environ, *before}:
+            if key not in before:
+                del os.environ[key]
+            elif os.environ.get(key) != before[key]:
+                os.environ[key] = before[key]

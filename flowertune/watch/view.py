@@ -87,10 +87,10 @@ def _figures(run: Recorded, columns: int, now: datetime | None) -> RenderableTyp
     figures = {
         "loss": f"{last['train-loss']:.4f}" if last.get("train-loss") is not None else "-",
         "clients a round": f"{last.get('clients', '-')} of {run.about.get('supernodes', '?')}",
-        "did not count": str(failed),
+        "rejected replies": str(failed),
         "communicated": f"{used:,.1f} of {budget:,} MiB{share}",
         "tokens/s": f"{speed:,.0f}" if speed else "-",
-        "a round takes": duration(each) if each is not None else "-",
+        "time of a round": duration(each) if each is not None else "-",
     }
     if run.status == "running" and ago is not None:
         figures["last round ended"] = f"{duration(ago)} ago"
@@ -99,16 +99,16 @@ def _figures(run: Recorded, columns: int, now: datetime | None) -> RenderableTyp
     for n in range(0, len(pairs), columns):
         cells: list[Any] = []
         for name, value in pairs[n : n + columns]:
-            style = "bold red" if name == "did not count" and failed else "bold"
+            style = "bold red" if name == "rejected replies" and failed else "bold"
             cells += [Text(name, "dim"), Text(value, style)]
         table.add_row(*cells)
     return table
 
 
 def _table(run: Recorded, wide: bool) -> RenderableType:
-    names = ["round", "clients", "loss", "MiB so far", "took"]
+    names = ["round", "clients", "loss", "total MiB", "time"]
     if wide:
-        names[3:3], names[5:5] = ["rate"], ["tokens/s"]
+        names[3:3], names[5:5] = ["learning rate"], ["tokens/s"]
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     for name in names:
         table.add_column(name, justify="right", no_wrap=True, header_style="dim")
@@ -125,8 +125,8 @@ def _cells(line: dict[str, Any]) -> dict[str, str]:
         "round": str(line["round"]),
         "clients": f"{line['clients']}{failed}",
         "loss": "-" if loss is None else f"{loss:.4f}",
-        "rate": "-" if rate is None else f"{rate:.2e}",
-        "MiB so far": f"{line.get('total-mib', 0):,.1f}",
+        "learning rate": "-" if rate is None else f"{rate:.2e}",
+        "total MiB": f"{line.get('total-mib', 0):,.1f}",
         "tokens/s": f"{speed:,.0f}" if speed else "-",
-        "took": duration(line["seconds"]) if "seconds" in line else "-",
+        "time": duration(line["seconds"]) if "seconds" in line else "-",
     }

@@ -1,0 +1,108 @@
+"""One federation from its start to its end, with a command in it or until a signal comes."""
+
+import os
+import shlex
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from flowertune.base.files import flower_home
+from flowertune.deploy.local import Federation, federation
+from flowertune.deploy.prepare import Options, folder_of, held, layout_of, write_connection
+from flowertune.deploy.processes import run_inside
+
+
+class _Signalled(Exception):
+    """A signal asked the session to end."""
+
+
+def run(options: Options, command: Sequence[str], restart: bool, timeout: float) -> int:
+    """Start a federation, run ``command`` in it (or wait for a signal), and stop all of it.
+
+    Parameters
+    ----------
+    restart
+        Whether a SuperNode that ends is started again.
+    timeout
+        Seconds for the start.
+
+    Returns
+    -------
+    int
+        The command's exit status, or 128 and the number of the signal that ended the session.
+
+    Raises
+    ------
+    UserError
+        If the options cannot be met, or a component does not come up.
+    """
+    try:
+        with _ended_by_signals():
+            return _run(options, list(command), restart, timeout)
+    except _Signalled as ended:
+        return 128 + ended.args[0]
+
+
+def _run(options: Options, command: list[str], restart: bool, timeout: float) -> int:
+    folder = folder_of(options, os.environ)
+    with held(folder):
+        layout = layout_of(options, folder)
+        file = flower_home(os.environ) / "config.toml"
+        write_connection(layout, options.name, file)
+        (folder / "commands.txt").write_text(layout.commands(), "utf-8")
+        _say(f"{file}: wrote [superlink.{options.name}].")
+        _say(f"Logs, and the command lines: {folder}")
+        with federation(layout, options.name, timeout, _say) as running:
+            if command:
+                return _run_inside(running, command, restart)
+            _say(
+                f"Ready (Ctrl-C stops everything): flwr run . {options.name} --stream "
+                '--run-config "strategy.fraction-train=1.0"'
+            )
+            while True:
+                running.look_after(_say, restart)
+                time.sleep(0.3)
+
+
+def _run_inside(running: Federation, command: list[str], restart: bool) -> int:
+    _say(f"$ {shlex.join(command)}")
+    inside = run_inside(command, running.environment)
+    try:
+        while (status := inside.poll()) is None:
+            running.look_after(_say, restart)
+            time.sleep(0.2)
+    finally:
+        if inside.poll() is None:
+            inside.terminate()
+            try:
+                inside.wait(5)
+            except subprocess.TimeoutExpired:
+                inside.kill()
+                inside.wait()
+    return status if status >= 0 else 128 - status
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Let SIGINT, SIGTERM and SIGHUP end the session once; while it cleans up, they wait."""
+    wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+    def end(number: int, _: object) -> None:
+        for each in wanted:
+            signal.signal(each, signal.SIG_IGN)
+        _say(f"Stopping ({signal.Signals(number).name}) …")
+        raise _Signalled(number)
+
+    before = {each: signal.signal(each, end) for each in wanted}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def _say(text: str) -> None:
+    # at once, also where the output is a pipe
+    print(text, flush=True)
