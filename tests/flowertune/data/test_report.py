@@ -10,7 +10,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 
 from flowertune.base.errors import UserError
-from flowertune.cli import inspect
+from flowertune.cli.main import main
 from flowertune.data import row_view as view
 from flowertune.data.examples import tokenized_rows
 from flowertune.data.lengths import Lengths, lengths_of
@@ -176,7 +176,7 @@ def run(cfg, capsys, *arguments: str) -> tuple[int, str, str]:
     keys = ("model.name", "static.dataset.name", "train.seq-length")
     changes = " ".join(f"{key}={cfg[key]!r}" for key in keys)
     app = ["--app", str(rendered("general-nlp")), "--run-config", changes]
-    status = inspect.main([*app, *arguments])
+    status = main(["inspect", *app, *arguments])
     return status, *capsys.readouterr()
 
 

@@ -1,4 +1,6 @@
-"""flowertune.sources.models and .hub: what model.name may be, and what is said if it is not."""
+"""What model.name may be, and what is said if it is not."""
+
+from pathlib import Path
 
 import httpx
 import huggingface_hub
@@ -22,7 +24,7 @@ def make_model(folder, files=("config.json", "model.safetensors")):
 
 def resolve(name):
     models._resolve.cache_clear()
-    return models.resolve_model({"model.name": name, "model.revision": "main"})
+    return models.resolve_model(name, "main", Path("/app"))
 
 
 @pytest.fixture

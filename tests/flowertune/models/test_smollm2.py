@@ -125,7 +125,7 @@ import hashlib, os, sys, time
 from pathlib import Path
 from typing import Any
 sys.path[:0] = sys.argv[3:]
-from flowertune.sources import smollm2
+from flowertune.models import smollm2
 smollm2.GGUF_SHA256 = sys.argv[1]
 def convert(gguf, folder):
     folder.mkdir()

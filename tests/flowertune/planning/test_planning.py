@@ -7,23 +7,26 @@ from typing import Any
 
 import pytest
 import torch
-from flowertune.config.choices import KINDS
 from flwr.app import Message, MessageType, RecordDict
 
 import challenges
 from flowertune.base.errors import UserError
-from flowertune.cli import plan
+from flowertune.cli.main import main
 from flowertune.comms.codec import pack
 from flowertune.comms.ledger import tensor_bytes
-from flowertune.planning.architecture import architecture, known_models
+from flowertune.config.settings import TRANSPORTS, Settings
+from flowertune.models.adapter import adapter_shapes, initial_adapter
+from flowertune.planning.architecture import Architecture, architecture, known_models
 from flowertune.planning.communication import Communication, adapter_bytes, message_bytes
 from flowertune.planning.estimate import make_plan, warnings
 from flowertune.planning.memory import estimate, layer_bytes
 from flowertune.planning.probe import probe
 from flowertune.planning.published import SETTINGS, comparisons, published
 from flowertune.planning.text import as_text
-from template.app.models import initial_adapter, load_model
-from tests.apps import default_settings, rendered
+from template.app.client_app import app
+from template.app.models import load_model, lora_config
+from tests import apps
+from tests.apps import rendered
 from tests.tiny import save_tiny_llama
 
 MISTRAL = {**SETTINGS, "model.name": "mistralai/Mistral-7B-v0.3", "model.quantization": 4}
@@ -34,18 +37,22 @@ def tiny(tmp_path_factory):
     return save_tiny_llama(tmp_path_factory.mktemp("model"))
 
 
-def settings(**changes: Any) -> dict[str, Any]:
-    return {**default_settings("finance"), **changes}
+def settings(**changes: Any) -> Settings:
+    return apps.settings(changes)
 
 
-def tiny_settings(tiny, **changes):
+def shapes_of(cfg: Settings) -> Architecture:
+    return architecture(cfg, lora_config(cfg))
+
+
+def tiny_settings(tiny, **changes) -> Settings:
     return settings(
         **{"model.name": str(tiny), "model.quantization": 0, "model.dtype": "float32", **changes}
     )
 
 
 def test_the_adapter_of_mistral_is_52_mib():
-    shape = architecture(MISTRAL)
+    shape = shapes_of(settings(**MISTRAL))
     assert shape.parameters == 7_248_023_552
     assert shape.adapter_parameters == 13_631_488
     assert shape.adapted_modules == ("q_proj", "v_proj")
@@ -61,12 +68,13 @@ def test_communication_is_the_published_one(clients: int, mib: int):
     assert spent.rounds_that_fit == 200_000 // (clients * 104)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", TRANSPORTS)
 def test_bytes_are_those_that_the_ledger_counts(tiny, kind: str):
     cfg = tiny_settings(tiny)
-    tensors, _ = initial_adapter(cfg)
+    config = lora_config(cfg)
+    tensors, _ = initial_adapter(cfg, config, adapter_shapes(cfg, config))
     message = Message(RecordDict({"arrays": pack(tensors, kind)}), 1, MessageType.TRAIN)
-    shapes = architecture(cfg).adapter
+    shapes = shapes_of(cfg).adapter
     assert shapes == {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     assert message_bytes(shapes, kind) == tensor_bytes(message)
     headers = 128 * len(message.content.array_records["arrays"])
@@ -76,7 +84,7 @@ def test_bytes_are_those_that_the_ledger_counts(tiny, kind: str):
 def test_shapes_need_no_weights(tiny, tmp_path):
     (tmp_path / "config.json").write_bytes((tiny / "config.json").read_bytes())
     alone, whole = (
-        architecture(tiny_settings(tiny, **{"model.name": str(f)})) for f in (tmp_path, tiny)
+        shapes_of(tiny_settings(tiny, **{"model.name": str(f)})) for f in (tmp_path, tiny)
     )
     assert alone == whole
     model = load_model(tiny_settings(tiny)).get_base_model()
@@ -88,7 +96,8 @@ def test_shapes_need_no_weights(tiny, tmp_path):
 def test_the_shipped_config_of_the_built_in_model_is_its_own():
     # The other three are on the hub; their numbers of parameters are published there.
     counts = {
-        name: architecture({**MISTRAL, "model.name": name}).parameters for name in known_models()
+        name: shapes_of(settings(**{**MISTRAL, "model.name": name})).parameters
+        for name in known_models()
     }
     assert counts == {
         "mistralai/Mistral-7B-v0.3": 7_248_023_552,
@@ -150,45 +159,45 @@ def test_a_layer_keeps_what_the_estimate_says(tiny, tmp_path, dtype: str):
         AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(tmp_path)).save_pretrained(
             tmp_path
         )
-        cfg |= {"model.name": str(tmp_path), "model.lora.peft-lora-r": 2}
+        cfg = cfg.replace({"model.name": str(tmp_path), "model.lora.peft-lora-r": 2})
         model = load_model(cfg).train()
         sizes.append(kept_bytes(model, batch=3, length=16))
-    shape = architecture(cfg)
+    shape = shapes_of(cfg)
     # On a CPU the dropout's mask is float32; on a GPU it takes a byte.
     value = 4 if dtype == "float32" else 2
     assert (sizes[1] - sizes[0]) / 48 == pytest.approx(layer_bytes(shape, value, 4), rel=0.03)
 
 
 def test_memory_falls_with_what_should_lower_it():
-    shape = architecture(MISTRAL)
+    shape = shapes_of(settings(**MISTRAL))
     cfg = settings()
     whole = estimate(shape, cfg).total
     batch = "train.training-arguments.per-device-train-batch-size"
-    assert estimate(shape, {**cfg, batch: 8}).total < whole
+    assert estimate(shape, cfg.replace({batch: 8})).total < whole
     assert estimate(shape, cfg, tokens=128).total < whole
-    assert estimate(shape, {**cfg, "model.gradient-checkpointing": False}).total > 2 * whole
-    bits = [estimate(shape, {**cfg, "model.quantization": b}).weights for b in (4, 8, 0)]
+    assert estimate(shape, cfg.replace({"model.gradient-checkpointing": False})).total > 2 * whole
+    bits = [estimate(shape, cfg.replace({"model.quantization": b})).weights for b in (4, 8, 0)]
     assert bits == sorted(bits)
 
 
 def test_a_plan_warns_of_what_cannot_fit():
     cfg = settings(**{"model.lora.peft-lora-r": 128})
-    made = make_plan(cfg, 50)
+    made = make_plan(cfg, app.functions, 50)
     (warning,) = warnings(made)
     assert "96 of 200 rounds fit" in warning and "200,000 MiB" in warning
     assert "WARNING" in as_text(made)
-    assert warnings(make_plan(settings(), 50)) == []
-    (few,) = warnings(make_plan(settings(), 20))
+    assert warnings(make_plan(settings(), app.functions, 50)) == []
+    (few,) = warnings(make_plan(settings(), app.functions, 20))
     assert "unofficial" in few
-    (full,) = warnings(replace(make_plan(settings(), 50), gpu_gb=8.0))
+    (full,) = warnings(replace(make_plan(settings(), app.functions, 50), gpu_gb=8.0))
     assert "8.0 GB" in full
     with pytest.raises(UserError, match="selects no client out of 4"):
-        make_plan(settings(), 4)
+        make_plan(settings(), app.functions, 4)
 
 
 @pytest.mark.parametrize("challenge", challenges.names())
 def test_every_challenge_has_a_plan(challenge: str, capsys):
-    assert plan.main(["--app", str(rendered(challenge)), "--json"]) == 0
+    assert main(["plan", "--app", str(rendered(challenge)), "--json"]) == 0
     values = json.loads(capsys.readouterr().out)
     assert values["challenge"] == challenge
     # Code's 10 clients a round and 200 rounds, both as published, take 208,000 MiB on 50 nodes.
@@ -198,21 +207,21 @@ def test_every_challenge_has_a_plan(challenge: str, capsys):
 
 
 def test_finance_takes_104_000_mib(capsys):
-    assert plan.main(["--app", str(rendered("finance"))]) == 0
+    assert main(["plan", "--app", str(rendered("finance"))]) == 0
     text = capsys.readouterr().out
     assert "104,000 MiB" in text and "52.00 MiB" in text and "384 rounds" in text
-    assert plan.main(["--app", str(rendered("finance")), "--supernodes", "20"]) == 0
+    assert main(["plan", "--app", str(rendered("finance")), "--supernodes", "20"]) == 0
     assert "41,600 MiB" in capsys.readouterr().out
 
 
 def test_a_model_that_cannot_be_had_is_one_sentence(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr("flowertune.base.hub.reachable", lambda: False)
     app = ["--app", str(rendered("finance")), "--run-config"]
-    assert plan.main([*app, "model.name='acme/unknown'"]) == 1
+    assert main(["plan", *app, "model.name='acme/unknown'"]) == 1
     assert "error: model.name is 'acme/unknown'" in capsys.readouterr().err
-    assert plan.main([*app, f"model.name='{tmp_path}'"]) == 1
+    assert main(["plan", *app, f"model.name='{tmp_path}'"]) == 1
     assert "holds no config.json" in capsys.readouterr().err
-    assert plan.main([*app, "model.lora.target-modules='nothing'"]) == 1
+    assert main(["plan", *app, "model.lora.target-modules='nothing'"]) == 1
     assert "model.lora.target-modules is 'nothing'" in capsys.readouterr().err
 
 
@@ -226,9 +235,9 @@ def test_a_probe_measures_the_apps_own_steps(tiny, tmp_path):
             "train.training-arguments.per-device-train-batch-size": 2,
         },
     )
-    seen = probe(cfg, partitions=2, steps=2)
+    seen = probe(cfg, app, partitions=2, steps=2)
     assert seen.steps == 2 and seen.step_seconds > 0 and seen.tokens_per_second > 0
-    text = as_text(replace(make_plan(cfg, 50), probe=seen))
+    text = as_text(replace(make_plan(cfg, app.functions, 50), probe=seen))
     assert "measured here" in text and "steps after one to warm up" in text
     with pytest.raises(UserError, match="trains nothing"):
-        probe({**cfg, "train.training-arguments.max-steps": 0}, partitions=2)
+        probe(cfg.replace({"train.training-arguments.max-steps": 0}), app, partitions=2)

@@ -55,7 +55,9 @@ def install(site: Path, direct_url: dict | None = None) -> None:
         digest = hashlib.sha256(path.read_bytes()).digest()
         text = base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
         lines.append(f"{path.relative_to(site).as_posix()},sha256={text},{path.stat().st_size}\n")
-    write(site, f"{info}/METADATA", f"Metadata-Version: 2.4\nName: flowertune\nVersion: {VERSION}\n")
+    write(
+        site, f"{info}/METADATA", f"Metadata-Version: 2.4\nName: flowertune\nVersion: {VERSION}\n"
+    )
     write(site, f"{info}/RECORD", "".join(lines) + f"{info}/RECORD,,\n")
     if direct_url is not None:
         write(site, f"{info}/direct_url.json", json.dumps(direct_url))
@@ -105,7 +107,8 @@ def test_the_digest_has_one_definition():
     assert {name.split("/")[0] for name in files} == set(provenance.PACKAGES)
     assert "flowertune/rules/provenance.py" in files
     lines = "".join(
-        f"{name}\0{hashlib.sha256(files[name].read_bytes()).hexdigest()}\n" for name in sorted(files)
+        f"{name}\0{hashlib.sha256(files[name].read_bytes()).hexdigest()}\n"
+        for name in sorted(files)
     )
     assert digest_of(files) == hashlib.sha256(lines.encode()).hexdigest()
 
