@@ -35,8 +35,13 @@ def git(folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
+def template_only(destination: Path, tag: str = "v1.0.0") -> Path:
+    """As ``clone``, of the files that a render is made of."""
+    return clone(destination, tag, ("copier.yml", "template/", "challenges/", "LICENSE"))
+
+
 def render(
-    destination: Path, template: Path = ROOT, ref: str | None = "HEAD", **answers: str
+    destination: Path, template: Path | str = ROOT, ref: str | None = "HEAD", **answers: str
 ) -> Path:
     """Render the template as `copier copy --defaults` does; `ref=None` takes the latest tag."""
     copier.run_copy(
@@ -74,9 +79,12 @@ def working_tree() -> list[Path]:
     return [Path(name) for name in listed if name and (ROOT / name).exists()]
 
 
-def clone(destination: Path, tag: str = "v1.0.0") -> Path:
-    """A repository with this checkout's files, changed ones included, in one tagged commit."""
-    for path in working_tree():
+def clone(destination: Path, tag: str = "v1.0.0", parts: tuple[str, ...] = ("",)) -> Path:
+    """A repository with this checkout's files, changed ones included, in one tagged commit.
+
+    Only those whose path begins with one of ``parts``: what is small is rendered sooner.
+    """
+    for path in [path for path in working_tree() if path.as_posix().startswith(parts)]:
         (destination / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / path, destination / path, follow_symlinks=False)
     git(destination, "init", "--quiet")

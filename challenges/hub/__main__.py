@@ -115,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ImportError as error:
         print(
             f"error: {error.name} is not installed; the hub needs the extra packages of "
-            "`pip install 'flowertune-template[hub]'`.",
+            "`pip install 'flowertune[hub]'`.",
             file=sys.stderr,
         )
         return 1

@@ -1,6 +1,6 @@
 """What `copier copy` makes of the template: files, values, one sentence for a bad answer."""
 
-import json
+import re
 import subprocess
 import sys
 import tomllib
@@ -13,7 +13,7 @@ import yaml
 
 import challenges
 from tests.apps import rendered
-from tests.templates import ROOT, clone, commit, contents, git, render
+from tests.templates import ROOT, commit, contents, git, render, template_only
 
 TEMPLATE = ROOT / "template"
 QUESTIONS = yaml.safe_load((ROOT / "copier.yml").read_text("utf-8"))
@@ -67,34 +67,57 @@ def test_template_version_is_the_version_of_the_repository() -> None:
     assert QUESTIONS["template_version"]["default"] == repository["project"]["version"]
 
 
+def package_of(name: str) -> str:
+    """The app's Python package, named as in Flower's documents."""
+    return (
+        name.replace("-", "_")
+        if name == "flowertune-llm"
+        else f"flowertune_{name}".replace("-", "_")
+    )
+
+
+def alike(name: str, app: Path) -> dict[str, bytes]:
+    """An app's files, with the names that differ between challenges made the same."""
+    return {
+        path.replace(f"{package_of(name)}/", "package/").replace(f"/{name}.", "/sample."): data
+        for path, data in contents(app).items()
+    }
+
+
 def test_renders_differ_only_in_configuration_readme_and_sample(apps: Mapping[str, Path]) -> None:
-    trees = {name: contents(app) for name, app in apps.items()}
+    trees = {name: alike(name, app) for name, app in apps.items()}
     first = trees["finance"]
-    for name, tree in trees.items():
-        assert set(tree) - {f"samples/{name}.jsonl"} == set(first) - {"samples/finance.jsonl"}
-        differ = {path for path in tree if path in first and tree[path] != first[path]}
+    for tree in trees.values():
+        assert set(tree) == set(first)
+        differ = {path for path in tree if tree[path] != first[path]}
         assert differ <= {
             "pyproject.toml",
             "quickstart.toml",
             "README.md",
             ".copier-answers.yml",
-            "flowertune/rules/locked.json",
             "RULES-50-supernodes-1.0.0.md",
+            "samples/sample.jsonl",
         }
 
 
 def test_python_files_are_copied_as_they_are(apps: Mapping[str, Path]) -> None:
-    sources = {
-        path.relative_to(TEMPLATE).as_posix(): path.read_bytes() for path in TEMPLATE.rglob("*.py")
-    }
-    assert sources
-    for app in apps.values():
-        tree = contents(app)
+    sources = {f"package/{path.name}": path.read_bytes() for path in TEMPLATE.glob("app/*.py")}
+    sources |= {path.name: path.read_bytes() for path in TEMPLATE.glob("*.py")}
+    assert {"package/client_app.py", "test.py"} <= set(sources)
+    for name, app in apps.items():
+        tree = alike(name, app)
         assert {path: data for path, data in tree.items() if path.endswith(".py")} == sources
     for path, data in sources.items():
         # An f-string may hold doubled braces; an expression or a statement of Jinja has a blank.
         assert b"{{ " not in data, path
         assert b"{% " not in data, path
+
+
+def test_an_app_is_small(apps: Mapping[str, Path]) -> None:
+    for app in apps.values():
+        files = contents(app)
+        assert len(files) <= 16
+        assert len([path for path in files if path.endswith(".py")]) <= 7
 
 
 def test_an_app_has_the_files_a_flower_app_needs(apps: Mapping[str, Path]) -> None:
@@ -119,8 +142,6 @@ def test_the_static_table_is_the_locked_one(name: str, rules: str) -> None:
     config = pyproject(app)
     static = flat(config["tool"]["flwr"]["app"]["config"]["static"])
     assert static == challenges.static_table(name, rules)
-    assert json.loads((app / "flowertune/rules/locked.json").read_text("utf-8")) == static
-    assert config["tool"]["flowertune"]["static-sha256"] == challenges.digest(static)
     assert config["tool"]["flowertune"]["supernodes"] == (static["num-supernodes"] or 20)
 
 
@@ -181,17 +202,26 @@ def test_quickstart_sets_only_settings_there_are(apps: Mapping[str, Path]) -> No
         assert prompt == challenges.load(name)["scorer-prompt"]
 
 
-def test_the_readme_has_a_map_of_the_package(apps: Mapping[str, Path]) -> None:
-    readme = (apps["finance"] / "README.md").read_text("utf-8")
-    map_of_files = readme.split("## What is where")[1].split("\n## ")[0]
-    entries = sorted((TEMPLATE / "flowertune").iterdir())
-    wanted = [
-        f"{entry.name}/" if entry.is_dir() else entry.name
-        for entry in entries
-        if not entry.name.startswith(("_", "."))
-    ]
-    assert len(wanted) > 10
-    assert [name for name in wanted if f" {name} " not in map_of_files.replace("\n", " ")] == []
+def test_the_readme_has_a_map_of_the_app(apps: Mapping[str, Path]) -> None:
+    for name, app in apps.items():
+        readme = (app / "README.md").read_text("utf-8")
+        map_of_files = readme.split("## What is where")[1].split("\n## ")[0].split("```")[1]
+        named = {line.split()[0] for line in map_of_files.strip().splitlines()}
+        modules = {path.name for path in (app / package_of(name)).glob("[a-z]*.py")}
+        assert len(modules) == 5
+        assert modules | {f"{package_of(name)}/", "pyproject.toml", "test.py"} <= named
+
+
+def test_the_readme_is_one_read_of_ten_minutes(apps: Mapping[str, Path]) -> None:
+    for app in apps.values():
+        assert len((app / "README.md").read_text("utf-8").splitlines()) <= 170
+
+
+def test_the_pages_that_the_readme_names_are_there(apps: Mapping[str, Path]) -> None:
+    for app in apps.values():
+        named = re.findall(r"docs/[a-z/-]+\.md", (app / "README.md").read_text("utf-8"))
+        assert len(named) > 5
+        assert [page for page in named if not (ROOT / page).is_file()] == []
 
 
 @pytest.mark.parametrize("name", challenges.names())
@@ -200,7 +230,7 @@ def test_the_readme_keeps_its_front_matter(name: str, apps: Mapping[str, Path]) 
     assert text.startswith("---\n")
     front = yaml.safe_load(text.split("---\n")[1])
     assert front == challenges.load(name)["readme"]
-    for heading in ("Set up", "Run", "What is where", "What is locked", "Checkpoints"):
+    for heading in ("Five commands", "What is where", "What is locked", "Which library runs"):
         assert f"\n## {heading}\n" in text
 
 
@@ -218,10 +248,15 @@ def test_answers_reach_the_app(tmp_path: Path) -> None:
     }
 
 
-def test_default_names_fit_the_challenge(apps: Mapping[str, Path]) -> None:
-    names = {name: pyproject(app)["project"]["name"] for name, app in apps.items()}
-    assert names.pop("flowertune-llm") == "flowertune-llm"
-    assert names == {name: f"flowertune-{name}" for name in names}
+def test_an_app_is_called_like_its_folder_or_like_its_challenge(tmp_path: Path) -> None:
+    """Two apps of a challenge have names of their own: results are kept apart by them."""
+    for folder, challenge, name in (
+        ("my-finance", "finance", "my-finance"),
+        ("2026 finance", "finance", "flowertune-finance"),
+        ("llm_", "flowertune-llm", "flowertune-llm"),
+    ):
+        app = render(tmp_path / folder, challenge=challenge)
+        assert pyproject(app)["project"]["name"] == name
 
 
 @pytest.mark.parametrize(
@@ -271,14 +306,14 @@ def test_an_app_folder_that_exists_is_left_alone(tmp_path: Path) -> None:
 
     done = copier("copy", "--defaults", "--overwrite", "--vcs-ref", "HEAD", ROOT, app)
     assert done.returncode == 0, done.stderr
-    assert pyproject(app)["project"]["name"] == "flowertune-finance"
+    assert pyproject(app)["project"]["name"] == "app"
 
 
 def test_sample_rows_never_pass_through_jinja(tmp_path: Path) -> None:
     rows = (
         b'{"instruction": "{{ 1 + 1 }}", "input": "{% if %}{# note #}", "output": "{{ nothing"}\r\n'
     )
-    repository = clone(tmp_path / "repository")
+    repository = template_only(tmp_path / "repository")
     (repository / "challenges/samples/finance.jsonl").write_bytes(rows)
     commit(repository)
     app = render(tmp_path / "app", repository)
@@ -286,10 +321,10 @@ def test_sample_rows_never_pass_through_jinja(tmp_path: Path) -> None:
 
 
 def test_caches_of_a_tested_template_do_not_reach_the_app(tmp_path: Path) -> None:
-    repository = clone(tmp_path / "repository")
+    repository = template_only(tmp_path / "repository")
     before = set(contents(render(tmp_path / "before", repository)))
-    for path in ("__pycache__/dataset.cpython-311.pyc", ".ruff_cache/x", "rules/__pycache__/y.pyc"):
-        file = repository / "template/flowertune" / path
+    for path in ("__pycache__/dataset.cpython-311.pyc", ".ruff_cache/x", "rooms/__pycache__/y.pyc"):
+        file = repository / "template/app" / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(b"x")
         git(repository, "add", "--force", str(file))
@@ -298,7 +333,7 @@ def test_caches_of_a_tested_template_do_not_reach_the_app(tmp_path: Path) -> Non
 
 
 def test_a_misspelt_name_in_a_template_file_fails_the_render(tmp_path: Path) -> None:
-    repository = clone(tmp_path / "repository")
+    repository = template_only(tmp_path / "repository")
     with (repository / "template/quickstart.toml.jinja").open("a") as file:
         file.write("{{ chalenge }}\n")
     commit(repository)
