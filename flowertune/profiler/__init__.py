@@ -1,1 +1,1 @@
-"""profiler"""
+"""Read the profile of a run and show it: tables, JSON, traces."""

@@ -1,4 +1,4 @@
-"""Read a profile back: from the text of a run's log, or of its profile.jsonl."""
+"""Read a profile: from a run's log, or from its profile.jsonl."""
 
 import json
 from collections.abc import Sequence
@@ -13,10 +13,10 @@ from flowertune.profiling.records import from_row
 
 @dataclass
 class Sitting:
-    """One process that wrote a profile; a run that was resumed has several.
+    """What one server process wrote of a run; a run that was resumed has several.
 
-    ``end`` and ``status`` are None while it goes on, or where it was killed. ``lost`` counts lines
-    that are missing or cannot be read.
+    ``end`` and ``status`` are None while the process runs, or where it was killed. ``lost`` counts
+    missing and unreadable lines and rows.
     """
 
     start: float
@@ -29,15 +29,15 @@ class Sitting:
 
     @property
     def seconds(self) -> float:
-        """How long it lasted, as far as is known."""
+        """Its duration, as far as it is known."""
         last = max((span.until for span in self.spans), default=self.start)
         return (last if self.end is None else max(last, self.end)) - self.start
 
 
 class Reader:
-    """Takes text in pieces of any size, and keeps what it says of a profile in ``sittings``.
+    """Takes in text in pieces of any size, and collects the profile in it in ``sittings``.
 
-    ``mark`` is what a line of a profile starts with: ``MARK`` in a log, nothing in a file.
+    ``mark`` is what precedes the JSON of a line: ``MARK`` in a log, nothing in a file.
     """
 
     def __init__(self, mark: str = MARK) -> None:
@@ -46,17 +46,17 @@ class Reader:
         self._rest = ""
 
     def feed(self, text: str) -> bool:
-        """Take in a piece of text; return whether there was a whole line of a profile in it."""
+        """Take in a piece of text; return whether it completed a line of a profile."""
         *lines, self._rest = (self._rest + text).split("\n")
         return any([self._line(line) for line in lines])
 
     @property
     def ended(self) -> bool:
-        """Whether the last sitting says that it has ended."""
+        """Whether the last sitting has ended."""
         return bool(self.sittings) and self.sittings[-1].status is not None
 
     def _line(self, line: str) -> bool:
-        # In a log, another thread's text may stand before or behind.
+        # In a log, another thread's text may surround it.
         begin = line.find(self._mark + "{")
         if begin < 0:
             return False
@@ -71,7 +71,7 @@ class Reader:
         number = int(body["line"])
         if "start" in body:
             if body["version"] != VERSION:
-                raise ValueError(f"version {body['version']} of a profile is not known here")
+                raise ValueError(f"version {body['version']} of a profile is not supported")
             self.sittings.append(Sitting(float(body["start"]), dict(body["facts"])))
             return True
         sitting = self.sittings[-1] if self.sittings else Sitting(0.0, {})
@@ -90,9 +90,9 @@ class Reader:
 
 
 def joined(sittings: Sequence[Sitting]) -> tuple[list[Span], list[float], float]:
-    """Return spans with times from 0, where later sittings begin, and the length of all.
+    """Return all spans with times from 0, the times where later sittings begin, and the duration.
 
-    What lies between a run and its continuation is left out.
+    The pauses between sittings are left out.
     """
     spans, starts, offset = [], [], 0.0
     for sitting in sittings:
@@ -106,7 +106,7 @@ def joined(sittings: Sequence[Sitting]) -> tuple[list[Span], list[float], float]
 def read_file(path: Path) -> list[Sitting]:
     """Return the sittings in a profile.jsonl; none if there is no such file.
 
-    A last line that is only half there yet is left out.
+    An incomplete last line is left out.
     """
     reader = Reader(mark="")
     try:

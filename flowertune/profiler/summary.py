@@ -1,13 +1,15 @@
-"""What a profile comes to: a row for each phase, and a few numbers of the run."""
+"""The summary of a profile: a row for each phase, and totals of the run."""
 
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 from typing import Any
 
 from flowertune.profiler.reading import Sitting, joined
 from flowertune.profiling.phases import Span
-from flowertune.profiling.records import folded, most, percentile
+from flowertune.profiling.records import folded, most, seconds_of
 
 SERVER, CLIENTS = "server", "clients"
 UNTIMED = "(not timed)"
@@ -17,9 +19,9 @@ UNTIMED = "(not timed)"
 class Row:
     """One phase on the server, or on all clients together; seconds, bytes, None where unknown.
 
-    ``share`` is of the run's time on the server, and of all clients' phases on clients. The rates
-    are by the sum of the phase's times: what one of several at a time achieves. ``slowest`` says
-    where and when the longest time was.
+    ``share`` is of the run's duration on the server, and of the time of all clients' phases on
+    clients. Rates are per second of the phase's total time, which is what one of several processes
+    at work at once achieves. ``slowest`` names the client and the round of the longest time.
     """
 
     where: str
@@ -44,11 +46,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Summary:
-    """A run's phases, and what is said above them.
+    """A run's totals, and a row for each phase.
 
-    ``seconds`` is the time from the first check to the end of the last phase, pauses between a run
-    and its continuation left out; ``tokens_per_second`` counts the time in which any client
-    trained.
+    ``seconds`` is the time from the first check to the end of the last phase, without the pauses
+    before a run was resumed; ``tokens_per_second`` is per second in which any client trained.
     """
 
     facts: dict[str, Any]
@@ -68,13 +69,13 @@ class Summary:
     rows: list[Row]
 
     def as_json(self) -> dict[str, Any]:
-        """Return the same as plain values, with names as flwr writes them: ``gb-per-second``."""
+        """Return the summary as plain values, with names in Flower's style: ``gb-per-second``."""
         rows = [_hyphens(asdict(row)) for row in self.rows]
         return {**_hyphens(asdict(self)), "rows": rows}
 
 
 def summarize(sittings: Sequence[Sitting]) -> Summary:
-    """Return the summary of a run; of one that goes on, as far as it is."""
+    """Return the summary of a run, or of what has been recorded of it so far."""
     spans, _, seconds = joined(sittings)
     server = [span for span in spans if span.who == SERVER]
     clients = [span for span in spans if span.who != SERVER]
@@ -100,12 +101,25 @@ def summarize(sittings: Sequence[Sitting]) -> Summary:
     )
 
 
+def percentile(spans: Iterable[Span], share: float) -> float:
+    """Return the duration that ``share`` of all times do not exceed (nearest rank)."""
+    counts: list[tuple[float, int]] = []
+    for span in spans:
+        if span.spread is None:
+            counts.append((span.seconds, 1))
+        else:
+            counts += [(min(seconds_of(bin), span.max), n) for bin, n in span.spread.items()]
+    counts.sort()
+    ranks = list(accumulate(count for _, count in counts))
+    return counts[bisect_left(ranks, share * ranks[-1])][0] if counts else 0.0
+
+
 def _hyphens(values: dict[str, Any]) -> dict[str, Any]:
     return {name.replace("_", "-"): value for name, value in values.items()}
 
 
 def covered(spans: Iterable[Span]) -> float:
-    """Return the seconds in which at least one of the spans went on."""
+    """Return the seconds covered by at least one of the spans."""
     seconds, until = 0.0, float("-inf")
     for span in sorted(spans, key=lambda span: span.at):
         if span.until > until:
@@ -119,7 +133,7 @@ def _rows(where: str, spans: Sequence[Span], elapsed: float | None) -> list[Row]
     for span in sorted(spans, key=lambda span: span.at):
         phases[span.phase].append(span)
     whole = sum(span.seconds for span in spans) if elapsed is None else elapsed
-    rows = [_row(where, phase, found, whole) for phase, found in phases.items()]
+    rows = [_row(where, phase, own, whole) for phase, own in phases.items()]
     rest = 0.0 if elapsed is None else elapsed - covered(spans)
     if spans and elapsed and rest > 0.001 * elapsed:
         rows.append(_row(where, UNTIMED, [Span(where, UNTIMED, 0, 0.0, rest)], elapsed))
@@ -127,18 +141,18 @@ def _rows(where: str, spans: Sequence[Span], elapsed: float | None) -> list[Row]
 
 
 def _row(where: str, phase: str, spans: Sequence[Span], whole: float) -> Row:
-    all_of_it = folded(spans)
-    seconds, nbytes, tokens = all_of_it.seconds, all_of_it.nbytes, all_of_it.tokens
+    total = folded(spans)
+    seconds, nbytes, tokens = total.seconds, total.nbytes, total.tokens
     slowest = max(spans, key=lambda span: span.max)
     place = [slowest.who] if where == CLIENTS else []
     place += [f"round {slowest.round}"] if slowest.round else []
     return Row(
         where=where,
         phase=phase,
-        count=all_of_it.count,
+        count=total.count,
         seconds=seconds,
         share=seconds / whole if whole else None,
-        mean=seconds / all_of_it.count,
+        mean=seconds / total.count,
         p95=percentile(spans, 0.95),
         max=slowest.max,
         slowest=", ".join(place),
@@ -146,9 +160,9 @@ def _row(where: str, phase: str, spans: Sequence[Span], whole: float) -> Row:
         gb_per_second=nbytes / seconds / 1e9 if nbytes and seconds else None,
         tokens=tokens,
         tokens_per_second=tokens / seconds if tokens and seconds else None,
-        rss=all_of_it.rss,
-        anon=all_of_it.anon,
-        vram=all_of_it.vram,
-        read=all_of_it.read,
-        written=all_of_it.written,
+        rss=total.rss,
+        anon=total.anon,
+        vram=total.vram,
+        read=total.read,
+        written=total.written,
     )

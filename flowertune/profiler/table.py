@@ -1,15 +1,20 @@
 """The summary on a terminal, or as plain text where there is none."""
 
 from collections.abc import Callable, Iterable
+from io import StringIO
 from typing import Any
 
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
 from flowertune.profiler.summary import CLIENTS, SERVER, Row, Summary
+from flowertune.profiler.units import number, percent, seconds, size
 from flowertune.profiling.phases import Span
-from flowertune.profiling.units import number, percent, seconds, size
 
 Cell = Callable[[Row], str]
 
-# The order is that of importance: a narrow terminal gets the first ones.
+# In the order of importance: a narrow terminal gets the first ones.
 COLUMNS: dict[str, Cell] = {
     "phase": lambda row: row.phase,
     "share": lambda row: percent(row.share),
@@ -29,16 +34,17 @@ COLUMNS: dict[str, Cell] = {
     "slowest": lambda row: row.slowest or "-",
 }
 TITLES = {SERVER: "Server", CLIENTS: "Clients, all together"}
-LEFT = ("phase", "slowest")
+LEFT = ("phase", "slowest")  # columns aligned to the left
+UNLIMITED = 10_000  # characters: wider than any table
 
 
 def head(summary: Summary, flower: dict[str, str] | None = None) -> list[tuple[str, str]]:
-    """Return what is said above the tables, as names and values.
+    """Return the lines above the tables, as names and values.
 
     Parameters
     ----------
     flower : dict[str, str] | None
-        What the SuperLink says of the run, in words.
+        The SuperLink's record of the run, as text.
     """
     facts = summary.facts
     rounds = f"{summary.rounds} of {facts['rounds']}" if "rounds" in facts else f"{summary.rounds}"
@@ -64,51 +70,49 @@ def head(summary: Summary, flower: dict[str, str] | None = None) -> list[tuple[s
 
 
 def columns(rows: list[Row]) -> dict[str, Cell]:
-    """Return the columns in which any row has something to say."""
+    """Return the columns in which any row has a value."""
     return {name: cell for name, cell in COLUMNS.items() if any(cell(row) != "-" for row in rows)}
 
 
 def plain(summary: Summary, flower: dict[str, str] | None = None) -> str:
-    """Return the summary as text without colors, as wide as it needs."""
-    lines = [f"{name + ':':18}{value}" for name, value in head(summary, flower)]
-    for where, title in TITLES.items():
-        if rows := [row for row in summary.rows if row.where == where]:
-            shown = columns(rows)
-            cells = [list(shown), *([cell(row) for cell in shown.values()] for row in rows)]
-            widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-            lines += ["", title, *(_line(line, list(shown), widths) for line in cells)]
-    return "\n".join(lines) + "\n"
+    """Return the summary as text without colors and frames, as wide as it needs to be."""
+    console = Console(file=StringIO(), width=UNLIMITED, color_system=None)
+    console.print(rich(summary, flower, UNLIMITED, framed=False))
+    assert isinstance(console.file, StringIO)
+    return "".join(f"{line.rstrip()}\n" for line in console.file.getvalue().splitlines())
 
 
-def rich(summary: Summary, flower: dict[str, str] | None = None, width: int = 200) -> Any:
+def rich(
+    summary: Summary, flower: dict[str, str] | None = None, width: int = 200, framed: bool = True
+) -> RenderableType:
     """Return the summary as something that rich prints, with the columns that fit ``width``."""
-    from rich.console import Group
-    from rich.table import Table
-    from rich.text import Text
-
-    grid = Table.grid(padding=(0, 2))
+    totals = Table.grid(padding=(0, 1))
     for name, value in head(summary, flower):
-        grid.add_row(Text(name, style="dim"), Text(value))
-    parts: list[Any] = [grid]
-    hidden: list[str] = []
+        totals.add_row(Text(f"{name}:", style="dim"), Text(value))
+    parts: list[RenderableType] = [totals]
+    hidden: dict[str, None] = {}
     for where, title in TITLES.items():
         rows = [row for row in summary.rows if row.where == where]
-        if not rows:
-            continue
-        table = Table(title=title, title_justify="left", title_style="bold", header_style="dim")
-        shown = _fitting(rows, width)
-        for name in shown:
-            table.add_column(name, justify="left" if name in LEFT else "right", no_wrap=True)
-        longest = max((row.seconds for row in rows), default=0.0)
-        for row in rows:
-            style = "bold" if row.seconds == longest else ""
-            table.add_row(*(cell(row) for cell in shown.values()), style=style)
-        parts += [Text(""), table]
-        hidden += [name for name in columns(rows) if name not in (*shown, *hidden)]
+        if rows:
+            shown = _fitting(rows, width)
+            parts += ["", Text(title, style="bold"), _table(rows, shown, framed)]
+            hidden |= dict.fromkeys(name for name in columns(rows) if name not in shown)
     if hidden:
-        said = f"not shown, for want of room: {', '.join(hidden)} (--format json has everything)"
-        parts.append(Text(said, style="dim"))
+        names = ", ".join(hidden)
+        parts.append(Text(f"columns that do not fit: {names} (--format json has all)", style="dim"))
     return Group(*parts)
+
+
+def _table(rows: list[Row], shown: dict[str, Cell], framed: bool) -> Table:
+    frame: dict[str, Any] = {"box": None, "padding": (0, 2, 0, 0), "pad_edge": False}
+    table = Table(header_style="dim", **({} if framed else frame))
+    for name in shown:
+        table.add_column(name, justify="left" if name in LEFT else "right", no_wrap=True)
+    longest = max(row.seconds for row in rows)
+    for row in rows:
+        cells = (Text(cell(row)) for cell in shown.values())
+        table.add_row(*cells, style="bold" if row.seconds == longest else "")
+    return table
 
 
 def _fitting(rows: list[Row], width: int) -> dict[str, Cell]:
@@ -118,14 +122,6 @@ def _fitting(rows: list[Row], width: int) -> dict[str, Cell]:
         if used <= width:
             shown[name] = cell
     return shown
-
-
-def _line(cells: list[str], names: list[str], widths: list[int]) -> str:
-    aligned = (
-        cell.ljust(width) if name in LEFT else cell.rjust(width)
-        for cell, name, width in zip(cells, names, widths, strict=True)
-    )
-    return "  ".join(aligned).rstrip()
 
 
 def _memory(rss: int | None, anon: int | None) -> str:

@@ -8,7 +8,7 @@ from flowertune.profiler.reading import Sitting
 from flowertune.profiling.phases import Span
 
 MICRO = 1_000_000
-TOUCHING = 1e-4  # seconds; times are rounded, and what ends there has not overlapped
+TOUCHING = 1e-4  # seconds; times are rounded, so a shorter overlap is none
 
 
 def trace(sittings: Sequence[Sitting]) -> dict[str, Any]:
@@ -30,17 +30,17 @@ def trace(sittings: Sequence[Sitting]) -> dict[str, Any]:
 
 
 def processes(spans: Iterable[Span]) -> list[str]:
-    """Return whose phases these are: the server first, then clients by their number."""
+    """Return the owners of the phases: the server first, then the clients by number."""
     return sorted({span.who for span in spans}, key=_place)
 
 
 def lanes(spans: Sequence[Span]) -> list[int]:
-    """Return a lane for each span such that spans of one lane lie apart or within each other.
+    """Return a lane for each span, so that spans of one lane are disjoint or nested.
 
-    Spans come in the order of their beginnings, the longer first where they begin together.
+    Spans must be sorted by their start, the longer first where they start together.
     """
     stacks: dict[int, list[float]] = defaultdict(list)
-    found = []
+    chosen = []
     for span in spans:
         lane = 0
         while True:
@@ -49,10 +49,10 @@ def lanes(spans: Sequence[Span]) -> list[int]:
                 stack.pop()
             if not stack or span.until <= stack[-1] + TOUCHING:
                 stack.append(span.until)
-                found.append(lane)
+                chosen.append(lane)
                 break
             lane += 1
-    return found
+    return chosen
 
 
 def _place(who: str) -> tuple[bool, int, str]:

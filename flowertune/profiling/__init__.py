@@ -1,1 +1,1 @@
-"""Where the time, bytes and memory of a run go: recorded by the app, read by `flwr profile`."""
+"""Record where the time, bytes and memory of a run go; `flwr profile` shows it (profiler/)."""

@@ -1,4 +1,4 @@
-"""Where a profile is written, and how its lines are marked in a log."""
+"""The file that a profile is written to, and the mark of its lines in a log."""
 
 FILE = "profile.jsonl"
 MARK = "FLWR_PROFILE "

@@ -1,7 +1,7 @@
 """What the server writes of a profile: a file in the run's folder, and the same lines in its log.
 
-Flower keeps the log of a run and hands it out to whoever may read it, from any machine and long
-after: ``flwr profile`` reads these lines there. The file is for the report page and for tools.
+Flower keeps a run's log and serves it to every machine, also after the run: ``flwr profile`` reads
+these lines there. The file is for the report page and for tools.
 """
 
 import json
@@ -24,7 +24,7 @@ ROWS_A_LINE = 20
 
 
 class Journal:
-    """Numbered lines of JSON, each written at once and whole, to a file and to the log."""
+    """Writes numbered lines of JSON, each in one piece, to a file and to the log."""
 
     def __init__(self, path: Path, facts: Mapping[str, Any], admitted: Callable[[], bool]) -> None:
         self._path: Path | None = path
@@ -34,7 +34,7 @@ class Journal:
         self._begin()
 
     def _begin(self) -> bool:
-        """Write the head, once there is somewhere to write to; return whether it is written."""
+        """Write the head as soon as writing is allowed; return whether it is written."""
         if not self._lines and self._admitted():
             self._write(
                 {
@@ -47,7 +47,7 @@ class Journal:
         return self._lines > 0
 
     def keep(self, spans: list[Span]) -> None:
-        """Write spans; kinds of which there are many are folded into one."""
+        """Write spans; many of the same phase become one (see ``fold_many``)."""
         if not self._begin():
             return
         rows = [as_row(span, self.start) for span in fold_many(spans)]
@@ -55,14 +55,14 @@ class Journal:
             self._write({"rows": rows[first : first + ROWS_A_LINE]})
 
     def end(self, status: str) -> None:
-        """Write that nothing more follows, and how the run ended."""
+        """Write the last line: how the run ended."""
         if self._begin():
             self._write({"end": round(time.time() - self.start, 3), "status": status})
 
     def _write(self, body: Mapping[str, Any]) -> None:
         line = json.dumps({"line": self._lines, **body}, separators=(",", ":")) + "\n"
         self._lines += 1
-        # One call, so that nothing another thread prints can come in between.
+        # One call, so that no other thread's output comes in between.
         sys.stdout.write(MARK + line)
         if self._path is None:
             return
@@ -70,7 +70,7 @@ class Journal:
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(line)
         except OSError as error:
-            # The log has it all the same, and a run does not fail over its profile.
+            # The log still has it, and a profile is no reason for a run to fail.
             log(WARNING, "no more profile in %s: %s", self._path, error.strerror or error)
             self._path = None
 
@@ -82,16 +82,16 @@ def recording(
     facts: Mapping[str, Any],
     admitted: Callable[[], bool] = lambda: True,
 ) -> Iterator[AnyProfile]:
-    """Yield the profile of a run; with ``profile.enabled=false`` one that does nothing.
+    """Yield the profile of a run; with ``profile.enabled=false``, one that does nothing.
 
     Parameters
     ----------
     folder : Path
-        The run's folder, for profile.jsonl. A run that goes on in it adds to the file.
+        The run's folder, for profile.jsonl. A run that is resumed in it appends to the file.
     facts : Mapping[str, Any]
-        What the reader should know of the run: a few short values.
+        A few short values that describe the run to the reader.
     admitted : Callable[[], bool]
-        Whether the folder is this run's to write to. Until it is, nothing is written.
+        Whether the run may write to the folder yet. Until it may, nothing is written.
     """
     if not cfg.profile.enabled:
         yield OFF

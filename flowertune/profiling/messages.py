@@ -1,4 +1,4 @@
-"""How a client's profile reaches the server: in its reply, beside what the reply is about."""
+"""How a client's profile reaches the server: as one more record in its reply."""
 
 import json
 import math
@@ -12,14 +12,14 @@ from flowertune.profiling.phases import CURRENT, SETTING, AnyProfile, AnySpan, P
 from flowertune.profiling.records import as_row, fold_many, from_row
 
 RECORD = "profile"
-LONGEST = 100_000  # characters; a client that sends more is not read
+LONGEST = 100_000  # characters; a longer profile is not read
 
 
 def profiled(message: Message, context: Context, answer: ClientAppCallable) -> Message:
     """Answer a message; where the run is profiled, add the phases of the answer to the reply.
 
-    A Flower mod: ``ClientApp(mods=[profiled])``. Whatever has something to time finds the
-    message's profile with ``profile_of``.
+    A Flower mod: ``ClientApp(mods=[profiled])``. While the message is answered, ``profile_of``
+    returns its profile.
     """
     if not context.run_config.get(SETTING, False):
         return answer(message, context)
@@ -49,11 +49,11 @@ def take_profiles(
     pushed: float,
     pulled: float,
 ) -> tuple[float, float] | None:
-    """Take the clients' phases out of replies and enter them into the server's profile.
+    """Move the clients' phases from their replies into the server's profile.
 
-    Clocks may differ: a client's phases are moved, together, to between ``pushed`` and
-    ``pulled`` (seconds since the epoch, on the server) where they do not lie there already.
-    Phases that cannot be read are left out.
+    Clocks may differ: where a client's phases lie outside of ``pushed`` to ``pulled`` (seconds
+    since the epoch, on the server), they are shifted into it together. Unreadable profiles are
+    dropped.
 
     Parameters
     ----------
@@ -63,7 +63,8 @@ def take_profiles(
     Returns
     -------
     tuple[float, float] | None
-        When, on the server's clock, the first client began and the last one ended.
+        When the first client began and the last one ended, on the server's clock; None where no
+        reply has a profile.
     """
     if not isinstance(profile, Profile):
         return None
@@ -96,10 +97,10 @@ def enter_exchange(
     sent: int,
     received: int,
 ) -> None:
-    """Enter what an exchange of messages shows: the clients' phases, and the way there and back.
+    """Add the clients' phases of an exchange of messages, and its two phases "transfer".
 
-    The transfer of an exchange is the part of the wait before the first client began and after the
-    last one ended: messages on their way, processes starting, polling.
+    They are the parts of the wait before the first client began and after the last one ended:
+    messages in transit, processes starting, polling.
     """
     if not isinstance(waited, Span):
         return
@@ -117,7 +118,7 @@ def enter_exchange(
 def _read(sent: ConfigRecord) -> tuple[float, float, list[Span]]:
     start, seconds, text = sent["start"], sent["seconds"], sent["rows"]
     if not isinstance(start, float) or not isinstance(seconds, float) or not isinstance(text, str):
-        raise TypeError("start and seconds are numbers, and rows is a text")
+        raise TypeError("start and seconds must be numbers, and rows a text")
     if len(text) > LONGEST or not math.isfinite(start) or not math.isfinite(seconds):
         raise ValueError("out of bounds")
     return start, seconds, [from_row(row, start) for row in json.loads(text)]

@@ -3,10 +3,9 @@
     with profile.phase("accumulate", nbytes=n):
         ...
 
-Whoever has something to time asks ``profile_of`` for the profile and calls ``phase`` or ``add``;
-with ``profile.enabled=false`` both do nothing. Names in use: plan, distribute, wait, transfer,
-accumulate, write, evaluate, save on the server; load, train, serve on a client. Any other short
-name works as well and gets a row of its own.
+``profile_of`` returns the profile; with ``profile.enabled=false`` its ``phase`` and ``add`` do
+nothing. Names in use: plan, distribute, wait, transfer, accumulate, write, evaluate, save on the
+server; load, train, serve on a client. Any other short name works too and gets a row of its own.
 """
 
 import threading
@@ -21,19 +20,19 @@ from flowertune.profiling.usage import Meter, vram_peak
 
 SETTING = "profile.enabled"
 SAMPLE_EVERY = 0.05  # seconds between two looks at the memory in use
-KEEP_EVERY = 5.0  # seconds for which phases that have ended may be lost with the process
+KEEP_EVERY = 5.0  # seconds; a killed process loses the phases of at most this time
 
 
 @dataclass(slots=True)
 class Span:
-    """A phase: whose, when (seconds since the epoch), how long, and what went through.
+    """One phase: its owner, start (seconds since the epoch), duration, bytes and tokens.
 
-    ``nbytes`` and ``tokens`` may be set until the phase ends, where they are known only then.
-    Peaks are those of the whole process while the phase lasted; ``read`` and ``written`` are what
-    the process had read from and written to storage meanwhile. None: not known here.
+    ``nbytes`` and ``tokens`` may be set until the phase ends. ``rss``, ``anon`` and ``vram`` are
+    peaks of the whole process during the phase; ``read`` and ``written`` are the bytes it read from
+    and wrote to storage meanwhile. None: unknown.
 
-    A phase that happened very often is kept as one span: ``seconds`` is then the sum of ``count``
-    times, ``longest`` one of them, and ``spread`` their histogram (see ``records``).
+    Many spans of the same phase are kept as one: ``seconds`` is then the sum of ``count`` times,
+    ``longest`` the longest of them, and ``spread`` their histogram (see ``records``).
     """
 
     who: str
@@ -59,21 +58,21 @@ class Span:
 
     @property
     def until(self) -> float:
-        """When it ended; of several in one, when they would have without pauses."""
+        """When it ended; of several in one, when they would have ended without pauses."""
         return self.at + self.seconds
 
 
 class Profile:
-    """The phases of one process; any thread may time some, and phases may lie in each other.
+    """The phases of one process; any thread may time phases, and phases may be nested.
 
-    A thread looks at the memory in use every ``SAMPLE_EVERY`` seconds until ``close``.
+    A thread samples the memory in use every ``SAMPLE_EVERY`` seconds until ``close``.
 
     Parameters
     ----------
     who : str
-        Whose phases these are: "server", or empty for a client, which the server names.
+        The owner of the phases: "server", or empty for a client, which the server names.
     keep : Callable[[list[Span]], None] | None
-        Where given, the thread hands it the phases that have ended, every ``KEEP_EVERY`` seconds.
+        Called by that thread with the phases that have ended, every ``KEEP_EVERY`` seconds.
     """
 
     enabled = True
@@ -97,12 +96,12 @@ class Profile:
     def phase(
         self, name: str, nbytes: int = 0, tokens: int = 0, round: int | None = None
     ) -> Iterator[Span]:
-        """Time what happens inside; an error inside ends the phase and goes on its way."""
+        """Time the block; an error in it ends the phase and is raised as usual."""
         began = time.perf_counter()
         number = self.round if round is None else round
         span = Span(self.who, name, number, self._epoch + began, nbytes=nbytes, tokens=tokens)
         with self._lock:
-            self._look(start_anew=True)
+            self._look(reset_vram=True)
             self._open.append(span)
             self._look()
         before = self._meter.disk()
@@ -127,16 +126,16 @@ class Profile:
         round: int | None = None,
         ended: float | None = None,
     ) -> None:
-        """Enter a phase that somebody else has timed.
+        """Add a phase that was timed elsewhere.
 
-        It ended just now, or at ``ended``, which is a time of ``time.perf_counter``.
+        It ended just now, or at ``ended`` (a time of ``time.perf_counter``).
         """
         number = self.round if round is None else round
         at = self._epoch + (time.perf_counter() if ended is None else ended) - seconds
         self.enter([Span(self.who, name, number, at, seconds, nbytes, tokens)])
 
     def enter(self, spans: Iterable[Span]) -> None:
-        """Take in phases that somebody else has recorded."""
+        """Add phases that were recorded elsewhere."""
         with self._lock:
             self._done.extend(spans)
 
@@ -147,7 +146,7 @@ class Profile:
         return done
 
     def close(self) -> None:
-        """Stop looking at the memory, and hand over what is left; to be called once, at the end."""
+        """Stop sampling, and hand over the remaining phases; to be called once, at the end."""
         self._stop.set()
         self._sampler.join()
         self._hand_over()
@@ -157,8 +156,8 @@ class Profile:
         if self._keep is not None and (spans := self.take()):
             self._keep(spans)
 
-    def _look(self, start_anew: bool = False) -> None:
-        memory, vram = self._meter.memory(), vram_peak(start_anew)
+    def _look(self, reset_vram: bool = False) -> None:
+        memory, vram = self._meter.memory(), vram_peak(reset_vram)
         for span in self._open:
             if memory is not None:
                 span.rss = max(span.rss or 0, memory.rss)
@@ -179,7 +178,7 @@ class Profile:
 
 
 class _NoSpan(AbstractContextManager["_NoSpan"]):
-    """Stands in for a phase and for its span, and forgets what it is told."""
+    """Replaces a phase and its span; what is set on it is ignored."""
 
     def __exit__(self, *error: object) -> None:
         return None
@@ -221,7 +220,7 @@ class _Off:
 OFF = _Off()
 AnyProfile = Profile | _Off
 AnySpan = Span | _NoSpan
-# The profile of the message that a client is answering; clients may be threads of one process.
+# The profile of the message that a client is answering; clients may share a process.
 CURRENT: ContextVar[Profile | None] = ContextVar("profile of this message", default=None)
 
 
@@ -231,8 +230,8 @@ def profile_of(cfg: Settings, where: str = "client") -> AnyProfile:
     Parameters
     ----------
     where : str
-        "client": the profile of the message being answered, which goes back with its reply.
-        "server": a new profile, which the caller closes (that of a run is ``session.profile``).
+        "client": the profile of the message being answered, which is sent with its reply.
+        "server": a new profile, which the caller closes (that of a run is ``run.profile``).
     """
     if not cfg.profile.enabled:
         return OFF

@@ -1,4 +1,4 @@
-"""What this process takes right now: memory, disk traffic, memory of a GPU."""
+"""What this process uses: memory, disk traffic, GPU memory."""
 
 import os
 import sys
@@ -9,21 +9,21 @@ STATM, IO = "/proc/self/statm", "/proc/self/io"
 
 
 class Memory(NamedTuple):
-    """Bytes: all that is resident, and the part no file stands behind (None where unknown)."""
+    """Bytes: all resident memory, and the part that no file backs (None where unknown)."""
 
     rss: int
     anon: int | None
 
 
 class Disk(NamedTuple):
-    """Bytes that this process has had read from and written to storage since it started."""
+    """Bytes that this process has read from and written to storage since it started."""
 
     read: int
     written: int
 
 
 class Meter:
-    """Reads the numbers of the process that made it; None for what the system does not tell."""
+    """Measures the process that created it; None for what the system does not report."""
 
     def __init__(self) -> None:
         self._page = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
@@ -38,12 +38,12 @@ class Meter:
         return Memory(int(resident) * self._page, (int(resident) - int(shared)) * self._page)
 
     def disk(self) -> Disk | None:
-        """Return the traffic with storage; what the page cache serves does not count."""
+        """Return the traffic with storage; reads from the page cache do not count."""
         text = self._text(IO)
         if text is None:
             return None
-        found = dict(line.split(b": ") for line in text.splitlines())
-        return Disk(int(found[b"read_bytes"]), int(found[b"write_bytes"]))
+        counters = dict(line.split(b": ") for line in text.splitlines())
+        return Disk(int(counters[b"read_bytes"]), int(counters[b"write_bytes"]))
 
     def close(self) -> None:
         """Close the files it reads from."""
@@ -62,8 +62,8 @@ class Meter:
             return None
 
 
-def vram_peak(start_anew: bool = False) -> int | None:
-    """Return the most bytes that tensors took on the GPUs since the last call to start anew.
+def vram_peak(reset: bool = False) -> int | None:
+    """Return the peak bytes of tensors on all GPUs since the last call with ``reset``.
 
     None where no GPU is in use. It never imports torch: a process without it has no tensors.
     """
@@ -74,7 +74,7 @@ def vram_peak(start_anew: bool = False) -> int | None:
             return None
         devices = range(cuda.device_count())
         peak = sum(cuda.max_memory_allocated(device) for device in devices)
-        if start_anew:
+        if reset:
             for device in devices:
                 cuda.reset_peak_memory_stats(device)
         return peak

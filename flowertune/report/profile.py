@@ -10,7 +10,7 @@ from flowertune.profiler.table import LEFT as LEFT_ALIGNED
 from flowertune.profiler.table import TITLES, columns, head
 from flowertune.profiler.trace import lanes, processes
 from flowertune.profiling.phases import Span
-from flowertune.profiling.units import seconds, size
+from flowertune.profiler.units import seconds, size
 from flowertune.report.plots import nice_ticks, short
 
 # Each has a color of its own in the style sheet; all others share one.

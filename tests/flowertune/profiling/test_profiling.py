@@ -10,21 +10,20 @@ import threading
 import time
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
 from flowertune.comms.ledger import tensor_bytes
-from flowertune.profiler.reading import FILE, MARK, Reader, read_file
-from flowertune.profiler.summary import UNTIMED, summarize
-from flowertune.profiler.table import plain, round_line
-from flowertune.profiler.trace import lanes, trace
+from flowertune.profiler.reading import read_file
+from flowertune.profiler.summary import percentile
 from flowertune.profiling import messages
+from flowertune.profiling.format import FILE, MARK
 from flowertune.profiling.journal import recording
 from flowertune.profiling.messages import RECORD, enter_exchange, profiled, take_profiles
-from flowertune.profiling.phases import OFF, Profile, Span, profile_of
-from flowertune.profiling.records import as_row, fold_many, from_row, percentile
-
-ON, NOT_ON = {"profile.enabled": True}, {"profile.enabled": False}
+from flowertune.profiling.phases import OFF, Profile, profile_of
+from flowertune.profiling.records import as_row, fold_many, from_row
+from tests.profiles import FLAT_OFF, FLAT_ON, NOT_ON, ON, span, written
 
 
 @pytest.fixture
@@ -110,10 +109,6 @@ def test_off_does_nothing(tmp_path, capsys):
     assert not list(tmp_path.iterdir()) and capsys.readouterr().out == ""
 
 
-def span(who="server", phase="wait", number=1, at=0.0, seconds=1.0, **more) -> Span:
-    return Span(who, phase, number, at, seconds, **more)
-
-
 def test_many_phases_are_folded_into_one():
     chance = random.Random(3)
     durations = [chance.lognormvariate(-3, 1) for _ in range(2000)]
@@ -152,21 +147,29 @@ def test_a_row_is_short_and_comes_back_as_it_was():
         ["server", "wait", 1, 0.0, 1.0, "3"],
         ["server", "wait", 1, 0.0, 1.0, 0, 0, None, None, None, None, None, 5],
         ["server", "wait", 1, 0.0, 1.0, 0, 0, None, None, None, None, None, 5, 1.0, {"3": 4}],
+        ["server", "wait", 1, 0.0, 1.0, 0, 0, None, None, None, None, None, 5, 1.0, {"99999": 5}],
+        [
+            "server",
+            "wait",
+            1,
+            0.0,
+            1.0,
+            0,
+            0,
+            None,
+            None,
+            None,
+            None,
+            None,
+            1,
+            1.0,
+            {"3": 5, "4": -4},
+        ],
     ],
 )
 def test_rows_of_others_are_checked(row):
     with pytest.raises(ValueError):
         from_row(row, 0.0)
-
-
-def written(folder, capsys) -> str:
-    """Write a profile of two rounds; return what was printed."""
-    with recording(ON, folder, {"run": "77", "rounds": 2}) as profile:
-        for number in (1, 2):
-            profile.round = number
-            with profile.phase("wait", nbytes=10):
-                profile.enter([span("client 3", "train", number, tokens=50)])
-    return capsys.readouterr().out
 
 
 def test_the_log_and_the_file_say_the_same_in_whole_lines(tmp_path, capsys):
@@ -179,39 +182,6 @@ def test_the_log_and_the_file_say_the_same_in_whole_lines(tmp_path, capsys):
     assert sorted(s.phase for s in sitting.spans) == ["train", "train", "wait", "wait"]
 
 
-def test_a_log_is_read_through_noise_in_pieces_of_any_size(tmp_path, capsys):
-    out = written(tmp_path, capsys)
-    noise = 'INFO :   {"line": 1, "rows": []}\nFLWR_PROFILE\nFLWR_PROFILE {"line": \n'
-    text = noise + out.replace(MARK, "\x1b[92mold text" + MARK) + noise
-    whole, pieces = Reader(), Reader()
-    whole.feed(text)
-    for i in range(0, len(text), 7):
-        pieces.feed(text[i : i + 7])
-    assert whole.sittings == pieces.sittings == read_file(tmp_path / FILE)
-    assert whole.sittings[0].lost == 0 and whole.ended
-
-
-def test_lines_that_are_missing_or_come_twice_are_noticed(tmp_path, capsys):
-    lines = written(tmp_path, capsys).splitlines(keepends=True)
-    assert len(lines) == 3
-    for text, lost, spans in (
-        ("".join([lines[0], lines[2]]), 1, 0),
-        ("".join([*lines[:2], *lines[1:]]), 0, 4),
-    ):
-        reader = Reader()
-        reader.feed(text)
-        assert (reader.sittings[0].lost, len(reader.sittings[0].spans)) == (lost, spans)
-
-
-def test_a_file_that_is_being_written_and_a_run_that_was_resumed(tmp_path, capsys):
-    written(tmp_path, capsys)
-    written(tmp_path, capsys)
-    with (tmp_path / FILE).open("a") as file:
-        file.write('{"line":0,"version":1,"st')
-    assert [sitting.status for sitting in read_file(tmp_path / FILE)] == ["finished", "finished"]
-    assert read_file(tmp_path / "nothing") == []
-
-
 def test_a_run_does_not_fail_over_its_profile(tmp_path, capsys):
     (tmp_path / FILE).mkdir()
     assert "end" in written(tmp_path, capsys)
@@ -219,64 +189,6 @@ def test_a_run_does_not_fail_over_its_profile(tmp_path, capsys):
         raise ZeroDivisionError
     assert '"status":"failed"' in capsys.readouterr().out
     assert threads() == 0
-
-
-def sittings_of(spans, tmp_path, capsys, seconds=100.0):
-    with recording(ON, tmp_path, {"run": "77", "rounds": 2, "clients-per-round": 2}) as profile:
-        start = time.time()
-        profile.enter([Span(**{**as_values(s), "at": start + s.at}) for s in spans])
-    capsys.readouterr()
-    (sitting,) = read_file(tmp_path / FILE)
-    sitting.end = sitting.start + seconds
-    return [sitting]
-
-
-def as_values(given: Span) -> dict:
-    return {name: getattr(given, name) for name in Span.__slots__}
-
-
-SPANS = [
-    span("server", "wait", 1, 0.0, 40.0, rss=900, anon=500),
-    span("server", "transfer", 1, 0.0, 10.0, nbytes=20_000_000_000),
-    span("server", "save", 1, 40.0, 10.0, written=3_000_000),
-    span("client 0", "train", 1, 10.0, 20.0, tokens=3000, rss=800, vram=5_000_000_000),
-    span("client 10", "train", 1, 20.0, 20.0, tokens=1000, rss=1_200_000_000),
-]
-
-
-def test_the_summary(tmp_path, capsys):
-    found = summarize(sittings_of(SPANS, tmp_path, capsys))
-    rows = {row.phase: row for row in found.rows}
-    assert list(rows) == ["wait", "transfer", "save", UNTIMED, "train"]
-    assert rows["transfer"].gb_per_second == pytest.approx(2.0)
-    assert rows[UNTIMED].seconds == pytest.approx(50.0, abs=0.1)
-    assert rows["wait"].share == pytest.approx(0.4)
-    train = rows["train"]
-    assert (train.count, train.mean, train.max) == (2, 20.0, 20.0)
-    assert train.tokens_per_second == 100.0
-    # two clients trained side by side for 10 of 30 seconds
-    assert found.tokens_per_second == pytest.approx(4000 / 30, rel=1e-3)
-    assert (found.vram, found.client_rss, found.server_rss) == (5_000_000_000, 1_200_000_000, 900)
-    text = plain(found)
-    assert "20.0 GB" in text and "5.00 GB" in text and "3.00 MB" in text
-    assert json.loads(json.dumps(found.as_json()))["rows"][1]["gb-per-second"] > 1.9
-    assert round_line(1, SPANS) == "round 1: wait 40.0 s, transfer 10.0 s, save 10.0 s"
-
-
-def test_the_trace_is_one_that_viewers_take(tmp_path, capsys):
-    events = trace(sittings_of(SPANS, tmp_path, capsys))["traceEvents"]
-    names = {e["pid"]: e["args"]["name"] for e in events if e["name"] == "process_name"}
-    assert list(names.values()) == ["server", "client 0", "client 10"]
-    slices = [e for e in events if e["ph"] == "X"]
-    assert len(slices) == len(SPANS) and all(isinstance(e["ts"], int) for e in slices)
-    train = next(e for e in slices if names[e["pid"]] == "client 10")
-    assert train["dur"] == 20_000_000 and train["args"]["tokens"] == 1000
-    assert {e["name"] for e in events if e["ph"] == "C"} == {"memory (bytes)", "bytes so far"}
-
-
-def test_slices_of_a_lane_lie_apart_or_in_each_other():
-    spans = [span(at=a, seconds=s) for a, s in ((0, 10), (0, 4), (3, 4), (4, 2), (8, 5), (13, 1))]
-    assert lanes(spans) == [0, 0, 1, 0, 1, 0]
 
 
 def reply_of(content: RecordDict, node: int = 1005) -> Message:
@@ -293,8 +205,6 @@ class Asked:
 
 
 def answered(run_config, work=lambda: None) -> Message:
-    import numpy as np
-
     content = RecordDict(
         {
             "arrays": ArrayRecord([np.zeros(4, np.float32)]),
@@ -303,7 +213,7 @@ def answered(run_config, work=lambda: None) -> Message:
     )
 
     def answer(message, context):
-        with profile_of(context.run_config).phase("train", tokens=9):
+        with profile_of(ON if context.run_config == FLAT_ON else NOT_ON).phase("train", tokens=9):
             work()
         return reply_of(content)
 
@@ -311,7 +221,7 @@ def answered(run_config, work=lambda: None) -> Message:
 
 
 def test_a_clients_phases_come_with_its_reply_and_count_for_nothing():
-    reply, bare = answered(ON), answered(NOT_ON)
+    reply, bare = answered(FLAT_ON), answered(FLAT_OFF)
     assert RECORD in reply.content.config_records and RECORD not in bare.content
     assert tensor_bytes(reply) == tensor_bytes(bare) > 0
     assert list(reply.content.metric_records) == ["metrics"]
@@ -321,7 +231,7 @@ def test_a_clients_phases_come_with_its_reply_and_count_for_nothing():
 
 def test_a_client_that_fails_leaves_no_thread():
     with pytest.raises(ZeroDivisionError):
-        answered(ON, work=lambda: 1 / 0)
+        answered(FLAT_ON, work=lambda: 1 / 0)
     assert threads() == 0
 
 
@@ -330,7 +240,7 @@ def test_clocks_may_differ(profile, monkeypatch, skew):
     pushed = time.time()
     with monkeypatch.context() as patch:
         patch.setattr(messages.time, "time", lambda real=time.time: real() + skew)
-        reply = answered(ON, work=lambda: time.sleep(0.05))
+        reply = answered(FLAT_ON, work=lambda: time.sleep(0.05))
     profile.round = 4
     busy = take_profiles(profile, [reply], {1005: 5}, pushed, time.time())
     (found,) = profile.take()
@@ -344,7 +254,7 @@ def test_clocks_may_differ(profile, monkeypatch, skew):
 def test_what_lies_around_the_clients_work_is_transfer(profile):
     with profile.phase("wait", round=2) as waited:
         time.sleep(0.05)
-        reply = answered(ON, work=lambda: time.sleep(0.05))
+        reply = answered(FLAT_ON, work=lambda: time.sleep(0.05))
         time.sleep(0.1)
     enter_exchange(profile, [reply], {}, waited, sent=10, received=20)
     there, back = (s for s in profile.take() if s.phase == "transfer")

@@ -1,14 +1,14 @@
-"""Seconds and bytes in few characters: three digits that count, and a unit."""
+"""Seconds and bytes in few characters: three significant digits and a unit."""
 
 NONE = "-"
 
 
 def seconds(value: float | None) -> str:
-    """Return a duration, in the unit that suits it."""
+    """Return a duration in µs, ms or s."""
     if value is None:
         return NONE
     for factor, unit in ((1e-6, "µs"), (1e-3, "ms"), (1.0, "s")):
-        # the next unit takes over where rounding would show four digits
+        # The next unit takes over where rounding would show four digits.
         if value < 999.5 * factor or unit == "s":
             break
     return f"{_digits(value / factor)} {unit}"
@@ -32,7 +32,7 @@ def number(value: float | None) -> str:
 
 
 def percent(value: float | None) -> str:
-    """Return a share."""
+    """Return a share (0 to 1) in percent."""
     return NONE if value is None else f"{100 * value:.1f} %"
 
 

@@ -1,0 +1,46 @@
+"""Profiles for the tests of those who write them and of those who read them."""
+
+import time
+from types import SimpleNamespace
+from typing import Any
+
+from flowertune.profiler.reading import read_file
+from flowertune.profiling.format import FILE
+from flowertune.profiling.journal import recording
+from flowertune.profiling.phases import Span
+
+FLAT_ON, FLAT_OFF = {"profile.enabled": True}, {"profile.enabled": False}
+# As much of the settings as the recorder looks at.
+ON: Any = SimpleNamespace(profile=SimpleNamespace(enabled=True))
+NOT_ON: Any = SimpleNamespace(profile=SimpleNamespace(enabled=False))
+
+
+def span(who="server", phase="wait", number=1, at=0.0, seconds=1.0, **more) -> Span:
+    """A span; by default the server waited for the first second of round 1."""
+    return Span(who, phase, number, at, seconds, **more)
+
+
+def written(folder, capsys) -> str:
+    """Write a profile of two rounds; return what was printed."""
+    with recording(ON, folder, {"run": "77", "rounds": 2}) as profile:
+        for number in (1, 2):
+            profile.round = number
+            with profile.phase("wait", nbytes=10):
+                profile.enter([span("client 3", "train", number, tokens=50)])
+    return capsys.readouterr().out
+
+
+def sittings_of(spans, tmp_path, capsys, seconds=100.0):
+    """The profile of a run of ``seconds`` with these spans, written to a file and read back."""
+    with recording(ON, tmp_path, {"run": "77", "rounds": 2, "clients-per-round": 2}) as profile:
+        start = time.time()
+        profile.enter([Span(**{**values_of(s), "at": start + s.at}) for s in spans])
+    capsys.readouterr()
+    (sitting,) = read_file(tmp_path / FILE)
+    sitting.end = sitting.start + seconds
+    return [sitting]
+
+
+def values_of(given: Span) -> dict:
+    """The fields of a span by name."""
+    return {name: getattr(given, name) for name in Span.__slots__}
