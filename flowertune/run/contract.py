@@ -51,6 +51,7 @@ class StrategyContract:
         self.adapter, self.registry = adapter, registry
         self._attributes = self._attributes_of(strategy)
         self._restores = False
+        self._within_a_round: set[str] = set()
         self._fresh: Any = None
 
     def rehearse(self, layerwise: bool, grid: Grid) -> None:
@@ -156,23 +157,23 @@ class StrategyContract:
             if not self._restores:
                 self._check_restores(state)
             return state
-        if kept := self._changed(self._attributes, self._attributes_of(self.strategy)):
+        changed = self._changed(self._attributes, self._attributes_of(self.strategy))
+        if kept := [key for key in changed if key not in self._within_a_round]:
             raise UserError(self._forgets(kept))
         return {}
 
     def _check_two_rounds(self, grid: Grid) -> None:
         """Go on after a made-up round as an uninterrupted run does, and as a resumed one does."""
         uninterrupted = self._copy()
-        before = self._attributes_of(uninterrupted)
         sent = _try(lambda: self._messages(uninterrupted, 1, self.adapter, grid))
         first = _try(lambda: self._aggregate(uninterrupted, 1, sent, _replies(sent)))
-        kept = self._changed(before, self._attributes_of(uninterrupted))
-        if kept and not hasattr(self.strategy, "state_dict"):
-            raise UserError(self._forgets(kept))
+        changed = self._changed(self._attributes, self._attributes_of(uninterrupted))
         state = {}
         if hasattr(self.strategy, "state_dict"):
             state = _try(lambda: self._state_of(uninterrupted))
             state = {name: tensor.clone() for name, tensor in state.items()}
+        resumed = [_try(lambda: self._resumed(state)) for _ in range(2)]
+        restored = self._attributes_of(resumed[0])
 
         def second(actor: Any) -> tuple[list[int], list[Tensors], Tensors]:
             sent = self._messages(actor, 2, first, grid)
@@ -181,19 +182,29 @@ class StrategyContract:
             arrays = [r for message in sent for r in message.content.array_records.values()]
             return nodes, [unpack(record) for record in arrays], result
 
-        went_on = _try(lambda: second(uninterrupted))
-        resumed = [_try(lambda: second(self._resumed(state))) for _ in range(2)]
-        if not _equal(resumed[0], resumed[1]):
+        went_on, again, once_more = [
+            _try(lambda actor=actor: second(actor)) for actor in (uninterrupted, *resumed)
+        ]
+        # What the next round sets anew is kept within a round only.
+        differ = self._changed(self._attributes_of(uninterrupted), self._attributes_of(resumed[0]))
+        self._within_a_round = set(changed) - set(differ)
+        kept = [key for key in changed if key in differ]
+        if not hasattr(self.strategy, "state_dict"):
+            if kept:
+                raise UserError(self._forgets(kept))
+        elif lost := [k for k in kept if restored.get(k) == self._attributes.get(k)]:
+            raise UserError(self._loses(lost))
+        if not _equal(again, once_more):
             raise UserError(
                 f"{self.name} does something else each time it is given the same round, so that a "
-                "resumed run gives other values; draw clients with flowertune.sample_clients and "
+                "resumed run gives other values; draw clients with flowertune.sample_clients, and "
                 "random numbers from flowertune.derive_seed(cfg.seed, server_round) (strategy.py)."
             )
-        if not _equal(went_on, resumed[0]):
+        if not _equal(went_on, again):
             raise UserError(
-                f"{self.name} goes on with other values after load_state_dict(state_dict()); "
-                f"return all that it keeps between rounds ({', '.join(kept)}) as named torch "
-                "tensors, and take it back (strategy.py)."
+                f"{self.name} gives other values after load_state_dict(state_dict()) than without; "
+                f"return all that it keeps between rounds as named torch tensors, to the bit "
+                "(strategy.py)."
             )
         self._restores = True
 
@@ -285,10 +296,7 @@ class StrategyContract:
         self._fresh.load_state_dict({name: tensor.clone() for name, tensor in state.items()})
         restored = self._attributes_of(self._fresh)
         if lost := [k for k in changed if restored.get(k) == self._attributes.get(k)]:
-            raise UserError(
-                f"{self.name} keeps {', '.join(lost)} between rounds, which its load_state_dict "
-                "does not set; return it in state_dict and take it back (strategy.py)."
-            )
+            raise UserError(self._loses(lost))
 
     def _check_pair(self) -> None:
         pair = ("state_dict", "load_state_dict")
@@ -307,6 +315,12 @@ class StrategyContract:
             "tensors (strategy.py)."
         )
 
+    def _loses(self, lost: Sequence[str]) -> str:
+        return (
+            f"{self.name} keeps {', '.join(lost)} between rounds, which its load_state_dict does "
+            "not set; return it in state_dict and take it back (strategy.py)."
+        )
+
     def _attributes_of(self, strategy: Any) -> dict[str, bytes]:
         """Return the strategy's attributes, comparable; those that cannot be compared left out."""
         comparable = {}
@@ -314,6 +328,7 @@ class StrategyContract:
             buffer = io.BytesIO()
             pickler = _Pickler(buffer)
             pickler.nodes = self.registry.nodes
+            pickler.fast = True  # no references: equal values are equal bytes
             try:
                 pickler.dump(value)
             except Exception:  # a lambda, a lock: nothing a round's result depends on
@@ -333,6 +348,13 @@ class _Pickler(pickle.Pickler):
 
     def persistent_id(self, obj: Any) -> str | None:
         return "nodes" if obj is self.nodes else None
+
+
+class _AnyMetrics(MetricRecord):
+    """A client's metrics; those that a method's own clients would add are 1."""
+
+    def __getitem__(self, key: str) -> Any:
+        return super().__getitem__(key) if key in self else 1
 
 
 def _try(step: Callable[[], Any]) -> Any:
@@ -393,7 +415,7 @@ def _reply(message: Message, tensors: Tensors, weight: int, partition: int) -> M
     content = {
         **message.content.array_records,
         ARRAYS: ArrayRecord(dict(tensors)),
-        METRICS: MetricRecord(metrics),
+        METRICS: _AnyMetrics(metrics),
         CLIENT: ConfigRecord({"partition-id": partition}),
     }
     return Message(RecordDict(content), reply_to=message)
