@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 
 from sample_sources.__main__ import NAMES, training_file
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TRAINING = ROOT / "challenges" / "samples"
 EVALUATION = ROOT / "evaluation" / "samples"
 SAMPLE_FILES = sorted([*TRAINING.glob("*.jsonl"), *EVALUATION.glob("*/*.jsonl")])

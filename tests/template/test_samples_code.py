@@ -11,10 +11,10 @@ import pytest
 
 from sample_sources import code
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 EVALUATION = ROOT / "evaluation" / "samples" / "code"
 # MultiPL-E rows have no solution of their own.
-REFERENCES = json.loads(Path(__file__).with_name("sample_references.json").read_text("utf-8"))
+REFERENCES = json.loads((ROOT / "tests" / "sample_references.json").read_text("utf-8"))
 CPP_HEAD = "#include<assert.h>\n#include<bits/stdc++.h>\n"
 
 needs_node = pytest.mark.skipif(not shutil.which("node"), reason="node is not installed")
