@@ -10,6 +10,7 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 
 from flowertune.base.cache import cached
+from flowertune.base.errors import UserError
 from flowertune.base.numbers import as_float, as_int
 from flowertune.base.quiet import disable_progress_bars
 from flowertune.base.seeds import derive_seed
@@ -17,8 +18,8 @@ from flowertune.client.functions import AppFunctions
 from flowertune.client.rows import load_rows
 from flowertune.client.transport import keep_for_buckets, packed_reply
 from flowertune.comms.codec import unpack
-from flowertune.comms.partition_files import STATE, PartitionFiles
-from flowertune.comms.validation import ARRAYS, CLIENT, METRICS
+from flowertune.comms.partition_files import RESIDUAL, STATE, TRAINED, PartitionFiles
+from flowertune.comms.validation import ARRAYS, CLIENT, CONFIG, METRICS, ROWS
 from flowertune.config.checks import check_settings, is_layerwise
 from flowertune.config.settings import Settings
 from flowertune.data.steps import Step, steps_of_round, tokens_in
@@ -26,6 +27,8 @@ from flowertune.models.adapter import adapter_of, load_adapter
 from flowertune.profiling.phases import profile_of
 
 T = TypeVar("T")
+
+_NUMBERS = ("num-examples", "train-loss", "tokens")
 
 
 class ClientTask:
@@ -48,8 +51,10 @@ class ClientTask:
         self.cfg: Settings = check_settings(context.run_config, app_dir)
         self.partition = int(context.node_config["partition-id"])
         self.partitions = int(context.node_config["num-partitions"])
-        self.config = message.content.config_records["config"]
+        self.config = message.content.config_records[CONFIG]
         self.round = as_int(self.config, "server-round")
+        # Whoever sends a single task, as a probe does, has no earlier rounds.
+        self._last_round = as_int({"last-round": 0, **self.config}, "last-round")
         self.adapter = unpack(message.content.array_records[ARRAYS])
         self._message, self._functions = message, functions
         self._profile = profile_of(self.cfg)
@@ -68,8 +73,11 @@ class ClientTask:
         return derive_seed("dropout", self.cfg.seed, self.round, self.partition)
 
     def phase(self, name: str) -> AbstractContextManager[Any]:
-        """Time what happens inside, where ``profile.enabled`` is true (``flwr profile``)."""
-        return self._profile.phase(name)
+        """Time what happens inside, where ``profile.enabled`` is true (``flwr profile``).
+
+        The phase "train" counts the round's tokens, so that the profile has tokens a second.
+        """
+        return self._profile.phase(name, tokens=self._tokens if name == "train" else 0)
 
     def cached(self, make: Callable[..., T], *arguments: Hashable) -> T:
         """Return ``make(cfg, *arguments)``, made once in this worker for the settings of a model.
@@ -118,20 +126,21 @@ class ClientTask:
         return unpack(self._message.content.array_records[name])
 
     def load_state(self) -> dict[str, torch.Tensor]:
-        """Return what this partition kept in the last round it trained in; empty at first."""
-        return self._files(STATE).before(self.round)
+        """Return what this partition kept in the last round in which its reply counted.
+
+        Empty at first.
+        """
+        return self._files(STATE).load(self._last_round)
 
     def save_state(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Keep tensors of this partition for its next round; a round done again starts from the
-        same ones."""
-        self._files(STATE).keep(self.round, tensors)
+        """Keep tensors of this partition for its next round.
+
+        A round that is done again, or does not count, starts from what was kept before it.
+        """
+        self._files(STATE).keep(self.round, tensors, self._last_round)
 
     def _files(self, kind: str) -> PartitionFiles:
-        return PartitionFiles(self._run_key, self.partition, kind)
-
-    @property
-    def _run_key(self) -> str:
-        return str(self.config["state-key"])
+        return PartitionFiles(str(self.config["state-key"]), self.partition, kind)
 
     def reply(
         self,
@@ -152,23 +161,34 @@ class ClientTask:
             More numbers, for the strategy.
         arrays : Mapping[str, Mapping[str, torch.Tensor]] | None
             More tensors for the strategy, by a name of their own; float32 on the wire.
+
+        Raises
+        ------
+        UserError
+            If a name is one that the reply has already.
         """
+        taken = {*_NUMBERS} & {*(metrics or {})} | {ARRAYS, METRICS, CLIENT} & {*(arrays or {})}
+        if taken:
+            raise UserError(
+                f"the reply of client_app.py names {', '.join(sorted(taken))}, which every reply "
+                "has already; choose another name."
+            )
         trained = dict(model) if isinstance(model, Mapping) else adapter_of(model)
         trained = {name: t.detach().float().cpu() for name, t in trained.items()}
-        kind, key, place = self.cfg.train.transport, self._run_key, (self.round, self.partition)
+        kind = self.cfg.train.transport
         with self._profile.phase("serve") as served:
             if is_layerwise(self.cfg):
-                keep_for_buckets(trained, kind, key, *place)
+                keep_for_buckets(trained, kind, self._files(TRAINED), self.round)
                 packed = ArrayRecord()
             else:
-                packed = packed_reply(self.adapter, trained, kind, key, *place)
+                packed = packed_reply(
+                    self.adapter, trained, kind, self._files(RESIDUAL), self.round, self._last_round
+                )
             served.nbytes = sum(len(array.data) for array in packed.values())
-        numbers = {
-            "num-examples": self._counted, "train-loss": loss, "tokens": self._tokens,
-        }  # fmt: skip
+        numbers = dict(zip(_NUMBERS, (self._counted, float(loss), self._tokens), strict=True))
         client: dict[str, Any] = {"partition-id": self.partition}
         if self._rows is not None:
-            client["rows"] = json.dumps(asdict(self._rows))
+            client[ROWS] = json.dumps(asdict(self._rows))
         content = RecordDict(
             {
                 ARRAYS: packed,
@@ -177,5 +197,5 @@ class ClientTask:
             }
         )
         for name, tensors in (arrays or {}).items():
-            content[name] = ArrayRecord({n: t.float().cpu() for n, t in tensors.items()})
+            content[name] = ArrayRecord({n: t.detach().float().cpu() for n, t in tensors.items()})
         return Message(content, reply_to=self._message)
