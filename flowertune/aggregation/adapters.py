@@ -16,6 +16,7 @@ from flowertune.aggregation.journal import Journal
 from flowertune.aggregation.plan import Plan, Tensor
 from flowertune.aggregation.sinks import MemorySink
 from flowertune.base.numbers import as_int
+from flowertune.base.text import MIB
 from flowertune.comms.channel import Channel
 from flowertune.comms.ledger import Ledger
 from flowertune.config.settings import Settings
@@ -25,7 +26,7 @@ def plan_of(like: Mapping[str, torch.Tensor], cfg: Settings) -> Plan:
     """Return the plan for adapters with the names and shapes of ``like``."""
     dtype = OF_SETTING[cfg.train.transport]
     tensors = [Tensor(name, tuple(t.shape), dtype) for name, t in like.items()]
-    return Plan(tensors, int(cfg.aggregation.bucket_mb * messages.MIB))
+    return Plan(tensors, int(cfg.aggregation.bucket_mb * MIB))
 
 
 def mean_adapter(
@@ -33,7 +34,7 @@ def mean_adapter(
     cfg: Settings,
     like: Mapping[str, torch.Tensor],
     replies: Mapping[int, Message],
-    subject_key: tuple[str, int],
+    job_key: tuple[str, int],
     ledger: Ledger,
     profile: Any,
 ) -> tuple[dict[str, torch.Tensor], set[int], dict[int, str]]:
@@ -45,7 +46,7 @@ def mean_adapter(
     ----------
     replies : Mapping[int, Message]
         The clients' replies to the training message, by partition: their examples are weights.
-    subject_key : tuple[str, int]
+    job_key : tuple[str, int]
         The run's key and the round.
 
     Raises
@@ -53,7 +54,7 @@ def mean_adapter(
     UserError
         If a client is lost, and aggregation.on-failure does not go on without it.
     """
-    state_key, server_round = subject_key
+    state_key, server_round = job_key
     plan = plan_of(like, cfg)
     job = messages.AggregationJob(messages.ADAPTER, server_round, state_key, plan.bucket_bytes)
     nodes = {partition: reply.metadata.src_node_id for partition, reply in replies.items()}

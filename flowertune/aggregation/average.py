@@ -1,4 +1,4 @@
-"""One round's mean, bucket by bucket: ask, add, drop; then write, and note that it is done."""
+"""One round's mean, bucket by bucket: ask, add, release; then write, and note that it is done."""
 
 import hashlib
 import time
@@ -29,7 +29,7 @@ from flowertune.aggregation.plan import Bucket, Part, Piece, Plan
 from flowertune.aggregation.sinks import Sink
 from flowertune.base.errors import UserError
 from flowertune.comms.channel import Channel
-from flowertune.comms.failures import reason_of
+from flowertune.comms.failures import InvalidReply, reason_of
 
 RETRIES = 2  # further tries of a bucket with a client that is still there
 _LOOK_EVERY = 2.0  # seconds between the first two looks for a lost client
@@ -230,18 +230,18 @@ class Averaging:
         self.profile.add("write", writing + time.perf_counter() - began, written)
 
     def _next_pieces(self) -> list[bytes]:
-        """Return the pieces of the oldest ask; where they do not come, do as the settings say."""
+        """Return the pieces that were asked for first; aggregation.on-failure says what if none."""
         ask = self.waiting.popleft()
         message_id, tries = ask.message_id, 0
         while True:
             reply = self.channel.receive(message_id, ask.manifest.partition, self.options.timeout)
             try:
                 pieces = self.plan.pieces(ask.part)
-                found = pieces_of(reply, pieces, ask.part, ask.manifest)
+                contents = pieces_of(reply, pieces, ask.part, ask.manifest)
                 if self.job.kind == ADAPTER:
-                    refuse_what_is_not_finite(pieces, found)
-                return found
-            except UserError as error:
+                    check_finite(pieces, contents)
+                return contents
+            except InvalidReply as error:
                 reason = str(error)
             tries += 1
             log(
@@ -264,10 +264,12 @@ class Averaging:
             WARNING, "waiting up to %d s for partition %d (aggregation.on-failure='wait')",
             self.options.timeout, manifest.partition,
         )  # fmt: skip
-        deadline, said = time.monotonic() + self.options.timeout, set[str]()
+        deadline, logged = time.monotonic() + self.options.timeout, set[str]()
         pause = _LOOK_EVERY
         while time.monotonic() < deadline:
-            node = find_rejoined(self.grid, self.cohort, manifest, self.job, self.plan.digest, said)
+            node = find_rejoined(
+                self.grid, self.cohort, manifest, self.job, self.plan.digest, logged
+            )
             if node is not None:
                 self.cohort.nodes[manifest.partition] = node
                 log(WARNING, "partition %d is back", manifest.partition)
@@ -278,18 +280,18 @@ class Averaging:
         raise _Lost(manifest, reason, there=False)
 
 
-def refuse_what_is_not_finite(pieces: Bucket, contents: list[bytes]) -> None:
+def check_finite(pieces: Bucket, contents: list[bytes]) -> None:
     """Check trained values.
 
     Raises
     ------
-    UserError
+    InvalidReply
         If one is no finite number; names its tensor.
     """
     for piece, data in zip(pieces, contents, strict=True):
         dtype = piece.tensor.dtype
         if dtype in FLOATS and not np.isfinite(to_float32(data, dtype)).all():
-            raise UserError(f"{piece.tensor.name!r} holds values that are not finite")
+            raise InvalidReply(f"{piece.tensor.name!r} holds values that are not finite")
 
 
 def pieces_of(
@@ -299,19 +301,19 @@ def pieces_of(
 
     Raises
     ------
-    UserError
-        If it is not; says why.
+    InvalidReply
+        If it is not, with the reason.
     """
     if reply is None:
-        raise UserError("no answer in time")
+        raise InvalidReply("no answer in time")
     if reply.has_error():
-        raise UserError(reason_of(reply))
+        raise InvalidReply(reason_of(reply))
     try:
         about = reply.content.config_records["about"]
-        found = part_in(about), str(about["identity"])
+        about_what = part_in(about), str(about["identity"])
         arrays = reply.content.array_records["arrays"]
     except (KeyError, TypeError) as error:
-        raise UserError(f"its reply cannot be read ({type(error).__name__}: {error})") from None
-    if found != (part, manifest.identity):
-        raise UserError("its reply is about another bucket, or its content has changed since")
+        raise InvalidReply(f"its reply cannot be read ({type(error).__name__}: {error})") from None
+    if about_what != (part, manifest.identity):
+        raise InvalidReply("its reply is about another bucket, or its content has changed since")
     return unpack(pieces, arrays)

@@ -17,15 +17,15 @@ from flowertune.aggregation.messages import (
     manifest_request,
 )
 from flowertune.base.errors import UserError
-from flowertune.comms.failures import reason_of
+from flowertune.comms.failures import InvalidReply, reason_of
 from flowertune.comms.nodes import exchange
 
-PATIENCE = 300.0  # seconds in which a client says what it has to give, where that is at hand
+TIMEOUT = 300.0  # seconds in which a client says what it has to give, where that is at hand
 
 
 @dataclass(frozen=True)
 class Cohort:
-    """Offers in the order of partitions, and the node that made each."""
+    """The manifests of a round's clients, in the order of partitions, and the node of each."""
 
     manifests: tuple[ClientManifest, ...]
     nodes: dict[int, int]
@@ -38,33 +38,39 @@ class Cohort:
     def record(self) -> list[dict[str, Any]]:
         """Return who takes part, with which weight and content, as JSON."""
         return [
-            {"partition": o.partition, "weight": o.weight, "identity": o.identity}
-            for o in self.manifests
+            {"partition": m.partition, "weight": m.weight, "identity": m.identity}
+            for m in self.manifests
         ]
 
     def without(self, partition: int) -> "Cohort":
         """Return the cohort of the others."""
-        return Cohort(tuple(o for o in self.manifests if o.partition != partition), self.nodes)
+        return Cohort(tuple(m for m in self.manifests if m.partition != partition), self.nodes)
 
     def only(self, record: list[dict[str, Any]]) -> "Cohort | None":
         """Return the cohort that ``record`` was made of, or None if it is not all here."""
         wanted = {entry["partition"] for entry in record}
-        chosen = Cohort(tuple(o for o in self.manifests if o.partition in wanted), self.nodes)
+        chosen = Cohort(tuple(m for m in self.manifests if m.partition in wanted), self.nodes)
         return chosen if chosen.record() == record else None
 
 
-def judge(reply: Message, plan: str) -> ClientManifest | str:
-    """Return a client's manifest, or the reason why it cannot take part."""
+def validate_manifest(reply: Message, plan: str) -> ClientManifest:
+    """Return what a client has to give.
+
+    Raises
+    ------
+    InvalidReply
+        If it cannot take part, with the reason.
+    """
     if reply.has_error():
-        return reason_of(reply)
+        raise InvalidReply(reason_of(reply))
     try:
         manifest = ClientManifest.of(reply.content.config_records["manifest"])
     except (KeyError, TypeError) as error:
-        return f"its reply cannot be read ({type(error).__name__}: {error})"
+        raise InvalidReply(f"its reply cannot be read ({type(error).__name__}: {error})") from None
     if manifest.weight < 1:
-        return f"its weight is {manifest.weight}"
+        raise InvalidReply(f"its weight is {manifest.weight}")
     if manifest.plan != plan:
-        return (
+        raise InvalidReply(
             f"its plan is {manifest.plan[:12]} and the server's {plan[:12]}: its model has other "
             "tensors, shapes or values"
         )
@@ -80,7 +86,8 @@ def cohort_of(manifests: Iterable[tuple[ClientManifest, int]]) -> Cohort:
         If the weights add up to more than sums can hold exactly.
     """
     pairs = sorted(manifests, key=lambda pair: pair[0].partition)
-    cohort = Cohort(tuple(o for o, _ in pairs), {o.partition: node for o, node in pairs})
+    nodes = {manifest.partition: node for manifest, node in pairs}
+    cohort = Cohort(tuple(manifest for manifest, _ in pairs), nodes)
     if cohort.total >= MOST_WEIGHT:
         raise UserError(
             f"the weights of the {len(pairs)} clients add up to {cohort.total:,}; they must stay "
@@ -95,7 +102,7 @@ def request_manifests(
     job: AggregationJob,
     plan: str,
     weights: Mapping[int, int] | None = None,
-    patience: float = PATIENCE,
+    timeout: float = TIMEOUT,
 ) -> tuple[Cohort, dict[int, str]]:
     """Ask what clients have to give; return those that take part, and the others' reasons.
 
@@ -107,28 +114,29 @@ def request_manifests(
         The digest of the server's plan; a client with another one does not take part.
     weights : Mapping[int, int] | None
         The weight of each partition, where it is known already.
-    patience : float
+    timeout : float
         Seconds to wait for answers. A model of the hub is fetched before a client answers.
     """
     partition_of = {node: partition for partition, node in nodes.items()}
     asks = [manifest_request(node, job) for node in nodes.values()]
-    good: list[tuple[ClientManifest, int]] = []
-    reasons = dict.fromkeys(nodes, f"no answer within {patience:.0f} s")
-    for reply in exchange(grid, asks, patience):
+    valid: list[tuple[ClientManifest, int]] = []
+    reasons = dict.fromkeys(nodes, f"no answer within {timeout:.0f} s")
+    for reply in exchange(grid, asks, timeout):
         node = reply.metadata.src_node_id
         partition = partition_of.get(node)
         if partition is None:
             continue
-        manifest = judge(reply, plan)
-        if isinstance(manifest, str):
-            reasons[partition] = manifest
-        elif manifest.partition != partition:
-            reasons[partition] = f"it says now that it is partition {manifest.partition}"
-        else:
-            del reasons[partition]
-            weight = manifest.weight if weights is None else weights[partition]
-            good.append((replace(manifest, weight=weight), node))
-    return cohort_of(good), reasons
+        try:
+            manifest = validate_manifest(reply, plan)
+            if manifest.partition != partition:
+                raise InvalidReply(f"it says now that it is partition {manifest.partition}")
+        except InvalidReply as error:
+            reasons[partition] = str(error)
+            continue
+        del reasons[partition]
+        weight = manifest.weight if weights is None else weights[partition]
+        valid.append((replace(manifest, weight=weight), node))
+    return cohort_of(valid), reasons
 
 
 def find_rejoined(
@@ -137,16 +145,16 @@ def find_rejoined(
     manifest: ClientManifest,
     job: AggregationJob,
     plan: str,
-    said: set[str],
+    logged: set[str],
 ) -> int | None:
-    """Return the node that offers exactly what ``manifest`` says, or None while there is none.
+    """Return the node that gives exactly what ``manifest`` says, or None while there is none.
 
     A SuperNode without a key comes back under a new node id, so unknown nodes are asked, too.
 
     Parameters
     ----------
-    said : set[str]
-        Why nodes did not do so far; each reason is logged once.
+    logged : set[str]
+        Why nodes cannot take its place so far; each reason is logged once.
 
     Raises
     ------
@@ -157,21 +165,23 @@ def find_rejoined(
     others = set(cohort.nodes.values()) - {cohort.nodes[manifest.partition]}
     asks = [manifest_request(node, job) for node in sorted(there - others)]
     for reply in exchange(grid, asks, 60) if asks else ():
-        found = judge(reply, plan)
-        if isinstance(found, str):
-            if found not in said:
-                log(WARNING, "SuperNode %d does not do: %s", reply.metadata.src_node_id, found)
-            said.add(found)
+        node = reply.metadata.src_node_id
+        try:
+            given = validate_manifest(reply, plan)
+        except InvalidReply as error:
+            if str(error) not in logged:
+                log(WARNING, "SuperNode %d cannot take part: %s", node, error)
+            logged.add(str(error))
             continue
-        if found.partition != manifest.partition:
+        if given.partition != manifest.partition:
             continue
         if job.kind == ADAPTER:
-            found = replace(found, weight=manifest.weight)  # the weight was told with the training
-        if found != manifest:
+            given = replace(given, weight=manifest.weight)  # the weight came with the training
+        if given != manifest:
             raise UserError(
                 f"partition {manifest.partition} came back with another weight or other content "
-                f"({found} instead of {manifest}); parts of two models are never mixed. Go on with "
+                f"({given} instead of {manifest}); parts of two models are never mixed. Go on with "
                 "resume-from: the round starts anew with what its clients have then."
             )
-        return reply.metadata.src_node_id
+        return node
     return None

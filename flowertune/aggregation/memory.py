@@ -7,9 +7,9 @@ from flowertune.aggregation.accumulate import bytes_of_accumulator
 from flowertune.aggregation.dtypes import SIZES
 from flowertune.aggregation.plan import Plan
 from flowertune.base.errors import UserError
+from flowertune.base.text import MIB
 from flowertune.profiling.usage import Meter
 
-MIB = 2**20
 _SHARE = 0.8  # of the memory there is, at most
 _EVERY = 0.05  # seconds between two looks at the memory in use
 
@@ -23,6 +23,14 @@ class Peak:
 
     def __init__(self) -> None:
         self.rss = self.anon = self.before = 0
+
+    def record(self) -> dict[str, float]:
+        """Return it as JSON, in MiB."""
+        return {
+            "peak-rss-mib": round(self.rss / MIB, 1),
+            "peak-anonymous-mib": round(self.anon / MIB, 1),
+            "before-anonymous-mib": round(self.before / MIB, 1),
+        }
 
     def __enter__(self) -> "Peak":
         self._meter, self._stop = Meter(), threading.Event()
@@ -51,10 +59,10 @@ class Peak:
 
 def available() -> int | None:
     """Return the bytes that can be had without swapping, as the system and a cgroup allow."""
-    found = []
+    limits = []
     try:
         lines = Path("/proc/meminfo").read_text("utf-8").splitlines()
-        found += [int(x.split()[1]) * 1024 for x in lines if x.startswith("MemAvailable:")]
+        limits += [int(x.split()[1]) * 1024 for x in lines if x.startswith("MemAvailable:")]
     except OSError:
         return None
     group = Path("/sys/fs/cgroup")
@@ -65,10 +73,10 @@ def available() -> int | None:
             # Files that were read once count as used, and make way when memory is wanted.
             lines = (group / "memory.stat").read_text("utf-8").splitlines()
             used -= sum(int(x.split()[1]) for x in lines if x.startswith("inactive_file "))
-            found.append(max(0, int(most) - used))
+            limits.append(max(0, int(most) - used))
     except OSError:
         pass
-    return min(found, default=None)
+    return min(limits, default=None)
 
 
 def all_at_once_bytes(plan: Plan, clients: int, exact: bool, copies_of_clients: int) -> int:

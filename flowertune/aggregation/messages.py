@@ -1,4 +1,4 @@
-"""What server and clients say to each other about buckets: names of messages and their records."""
+"""The messages about buckets between server and clients: their names and records."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,12 +7,11 @@ from typing import Any
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
 from flowertune.aggregation.plan import Bucket, Part
-from flowertune.base.errors import UserError
 from flowertune.base.numbers import as_int
+from flowertune.comms.failures import InvalidReply
 
 MANIFEST, BUCKET = "query.manifest", "query.bucket"
 MODEL, ADAPTER = "model", "adapter"
-MIB = 2**20
 
 
 @dataclass(frozen=True)
@@ -120,19 +119,19 @@ def unpack(pieces: Bucket, record: ArrayRecord) -> list[bytes]:
 
     Raises
     ------
-    UserError
+    InvalidReply
         If the record is not that of these pieces.
     """
-    found = []
+    contents = []
     for i, piece in enumerate(pieces):
         array = record.get(str(i))
         if array is None or array.dtype != piece.tensor.dtype or len(array.data) != piece.nbytes:
-            raise UserError(
-                f"rows {piece.row0} to {piece.row1 - 1} of {piece.tensor.name!r} are missing in a "
-                "reply, or are of another size."
+            raise InvalidReply(
+                f"rows {piece.row0} to {piece.row1 - 1} of {piece.tensor.name!r} are missing in "
+                "its reply, or are of another size"
             )
-        found.append(array.data)
+        contents.append(array.data)
     if len(record) != len(pieces):
-        raise UserError(f"a reply holds {len(record)} pieces, not {len(pieces)}.")
+        raise InvalidReply(f"its reply holds {len(record)} pieces, not {len(pieces)}")
     record.clear()
-    return found
+    return contents

@@ -130,17 +130,17 @@ class Plan:
         """The buckets, each a tuple of pieces; together every row once, in order."""
         done: list[Bucket] = []
         pieces: list[Piece] = []
-        scratch = self.bucket_bytes
+        left = self.bucket_bytes
         for tensor in self.tensors:
             row, most = 0, max(1, PIECE_BYTES // tensor.row_bytes) if tensor.rows else 0
             while row < tensor.rows:
-                take = min(scratch // tensor.row_bytes, most, tensor.rows - row)
+                take = min(left // tensor.row_bytes, most, tensor.rows - row)
                 if take == 0:
                     done.append(tuple(pieces))
-                    pieces, scratch = [], self.bucket_bytes
+                    pieces, left = [], self.bucket_bytes
                     continue
                 pieces.append(Piece(tensor, row, row + take))
-                scratch -= pieces[-1].nbytes
+                left -= pieces[-1].nbytes
                 row += take
         if pieces:
             done.append(tuple(pieces))

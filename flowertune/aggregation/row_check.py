@@ -79,21 +79,21 @@ class RowCheck:
 
     def __call__(self, piece: Piece, data: bytes | memoryview, cohort: Cohort) -> None:
         """Compare the chosen rows of a piece of the mean."""
-        tensor, weights = piece.tensor, {o.partition: o.weight for o in cohort.manifests}
+        tensor, weights = piece.tensor, {m.partition: m.weight for m in cohort.manifests}
         for row in self.chosen.get(tensor.name, ()):
             if piece.row0 <= row < piece.row1:
                 start = (row - piece.row0) * tensor.row_bytes
-                found = to_float32(bytes(data[start : start + tensor.row_bytes]), tensor.dtype)
-                self._compare(found, exact_row(tensor, row, self.seed, weights), tensor.dtype)
+                values = to_float32(bytes(data[start : start + tensor.row_bytes]), tensor.dtype)
+                self._compare(values, exact_row(tensor, row, self.seed, weights), tensor.dtype)
 
-    def _compare(self, found: np.ndarray, wanted: np.ndarray, dtype: str) -> None:
+    def _compare(self, values: np.ndarray, wanted: np.ndarray, dtype: str) -> None:
         bits = {"F16": 11, "BF16": 8, "F32": 24}[dtype]
         least = {"F16": -24, "BF16": -133, "F32": -149}[dtype]
         _, exponent = np.frexp(wanted)
         step = np.ldexp(1.0, np.maximum(exponent - bits, least))
-        steps = np.abs(found.astype(np.float64) - wanted) / step
+        steps = np.abs(values.astype(np.float64) - wanted) / step
         self.rows += 1
-        self.values += len(found)
+        self.values += len(values)
         self.off += int(np.count_nonzero(steps))
         self.far += int(np.count_nonzero(steps > 1))
         self.worst = max(self.worst, float(steps.max(initial=0.0)))
@@ -108,12 +108,11 @@ class RowCheck:
     def sentence(self) -> str:
         """Return what was found, in words."""
         if not self.off:
-            found = "all equal"
+            result = "all equal"
         else:
-            found = (
+            result = (
                 f"{self.off:,} differ ({self.off / self.values:.4%}), by at most "
                 f"{self.worst:.0f} in the last place"
             )
-        return (
-            f"{self.rows:,} random rows ({self.values:,} values) against the exact average: {found}"
-        )
+        rows = f"{self.rows:,} random rows ({self.values:,} values)"
+        return f"{rows} compared with the exact average: {result}"

@@ -8,7 +8,7 @@ from typing import Any
 
 from flowertune.aggregation.dtypes import FLOATS, OF_SETTING
 from flowertune.aggregation.plan import Tensor
-from flowertune.aggregation.sources import read_header, weight_files
+from flowertune.aggregation.sources import has_weights, read_header, weight_files
 from flowertune.base import hub
 from flowertune.base.errors import UserError
 from flowertune.config.paths import is_path, local_path
@@ -22,7 +22,7 @@ BESIDE = ("*.json", "*.model", "*.txt", "*.jinja")
 
 @cache
 def known_shapes() -> dict[str, Any]:
-    """Return the shapes that ship with the app, by model name."""
+    """Return the shapes that ship with the library, by model name."""
     text = Path(__file__).with_name("known_shapes.json").read_text("utf-8")
     known = json.loads(text)
     return {name: known[entry["as"]] if "as" in entry else entry for name, entry in known.items()}
@@ -109,7 +109,7 @@ def fetched_folder(cfg: Settings) -> Path:
     name = cfg.model.name
     if is_path(name) or name == smollm2.NAME:
         return folder_of(cfg)
-    return Path(_hub_files(cfg, ["*.safetensors", *BESIDE]))
+    return Path(_hub_files(cfg, ("*.safetensors", *BESIDE)))
 
 
 def files_beside(cfg: Settings) -> dict[str, str]:
@@ -119,10 +119,10 @@ def files_beside(cfg: Settings) -> dict[str, str]:
         return {"config.json": json.dumps(known_shapes()[name]["config"], indent=2) + "\n"}
     local = is_path(name) or name == smollm2.NAME
     folder = folder_of(cfg) if local else Path(_hub_files(cfg, BESIDE))
-    found = sorted({path for pattern in BESIDE for path in folder.glob(pattern)})
+    beside = sorted({path for pattern in BESIDE for path in folder.glob(pattern)})
     texts = {
         path.name: path.read_text("utf-8")
-        for path in found
+        for path in beside
         if path.is_file() and not path.name.endswith(".index.json") and _is_text(path)
     }
     if wire_dtype(cfg) and "config.json" in texts:
@@ -161,19 +161,29 @@ def _of_hub(cfg: Settings) -> list[Tensor]:
     if not hub.is_hub_id(name):
         raise _refusal(cfg, hub.NO_HUB_ID)
     if not hub.reachable():
-        try:
-            return folder_tensors(fetched_folder(cfg))
-        except UserError:
-            raise _refusal(cfg, hub.NO_ANSWER) from None
+        folder = _cached_folder(cfg)
+        if folder is None or not has_weights(folder):
+            raise _refusal(cfg, hub.NO_ANSWER)
+        return folder_tensors(folder)
     try:
-        found = get_safetensors_metadata(name, revision=cfg.model.revision)
+        metadata = get_safetensors_metadata(name, revision=cfg.model.revision)
     except Exception as error:  # the HTTP library raises many kinds
         raise _refusal(cfg, hub.why_not(error)) from error
     return [
         Tensor(key, tuple(info.shape), str(info.dtype))
-        for file in found.files_metadata.values()
+        for file in metadata.files_metadata.values()
         for key, info in file.tensors.items()
     ]
+
+
+def _cached_folder(cfg: Settings) -> Path | None:
+    """Return what the hub's cache has of the model; None where it has nothing."""
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(_fetched(cfg.model.name, cfg.model.revision, ("*.safetensors", *BESIDE)))
+    except LocalEntryNotFoundError:
+        return None
 
 
 def _hub_files(cfg: Settings, patterns: Iterable[str]) -> str:

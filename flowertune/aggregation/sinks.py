@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from flowertune.aggregation.plan import Piece, Plan, Tensor
+from flowertune.base.files import sync
 
 SHARD_BYTES = 5 * 10**9
 # The order in which safetensors lays out kinds of values; within one it goes by name.
@@ -73,7 +74,7 @@ class _Place:
 
 
 class SafetensorsSink:
-    """Writes a folder of safetensors files that gets its name only when it is whole.
+    """Writes a folder of safetensors files that gets its name only when it is complete.
 
     Parameters
     ----------
@@ -108,7 +109,7 @@ class SafetensorsSink:
         Raises
         ------
         OSError
-            If there is no scratch.
+            If the disk is full.
         """
         place, view = self._places[piece.tensor.name], memoryview(data)
         start = place.start + piece.start
@@ -142,10 +143,10 @@ class SafetensorsSink:
         for name, text in others.items():
             (self.part / name).write_text(text, "utf-8")
         for path in self.part.iterdir():
-            _sync(path)
+            sync(path)
         shutil.rmtree(self.folder, ignore_errors=True)
         os.replace(self.part, self.folder)
-        _sync(self.folder.parent)
+        sync(self.folder.parent)
         return self.folder
 
 
@@ -171,10 +172,10 @@ class DigestSink:
         """Write ``others`` (text by file name), and give the folder its name."""
         for name, text in others.items():
             (self.part / name).write_text(text, "utf-8")
-            _sync(self.part / name)
+            sync(self.part / name)
         shutil.rmtree(self.folder, ignore_errors=True)
         os.replace(self.part, self.folder)
-        _sync(self.folder.parent)
+        sync(self.folder.parent)
         return self.folder
 
 
@@ -195,13 +196,5 @@ class MemorySink:
 
 
 def part_of(folder: Path) -> Path:
-    """Return where a folder lies until it is whole."""
+    """Return where a folder lies until it is complete."""
     return folder.with_name(f".{folder.name}.part")
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

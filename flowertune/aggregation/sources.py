@@ -63,17 +63,27 @@ def weight_files(folder: Path) -> list[Path]:
     UserError
         If a file is missing.
     """
-    index = folder / "model.safetensors.index.json"
-    names = ["model.safetensors"]
-    if index.is_file():
-        names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
-    missing = [name for name in names if not (folder / name).is_file()]
+    files = _named_files(folder)
+    missing = [path.name for path in files if not path.is_file()]
     if missing:
         raise UserError(
             f"{folder} holds no {missing[0]}; whole models are averaged from safetensors: save "
             "the model with save_pretrained, or set model.weights='synthetic' to try out sizes."
         )
-    return [folder / name for name in names]
+    return files
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether all safetensors files of a model are in its folder."""
+    return all(path.is_file() for path in _named_files(folder))
+
+
+def _named_files(folder: Path) -> list[Path]:
+    index = folder / "model.safetensors.index.json"
+    names = {"model.safetensors"}
+    if index.is_file():
+        names = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
+    return [folder / name for name in sorted(names)]
 
 
 def _samples(path: Path, size: int) -> bytes:

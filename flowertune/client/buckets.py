@@ -1,7 +1,7 @@
 """What a client does for an aggregation: say what it has to give, and give a bucket of it.
 
-Nothing here imports torch or transformers: in the Deployment Engine every message starts a new
-process.
+Nothing here imports transformers, peft or datasets: in the Deployment Engine every message starts
+a new process.
 """
 
 from collections.abc import Mapping

@@ -4,6 +4,7 @@ from flwr.app import ArrayRecord, Message, RecordDict
 
 from flowertune.base.cache import cached
 from flowertune.client.functions import AppFunctions
+from flowertune.comms.validation import ARRAYS
 from flowertune.config.settings import Settings
 from flowertune.models.adapter import adapter_of
 
@@ -13,4 +14,4 @@ def answer_initial(message: Message, cfg: Settings, functions: AppFunctions) -> 
     names = message.content.config_records["names"]["names"]
     adapter = adapter_of(cached(functions.load_model, cfg, ("model.",)))
     tensors = {name: adapter[name].detach().float().cpu() for name in names}  # type: ignore
-    return Message(RecordDict({"arrays": ArrayRecord(tensors)}), reply_to=message)
+    return Message(RecordDict({ARRAYS: ArrayRecord(tensors)}), reply_to=message)

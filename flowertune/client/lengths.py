@@ -14,8 +14,8 @@ def answer_lengths(
     """Return a client's answer: the tokens of each row's prompt, and of prompt and answer."""
     partition = int(context.node_config["partition-id"])
     partitions = int(context.node_config["num-partitions"])
-    found = lengths_of(load_rows(cfg, functions, partition, partitions).examples)
+    lengths = lengths_of(load_rows(cfg, functions, partition, partitions).examples)
     answer = ConfigRecord()
-    answer["prompt"] = [row.prompt for row in found]
-    answer["total"] = [row.total for row in found]
+    answer["prompt"] = [row.prompt for row in lengths]
+    answer["total"] = [row.total for row in lengths]
     return Message(RecordDict({"lengths": answer}), reply_to=message)

@@ -6,16 +6,16 @@ import torch
 from flwr.app import ArrayRecord
 
 from flowertune.comms.codec import must_be_finite, pack, unpack
-from flowertune.comms.partition_files import RESIDUAL, TRAINED, PartitionFiles
+from flowertune.comms.partition_files import PartitionFiles
 
 
 def packed_reply(
     received: Mapping[str, torch.Tensor],
     trained: Mapping[str, torch.Tensor],
     kind: str,
-    run_key: str,
+    residuals: PartitionFiles,
     server_round: int,
-    partition: int,
+    last_round: int,
 ) -> ArrayRecord:
     """Return a client's reply in the run's precision.
 
@@ -29,6 +29,10 @@ def packed_reply(
         Float32 tensors of the same names and shapes.
     kind : str
         float32, float16, bfloat16 or int8.
+    residuals : PartitionFiles
+        Where int8 keeps what rounding cut off.
+    last_round : int
+        The last round in which this partition's reply counted; 0 where there is none.
 
     Raises
     ------
@@ -37,8 +41,7 @@ def packed_reply(
     """
     if kind != "int8":
         return pack(trained, kind)
-    files = PartitionFiles(run_key, partition, RESIDUAL)
-    residual = files.before(server_round)
+    residual = residuals.load(last_round)
     update = {
         name: tensor - received[name] + residual.get(name, torch.zeros(()))
         for name, tensor in trained.items()
@@ -46,12 +49,13 @@ def packed_reply(
     must_be_finite(update)
     record = pack(update, kind)
     sent = unpack(record)
-    files.keep(server_round, {name: update[name] - sent[name] for name in update})
+    cut_off = {name: update[name] - sent[name] for name in update}
+    residuals.keep(server_round, cut_off, last_round)
     return record
 
 
 def keep_for_buckets(
-    trained: Mapping[str, torch.Tensor], kind: str, run_key: str, server_round: int, partition: int
+    trained: Mapping[str, torch.Tensor], kind: str, files: PartitionFiles, server_round: int
 ) -> None:
     """Write what a partition has trained to its disk, whole or not at all, in the run's precision.
 
@@ -62,4 +66,4 @@ def keep_for_buckets(
     """
     tensors = {name: t.to(getattr(torch, kind)).contiguous() for name, t in trained.items()}
     must_be_finite(tensors)
-    PartitionFiles(run_key, partition, TRAINED).keep(server_round, tensors, earlier=0)
+    files.keep(server_round, tensors)

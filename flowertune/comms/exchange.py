@@ -1,7 +1,7 @@
 """One exchange with a round's clients: pack, send, wait, and keep the replies that count."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from logging import WARNING
 from typing import Any
@@ -12,13 +12,13 @@ from flwr.common import log
 from flwr.serverapp import Grid
 
 from flowertune.comms.codec import pack, unpack
+from flowertune.comms.failures import InvalidReply
 from flowertune.comms.ledger import Ledger
 from flowertune.comms.nodes import NodeRegistry, exchange
 from flowertune.comms.validation import (
     ARRAYS,
     CONFIG,
     Expected,
-    InvalidReply,
     check_messages,
     partition_of,
     tokens_of,
@@ -105,9 +105,14 @@ class Exchanger:
     _packed: dict[str, _Packed] = field(default_factory=dict, repr=False)
 
     def once(
-        self, server_round: int, messages: Sequence[Message]
+        self, server_round: int, messages: Sequence[Message], last_rounds: Mapping[int, int]
     ) -> tuple[list[Message], dict[int, str]]:
         """Send a round's messages once.
+
+        Parameters
+        ----------
+        last_rounds : Mapping[int, int]
+            The last round in which a partition's reply counted: what it kept then is valid.
 
         Returns
         -------
@@ -133,7 +138,15 @@ class Exchanger:
                         "not asked", server_round, node)  # fmt: skip
                     continue
                 packed[node] = self._pack(message.content.array_records[ARRAYS])
-                outgoing[node] = self._outgoing(server_round, message, node, packed[node])
+                config = {
+                    **message.content.config_records.get(CONFIG, {}),
+                    "server-round": server_round,
+                    "last-round": last_rounds.get(partitions[node], 0),
+                    "state-key": self.run_key,
+                }
+                records = {**message.content, ARRAYS: packed[node].record}
+                content = RecordDict({**records, CONFIG: ConfigRecord(config)})
+                outgoing[node] = Message(content, node, message.metadata.message_type)
             distributed.nbytes = sum(one.nbytes for one in self._packed.values())
         replies = self._send(server_round, list(outgoing.values()), partitions)
 
@@ -182,12 +195,6 @@ class Exchanger:
             tensors = unpack(record)
             self._packed[key] = _Packed(tensors, pack(tensors, self.cfg.train.transport))
         return self._packed[key]
-
-    def _outgoing(self, server_round: int, message: Message, node: int, packed: _Packed) -> Message:
-        given = message.content.config_records.get(CONFIG, {})
-        config = {**given, "server-round": server_round, "state-key": self.run_key}
-        records = {**message.content, ARRAYS: packed.record, CONFIG: ConfigRecord(config)}
-        return Message(RecordDict(records), node, message.metadata.message_type)
 
     def _expected(self, packed: _Packed) -> Expected:
         if is_layerwise(self.cfg):

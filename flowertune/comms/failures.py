@@ -1,4 +1,4 @@
-"""What a failed client said, without what Flower and Ray put around it."""
+"""Replies that cannot be used, and what a failed client said, on one line."""
 
 import re
 
@@ -7,6 +7,10 @@ from flwr.app import Message
 # Flower puts class names around what a client raised, and Ray a traceback in front of that.
 WRAPPING = re.compile(r"<class '[^']*'>:<'(.*)'>", re.DOTALL)
 RAISED = re.compile(r".*Exception \w+ occurred\. Message: (.*)", re.DOTALL)
+
+
+class InvalidReply(Exception):
+    """A reply that does not count; the text says why, after "partition n does not count: "."""
 
 
 def reason_of(reply: Message) -> str:

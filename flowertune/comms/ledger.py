@@ -44,15 +44,29 @@ class Ledger:
             node = reply.metadata.src_node_id
             self._enter(server_round, partitions.get(node), "received", reply)
 
+    def count_recovered(self, server_round: int, partition: int, nbytes: int) -> None:
+        """Enter what was received in a round before its server was killed, as far as it is not."""
+        known = sum(
+            entry["bytes"]
+            for entry in self.entries
+            if (entry["round"], entry["partition"], entry["direction"])
+            == (server_round, partition, "received")
+        )
+        if nbytes > known:
+            self._add(server_round, partition, "received", nbytes - known)
+
     def _enter(
         self, server_round: int, partition: int | None, direction: str, message: Message
     ) -> None:
+        self._add(server_round, partition, direction, tensor_bytes(message))
+
+    def _add(self, server_round: int, partition: int | None, direction: str, nbytes: int) -> None:
         self.entries.append(
             {
                 "round": server_round,
                 "partition": partition,
                 "direction": direction,
-                "bytes": tensor_bytes(message),
+                "bytes": nbytes,
             }
         )
 

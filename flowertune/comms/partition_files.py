@@ -47,16 +47,17 @@ class PartitionFiles:
         names = ((name.fullmatch(path.name), path) for path in self.folder.iterdir())
         return {int(match.group(1)): path for match, path in names if match}
 
-    def before(self, server_round: int) -> dict[str, Any]:
-        """Return what was kept by the last round before this one; empty where there is none.
+    def load(self, last_round: int) -> dict[str, Any]:
+        """Return what was kept in ``last_round`` or, if nothing was, in the newest round before it.
 
-        Files of this round or later ones are left from rounds that did not count.
+        Empty where there is none. Later files are left from rounds that did not count.
         """
         # Late: a client that only gives buckets of a file does without torch.
         from safetensors.torch import load_file
 
-        earlier = {n: path for n, path in self.rounds().items() if n < server_round}
-        return load_file(earlier[max(earlier)]) if earlier else {}
+        files = self.rounds()
+        newest = max((n for n in files if n <= last_round), default=None)
+        return {} if newest is None else load_file(files[newest])
 
     def of_round(self, server_round: int) -> Path:
         """Return the file of a round.
@@ -74,8 +75,8 @@ class PartitionFiles:
             )
         return path
 
-    def keep(self, server_round: int, tensors: Mapping[str, Any], earlier: int = 1) -> None:
-        """Keep this round's tensors, and of the rounds before it the ``earlier`` newest.
+    def keep(self, server_round: int, tensors: Mapping[str, Any], last_round: int = 0) -> None:
+        """Keep this round's tensors and what ``load(last_round)`` gives; drop other earlier ones.
 
         A process that is killed leaves the old file of the round or the new one.
         """
@@ -87,6 +88,7 @@ class PartitionFiles:
         os.replace(part, path)
         sync(self.folder)
         files = self.rounds()
-        older = sorted(n for n in files if n < server_round)
-        for n in older[: len(older) - earlier]:
-            files[n].unlink(missing_ok=True)
+        needed = max((n for n in files if n <= last_round), default=None)
+        for n, file in files.items():
+            if n < server_round and n != needed:
+                file.unlink(missing_ok=True)

@@ -12,16 +12,12 @@ from flwr.app import ArrayRecord, Message
 from flowertune.base.errors import UserError
 from flowertune.base.numbers import as_float, as_int
 from flowertune.comms.codec import unpack
-from flowertune.comms.failures import reason_of
+from flowertune.comms.failures import InvalidReply, reason_of
 
 ARRAYS, CONFIG, METRICS, CLIENT = "arrays", "config", "metrics", "client"
 ROWS = "rows"  # of a client's record: which rows the library loaded for it, as JSON
 _ROWS_KINDS = {"dataset": str, "revision": str, "rows": int, "sha256": str}
 _LONGEST = 1000  # characters of that JSON
-
-
-class InvalidReply(Exception):
-    """A reply that does not count; the text says why, after "partition n does not count: "."""
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""The machinery of a run: roll call, rounds, ledger, checkpoints and their manifests."""
+"""A run: its setup, its rounds, its files, its state, its checkpoints and their manifests."""

@@ -1,4 +1,4 @@
-"""Checkpoints: a PEFT adapter folder that is there whole or not at all, with its manifest."""
+"""Checkpoints: a PEFT adapter folder with its manifest, complete or not there at all."""
 
 import json
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ def save_checkpoint(
 ) -> Path:
     """Write a PEFT adapter and its manifest to ``folder`` and return it.
 
-    A run that is killed leaves either no checkpoint or a whole one. A folder of that name is
+    A run that is killed leaves either no checkpoint or a complete one. A folder of that name is
     replaced.
 
     Parameters

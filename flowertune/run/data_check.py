@@ -17,7 +17,7 @@ from flowertune.data.lengths import Lengths
 from flowertune.data.order import rows_of_round
 from flowertune.data.steps import rows_needed
 
-PATIENCE = 3600.0  # seconds in which a client tokenizes its rows
+TIMEOUT = 3600.0  # seconds in which a client tokenizes its rows
 
 
 def ask_lengths(grid: Grid, registry: NodeRegistry) -> dict[int, list[Lengths]]:
@@ -31,8 +31,8 @@ def ask_lengths(grid: Grid, registry: NodeRegistry) -> dict[int, list[Lengths]]:
     partitions = registry.by_node()
     messages = [Message(RecordDict(), node, LENGTHS) for node in partitions]
     lengths: dict[int, list[Lengths]] = {}
-    reasons = dict.fromkeys(registry.nodes, f"no answer within {PATIENCE:.0f} s")
-    for reply in exchange(grid, messages, PATIENCE):
+    reasons = dict.fromkeys(registry.nodes, f"no answer within {TIMEOUT:.0f} s")
+    for reply in exchange(grid, messages, TIMEOUT):
         partition = partitions[reply.metadata.src_node_id]
         if reply.has_error():
             reasons[partition] = reason_of(reply)

@@ -79,7 +79,7 @@ def read_run(folder: Path) -> Recorded:
     """
     about = folder / RUN
     try:
-        found = json.loads(about.read_text("utf-8"))
+        body = json.loads(about.read_text("utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(
             f"{folder} holds no {RUN}, so it is not the folder of a run; name one like "
@@ -87,9 +87,9 @@ def read_run(folder: Path) -> Recorded:
         ) from None
     except ValueError as error:
         raise UserError(f"{about} is damaged: {error}.") from None
-    if not isinstance(found, dict):
+    if not isinstance(body, dict):
         raise UserError(f"{about} is damaged: it holds no JSON object.")
-    return Recorded(folder, found, _rounds(folder / ROUNDS), _held(folder / ".lock"))
+    return Recorded(folder, body, _rounds(folder / ROUNDS), _held(folder / ".lock"))
 
 
 def since(line: dict[str, Any], now: datetime | None = None) -> float | None:

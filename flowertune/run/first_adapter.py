@@ -12,11 +12,11 @@ from flwr.serverapp import Grid
 from flowertune.base.errors import UserError
 from flowertune.base.text import counted
 from flowertune.comms.codec import unpack
-from flowertune.comms.failures import reason_of
+from flowertune.comms.failures import InvalidReply, reason_of
 from flowertune.comms.ledger import Ledger
 from flowertune.comms.nodes import NodeRegistry, exchange
 from flowertune.comms.queries import INITIAL
-from flowertune.comms.validation import ARRAYS, InvalidReply, validate_tensors
+from flowertune.comms.validation import ARRAYS, validate_tensors
 from flowertune.config.settings import Settings
 from flowertune.models.adapter import initial_adapter
 

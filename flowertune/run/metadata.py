@@ -50,12 +50,12 @@ def build_manifest(run: RunFacts, server_round: int, more: Mapping[str, Any]) ->
     more : Mapping[str, Any]
         What only this kind of run has to say.
     """
-    cfg, static, found = run.cfg, lock.static_values(run.cfg), run.violations()
+    cfg, static, violations = run.cfg, lock.static_values(run.cfg), run.violations()
     return {
         "format": 2,
         **_identity(run),
-        "official": not found,
-        "differences": [vars(difference) for difference in found],
+        "official": not violations,
+        "differences": [vars(difference) for difference in violations],
         "rules-version": static["rules-version"],
         "template-version": run.app.template_version,
         "static": static,
@@ -84,12 +84,12 @@ def run_info(run: RunFacts, status: str, data: Mapping[str, Any] | None) -> dict
     data : Mapping[str, Any] | None
         The data report, where there is one.
     """
-    found = run.violations()
+    violations = run.violations()
     return {
         **_identity(run),
         "name": run.app.name,
-        "official": not found,
-        "differences": [vars(difference) for difference in found],
+        "official": not violations,
+        "differences": [vars(difference) for difference in violations],
         "clients-per-round": run.clients_per_round,
         "budget-mib": run.ledger.budget_mib,
         "model": run.cfg.model.name,

@@ -1,6 +1,47 @@
-"""What a person reads while a run goes on: one line a round."""
+"""What a person reads while a run goes on: one line a round, and one a minute in long rounds."""
+
+import time
+from logging import INFO
+
+from flwr.common import log
 
 from flowertune.base.text import counted, duration
+from flowertune.comms.ledger import Ledger
+
+LOG_EVERY = 60.0  # seconds between two lines about a round that goes on
+
+
+class BucketProgress:
+    """Logs from time to time how far a round of buckets is; call it after each finished bucket."""
+
+    def __init__(self, server_round: int, buckets: int, ledger: Ledger) -> None:
+        self.server_round, self.buckets, self.ledger = server_round, buckets, ledger
+        self._first: int | None = None  # buckets that were done when this began
+        self._start(time.monotonic())
+
+    def _start(self, now: float) -> None:
+        self._began = self._logged = now
+        self._received = self.ledger.received
+
+    def __call__(self, done: int) -> None:
+        """Note that ``done`` buckets are finished."""
+        now = time.monotonic()
+        if self._first is None:
+            self._first = done - 1
+        elif done <= self._first:  # the round starts anew
+            self._first = done
+            self._start(now)
+            return
+        if now - self._logged < LOG_EVERY or done == self.buckets:
+            return
+        self._logged = now
+        received, seconds = self.ledger.received - self._received, now - self._began
+        left = (self.buckets - done) * seconds / (done - self._first)
+        log(
+            INFO, "round %d: bucket %s of %s, %.1f GB received, %.2f GB/s, about %s left",
+            self.server_round, f"{done:,}", f"{self.buckets:,}", received / 1e9,
+            received / seconds / 1e9, duration(left),
+        )  # fmt: skip
 
 
 def round_line(

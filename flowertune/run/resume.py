@@ -20,17 +20,10 @@ def check_resume_config(before: Mapping[str, Any], now: Mapping[str, Any]) -> No
     UserError
         With every setting that differs.
     """
-    keys = sorted((before.keys() | now.keys()) - set(MAY_DIFFER))
-    found = [
-        f"{key} was {before.get(key)!r} and is {now.get(key)!r}"
-        for key in keys
-        if before.get(key) != now.get(key)
-    ]
-    if found:
+    kept = [{k: v for k, v in cfg.items() if k not in MAY_DIFFER} for cfg in (before, now)]
+    if changes := _changes(*kept):
         raise UserError(
-            "a run goes on only with the settings it was started with: "
-            + "; ".join(found)
-            + " (resume-from)."
+            f"a run goes on only with the settings it was started with: {changes} (resume-from)."
         )
 
 
@@ -60,18 +53,19 @@ def check_adapter(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     UserError
         With every value of lora_config that differs.
     """
-    keys = sorted(before.keys() | now.keys())
-    found = [
-        f"{key} was {before.get(key)!r} and is {now.get(key)!r}"
-        for key in keys
-        if before.get(key) != now.get(key)
-    ]
-    if found:
+    if changes := _changes(before, now):
         raise UserError(
-            "a run goes on only with the adapter it was started with: "
-            + "; ".join(found)
-            + " (lora_config in models.py)."
+            f"a run goes on only with the adapter it was started with: {changes} (lora_config in "
+            "models.py)."
         )
+
+
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    return "; ".join(
+        f"{key} was {before.get(key)!r} and is {now.get(key)!r}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key)
+    )
 
 
 def _listed(these: Mapping[str, Any], without: Mapping[str, Any]) -> str:

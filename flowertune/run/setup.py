@@ -44,8 +44,11 @@ def app_folder(file: str) -> Path:
 def rule_violations(cfg: Settings, registry: NodeRegistry, own: Library) -> list[lock.Difference]:
     """Return every difference between this run and what is locked for its challenge."""
     static = lock.static_values(cfg)
-    found = lock.check_lock(static, len(registry.nodes), registry.partitions, registry.digests)
-    return found + lock.check_library(own, sorted(registry.libraries, key=lambda x: x.sha256))
+    differences = lock.check_lock(
+        static, len(registry.nodes), registry.partitions, registry.digests
+    )
+    libraries = sorted(registry.libraries, key=lambda library: library.sha256)
+    return differences + lock.check_library(own, libraries)
 
 
 def writable_folder(cfg: Settings, run_id: int) -> Path:
@@ -102,8 +105,8 @@ def prepare_run(grid: Grid, context: Context, app_dir: Path) -> Iterator[RunCont
         log(INFO, "results: %s", folder)
         registry = NodeRegistry().discover(grid)
         own = installed_library()
-        found = rule_violations(cfg, registry, own)
-        log(INFO, lock.verdict(lock.static_values(cfg), found))
+        differences = rule_violations(cfg, registry, own)
+        log(INFO, lock.verdict(lock.static_values(cfg), differences))
         if problems := client_problems(cfg, len(registry.nodes)):
             raise SettingsError(problems)
-        yield RunContext(cfg, app, registry, folder, own, found)
+        yield RunContext(cfg, app, registry, folder, own, differences)

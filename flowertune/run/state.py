@@ -29,7 +29,7 @@ class State:
 
 
 def save_state(run_folder: Path, state: State) -> None:
-    """Write a state, whole or not at all, and drop older ones."""
+    """Write a state, completely or not at all, and delete older ones."""
     target = run_folder / FOLDER / f"round_{state.server_round}"
     with new_folder(target) as half:
         save_tensors(state.adapter, half / "adapter.safetensors")
@@ -41,29 +41,30 @@ def save_state(run_folder: Path, state: State) -> None:
 
 
 def states(run_folder: Path) -> dict[int, Path]:
-    """Return the whole states in a run's folder, by round."""
+    """Return the complete states in a run's folder, by round."""
     root = run_folder / FOLDER
-    found = ((NAME.fullmatch(p.name), p) for p in root.iterdir()) if root.is_dir() else ()
-    return {int(match.group(1)): path for match, path in found if match}
+    names = ((NAME.fullmatch(p.name), p) for p in root.iterdir()) if root.is_dir() else ()
+    return {int(match.group(1)): path for match, path in names if match}
 
 
 def load_state(run_folder: Path) -> State:
-    """Return the newest whole state.
+    """Return the newest complete state.
 
     Raises
     ------
     UserError
         If the folder holds no state.
     """
-    found = states(run_folder)
-    if not found:
+    by_round = states(run_folder)
+    if not by_round:
         raise UserError(
             f"resume-from is {str(run_folder)!r}, which holds no {FOLDER}/round_<n>; give the "
-            "folder of a run that got as far as its first round (results/<run id>)."
+            "folder of a run that has begun (results/<run id>)."
         )
-    path = found[max(found)]
+    newest = max(by_round)
+    path = by_round[newest]
     return State(
-        max(found),
+        newest,
         load_file(path / "adapter.safetensors"),
         load_file(path / "strategy.safetensors"),
         json.loads((path / "state.json").read_text("utf-8")),

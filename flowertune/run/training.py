@@ -212,7 +212,8 @@ class TrainingRun(BaseRun):
         self, server_round: int, messages: list[Message]
     ) -> tuple[list[Message], dict[int, str]]:
         known = len(self.ledger.entries)
-        valid, reasons = self.method.exchanger.once(server_round, messages)
+        last_rounds = {p: line["round"] for line in self.rounds_done for p in line["partitions"]}
+        valid, reasons = self.method.exchanger.once(server_round, messages, last_rounds)
         if is_layerwise(self.cfg) and valid:
             valid = self._with_mean(server_round, valid, reasons)
         self.method.cost.note(self.ledger.entries[known:], len(messages))

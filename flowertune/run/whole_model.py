@@ -20,12 +20,12 @@ from flowertune.aggregation.average import Averaging, AveragingOptions
 from flowertune.aggregation.cohort import Cohort, request_manifests
 from flowertune.aggregation.journal import FILE as JOURNAL
 from flowertune.aggregation.journal import Journal, read_journal
-from flowertune.aggregation.memory import MIB, Peak, available, refuse_if_too_large
+from flowertune.aggregation.memory import Peak, available, refuse_if_too_large
 from flowertune.aggregation.plan import Piece, Plan
 from flowertune.aggregation.row_check import RowCheck
 from flowertune.aggregation.sinks import DigestSink, SafetensorsSink, part_of
 from flowertune.base.errors import UserError
-from flowertune.base.text import duration
+from flowertune.base.text import MIB, duration
 from flowertune.comms.channel import Channel
 from flowertune.config.checks import whole_models
 from flowertune.config.settings import ALL_AT_ONCE, ANEW
@@ -35,11 +35,10 @@ from flowertune.run.base import BaseRun
 from flowertune.run.failures import log_error_last, too_few
 from flowertune.run.files import now
 from flowertune.run.metadata import build_manifest
-from flowertune.run.progress import people
+from flowertune.run.progress import BucketProgress, people
 from flowertune.run.setup import RunContext, app_folder, prepare_run
 
 PARTS = 4  # in which a bucket travels in the Simulation Engine
-_SAY_EVERY = 60.0  # seconds between two lines about a round that goes on
 
 
 def is_whole_model_run(context: Context) -> bool:
@@ -118,14 +117,14 @@ class WholeModelRun(BaseRun):
             # The Simulation Engine's clients are on this machine, and so is what lies between.
             copies = 2 * clients if self.simulated else 0
             refuse_if_too_large(self.plan, clients, exact, copies, available())
-        # What a round that goes on has written already needs no scratch a second time.
+        # What a round that goes on has written already needs no space a second time.
         part = part_of(self._target(len(self.rounds_done) + 1))
         written = sum(p.stat().st_blocks * 512 for p in part.glob("*.safetensors"))
         free = shutil.disk_usage(self.folder).free + written
         if self.cfg.aggregation.sink == "safetensors" and self.plan.nbytes > free:
             raise UserError(
                 f"the averaged model has {self.plan.nbytes / 1e9:,.1f} GB, and {self.folder} has "
-                f"scratch for {free / 1e9:,.1f}; set results-dir to a larger disk, or "
+                f"{free / 1e9:,.1f} GB free; set results-dir to a larger disk, or "
                 "aggregation.sink='digest' to store only its checksum (in "
                 "[tool.flwr.app.config] of pyproject.toml)."
             )
@@ -139,13 +138,14 @@ class WholeModelRun(BaseRun):
             If too few clients take part, or one is lost (see aggregation.on-failure).
         """
         self.profile.round = server_round
-        began, received = time.monotonic(), self.ledger.received
+        began = time.monotonic()
         job = messages.AggregationJob(
             messages.MODEL, server_round, self.run_key, self.plan.bucket_bytes
         )
         with Peak() as peak:
-            cohort, asked = self._cohort(server_round, job)
-            sink = self._sink(server_round)
+            cohort, asked, goes_on = self._cohort(server_round, job)
+            received = self.ledger.received
+            sink = self._sink(server_round, goes_on)
             check: RowCheck | None = None
 
             def journal_of(chosen: Cohort) -> Journal:
@@ -169,28 +169,21 @@ class WholeModelRun(BaseRun):
                     journal_of,
                     self._options(),
                     watch,
-                    self._progress(server_round, began),
+                    BucketProgress(server_round, len(self.plan.buckets), self.ledger),
                 ).run(cohort)
+            except BaseException:
+                # What was sent counts, whatever becomes of the round.
+                self._save(server_round - 1)
+                raise
             finally:
                 sink.close()
-                # What was sent counts, whatever becomes of the round.
-                self.write_lines()
         seconds = time.monotonic() - began
         result = {
-            "mode": self.cfg.aggregation.mode,
-            "weights": self.cfg.model.weights,
-            "exact": self.cfg.aggregation.exact,
-            "sink": self.cfg.aggregation.sink,
-            "model-bytes": self.plan.nbytes,
-            "bucket-bytes": self.plan.bucket_bytes,
-            "buckets": len(self.plan.buckets),
-            "plan": self.plan.digest,
+            **self._facts(),
             "sha256": journal.digest,
             "cohort": cohort.record(),
             "gb-per-s": round((self.ledger.received - received) / seconds / 1e9, 4),
-            "peak-rss-mib": round(peak.rss / MIB, 1),
-            "peak-anonymous-mib": round(peak.anon / MIB, 1),
-            "before-anonymous-mib": round(peak.before / MIB, 1),
+            **peak.record(),
             "row-check": check.record() if check else None,
         }
         with self.profile.phase("save"):
@@ -202,14 +195,15 @@ class WholeModelRun(BaseRun):
             log(INFO, "round %d: %s", server_round, check.sentence())
         log(INFO, "saved %s", path)
 
-    def _cohort(self, server_round: int, job: messages.AggregationJob) -> tuple[Cohort, int]:
+    def _cohort(self, server_round: int, job: messages.AggregationJob) -> tuple[Cohort, int, bool]:
+        """Return who takes part, how many were asked, and whether a begun round goes on."""
         self.registry.handle_rejoins(self.grid)
         partitions = list(self.registry.nodes)
         chosen = sample_clients(partitions, self.clients_per_round, self.cfg.seed, server_round)
         nodes = {partition: self.registry.nodes[partition] for partition in chosen}
         with self.profile.phase("wait"):
             cohort, reasons = request_manifests(
-                self.grid, nodes, job, self.plan.digest, patience=self.cfg.strategy.timeout
+                self.grid, nodes, job, self.plan.digest, timeout=self.cfg.strategy.timeout
             )
         for partition, reason in sorted(reasons.items()):
             log(
@@ -220,14 +214,31 @@ class WholeModelRun(BaseRun):
             texts = [text for _, text in sorted(reasons.items())]
             least = self.cfg.strategy.min_clients
             raise too_few(server_round, len(cohort.manifests), len(nodes), least, texts)
-        self.goes_on = False
+        goes_on = False
         before = read_journal(part_of(self._target(server_round)) / JOURNAL)
         if before and before[0] == self._about(job, cohort, before[0].get("cohort")):
             # A round that was begun is finished with the clients it was begun with.
             cohort = cohort.only(before[0]["cohort"]) or cohort
-            self.goes_on = True
+            goes_on = True
+            done = sum(p.nbytes for b in self.plan.buckets[: len(before[1])] for p in b)
+            for manifest in cohort.manifests:
+                self.ledger.count_recovered(server_round, manifest.partition, done)
             log(INFO, "round %d goes on after bucket %d", server_round, len(before[1]))
-        return cohort, len(nodes)
+        return cohort, len(nodes), goes_on
+
+    def _facts(self) -> dict[str, Any]:
+        """Return what is the same in the results of all rounds."""
+        aggregation = self.cfg.aggregation
+        return {
+            "mode": aggregation.mode,
+            "weights": self.cfg.model.weights,
+            "exact": aggregation.exact,
+            "sink": aggregation.sink,
+            "model-bytes": self.plan.nbytes,
+            "bucket-bytes": self.plan.bucket_bytes,
+            "buckets": len(self.plan.buckets),
+            "plan": self.plan.digest,
+        }
 
     def _about(
         self, job: messages.AggregationJob, cohort: Cohort, of_before: list[Any] | None = None
@@ -247,11 +258,11 @@ class WholeModelRun(BaseRun):
         digest = self.cfg.aggregation.sink == "digest"
         return self.folder / f"{'digest' if digest else 'model'}_{server_round}"
 
-    def _sink(self, server_round: int) -> SafetensorsSink | DigestSink:
+    def _sink(self, server_round: int, goes_on: bool) -> SafetensorsSink | DigestSink:
         target = self._target(server_round)
         if self.cfg.aggregation.sink == "digest":
-            return DigestSink(target, keep=self.goes_on)
-        return SafetensorsSink(target, self.plan, keep=self.goes_on)
+            return DigestSink(target, keep=goes_on)
+        return SafetensorsSink(target, self.plan, keep=goes_on)
 
     def _options(self) -> AveragingOptions:
         return AveragingOptions(
@@ -271,30 +282,6 @@ class WholeModelRun(BaseRun):
         twice: in what Ray shares, too. In the Deployment Engine each message starts a process.
         """
         return self.plan.bucket_bytes // PARTS if self.simulated and not self.together else None
-
-    def _progress(self, server_round: int, began: float) -> Any:
-        last, start, first = began, self.ledger.received, None
-
-        def say(done: int) -> None:
-            nonlocal last, first, began, start
-            now = time.monotonic()
-            if first is None:
-                first = done - 1
-            elif done <= first:  # the round starts anew
-                first, began, last, start = done, now, now, self.ledger.received
-                return
-            if now - last < _SAY_EVERY or done == len(self.plan.buckets):
-                return
-            last = now
-            rate = (self.ledger.received - start) / (now - began)
-            left = (len(self.plan.buckets) - done) * (now - began) / (done - first)
-            log(
-                INFO, "round %d: bucket %s of %s, %.1f GB received, %.2f GB/s, about %s left",
-                server_round, f"{done:,}", f"{len(self.plan.buckets):,}",
-                (self.ledger.received - start) / 1e9, rate / 1e9, duration(left),
-            )  # fmt: skip
-
-        return say
 
     def _note(
         self, server_round: int, cohort: Cohort, asked: int, seconds: float, result: dict[str, Any]

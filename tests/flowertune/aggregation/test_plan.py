@@ -4,7 +4,6 @@ import hashlib
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -19,6 +18,8 @@ from flowertune.aggregation.shapes import known_shapes, tensors_of
 from flowertune.aggregation.sinks import SafetensorsSink, part_of
 from flowertune.aggregation.sources import FileSource, weight_files
 from flowertune.base.errors import UserError
+from tests.apps import default_settings, rendered
+from tests.tiny import save_tiny_llama
 
 SMALL = [
     Tensor("model.layers.10.w", (7, 30), "F16"),
@@ -176,20 +177,59 @@ def test_layers_sort_as_people_count():
     assert sorted(names, key=natural) == ["head", "l.2.a", "l.2.b", "l.10.a", "l.norm"]
 
 
+LIBRARIES = ("transformers", "peft", "datasets")
+
+
 @pytest.mark.parametrize(
     ("modules", "without"),
     [
-        ("flowertune.entry", ("torch", "transformers", "peft", "datasets")),
-        ("flowertune.entry, flowertune.aggregation.whole", ("transformers", "peft", "datasets")),
+        # What a client needs to answer discovery, manifest and bucket queries.
+        ("flowertune.client.app, flowertune.aggregation.adapters", LIBRARIES),
+        ("flowertune.client.app", ("torch", *LIBRARIES)),
+        # What a server needs to average whole models.
+        ("flowertune.run.whole_model", LIBRARIES),
     ],
 )
 def test_a_process_that_only_averages_imports_nothing_it_does_not_need(modules, without):
-    code = (
-        f"import sys; sys.path.insert(0, sys.argv[1]); import {modules}; "
-        f"print([m for m in {without} if m in sys.modules])"
-    )
-    template = Path(__file__).parents[2] / "template"
-    done = subprocess.run(
-        [sys.executable, "-c", code, template], capture_output=True, text=True, check=True
-    )
+    code = f"import sys, {modules}; print([m for m in {without} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_answers_about_buckets_import_nothing_they_do_not_need(tmp_path):
+    """In a process of their own, as in the Deployment Engine: the rendered app, three queries."""
+    save_tiny_llama(tmp_path / "model")
+    settings = {
+        **default_settings("flowertune-llm"), "model.name": str(tmp_path / "model"),
+        "model.quantization": 0, "train.training-arguments.max-steps": 0,
+    }  # fmt: skip
+    (tmp_path / "cfg.json").write_text(json.dumps(settings))
+    code = """
+import json, sys
+from pathlib import Path
+from flwr.app import Context, Message, RecordDict
+from flwr.supercore.task_identity import TaskIdentity
+from flowertune.aggregation.messages import MODEL, AggregationJob, ask_part, manifest_request
+from flowertune.aggregation.plan import Part
+
+TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1
+sys.path.insert(0, sys.argv[1])
+from flowertune_llm.client_app import app
+node = {"partition-id": 0, "num-partitions": 2}
+cfg = json.loads(Path(sys.argv[2]).read_text())
+context = Context(run_id=1, node_id=1, node_config=node, state=RecordDict(), run_config=cfg)
+job = AggregationJob(MODEL, 1, "run", 10**6)
+
+def ask(message):
+    message.metadata.__dict__["_message_id"] = "m"
+    return app(message, context).content
+
+assert ask(Message(RecordDict(), 1, "query.discover"))["answer"]["partition-id"] == 0
+plan = ask(manifest_request(1, job))["manifest"]["plan"]
+assert len(ask(ask_part(1, job, plan, Part(0, 0, 1)))["arrays"]) == 1
+print([m for m in ("transformers", "peft", "datasets") if m in sys.modules])
+"""
+    words = [sys.executable, "-c", code, rendered("flowertune-llm"), tmp_path / "cfg.json"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().splitlines()[-1] == "[]"

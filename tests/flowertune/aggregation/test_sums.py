@@ -69,7 +69,7 @@ def test_infinities_of_equal_models_stay(dtype, exact):
 
 
 def test_flowers_own_mean_of_equal_models_is_another_model():
-    """Why this is worth a scratch of its own."""
+    """Why this is worth a package of its own."""
     from flwr.app import ArrayRecord, MetricRecord, RecordDict
     from flwr.serverapp.strategy.strategy_utils import aggregate_arrayrecords
 

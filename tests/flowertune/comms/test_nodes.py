@@ -4,6 +4,7 @@
 # pyright: reportArgumentType=false
 
 import json
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,9 +12,11 @@ import pytest
 from flwr.app import Context, Error, Message, RecordDict
 
 from flowertune.base.errors import UserError
-from flowertune.comms.nodes import Roll, ask, call_roll, let_newcomers_take_over
-from tests.apps import tiny_settings
-from tests.local_grid import LocalGrid
+from flowertune.comms import nodes
+from flowertune.comms.nodes import NodeRegistry, exchange
+from flowertune.rules.provenance import Library
+from tests.apps import rendered, tiny_settings
+from tests.local_grid import LocalGrid, load
 from tests.tiny import save_tiny_llama
 
 SUPERLINK = 1
@@ -81,11 +84,9 @@ def cfg(model, tmp_path, monkeypatch):
 
 def run(cfg, grid: Changing) -> tuple[list[dict], list[dict]]:
     """Run the app over the grid; return the lines of rounds.jsonl and of ledger.jsonl."""
-    from template.app.entry import server
-
+    server, _ = load(rendered("finance"))
     context = Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config=cfg)
-    with in_this_process("finance"):
-        server(grid=grid, context=context)
+    server(grid=grid, context=context)
     folder = Path(cfg["results-dir"]) / "1"
     return tuple(
         [json.loads(line) for line in (folder / name).read_text().splitlines()]
@@ -117,7 +118,7 @@ def test_a_node_that_came_back_under_its_own_id_is_asked_again(cfg):
     grid = Changing(cfg, 2, {2: [1000], 3: [1000, 1001]})
     rounds, _ = run(cfg, grid)
     assert [line["partitions"] for line in rounds] == [[0, 1], [0], [0, 1]]
-    assert [kind for kind, _ in grid.asked].count("query.roll_call") == 2
+    assert [kind for kind, _ in grid.asked].count(nodes.DISCOVER) == 2
 
 
 def test_the_second_try_of_a_round_goes_to_the_new_node(cfg):
@@ -130,50 +131,97 @@ def test_the_second_try_of_a_round_goes_to_the_new_node(cfg):
 
 
 def test_a_lost_node_has_no_lengths_and_the_run_goes_on(cfg):
-    class LostAfterTheRollCall(Changing):
+    class LostAfterDiscovery(Changing):
         def send_and_receive(self, messages, timeout=None):
             messages = list(messages)
             if messages[0].metadata.message_type == "query.lengths":
                 self.ids = [1000]
             return super().send_and_receive(messages, timeout)
 
-    rounds, _ = run(cfg, LostAfterTheRollCall(cfg, 2))
+    rounds, _ = run(cfg, LostAfterDiscovery(cfg, 2))
     assert [line["partitions"] for line in rounds] == [[0], [0], [0]]
 
 
 def test_replies_come_from_the_node_that_was_asked(cfg):
     grid = Changing(cfg, 2)
     grid.ids = [1000]
-    replies = ask(grid, [Message(RecordDict(), n, "query.roll_call") for n in (1000, 1001)], 1)
+    replies = exchange(grid, [Message(RecordDict(), n, nodes.DISCOVER) for n in (1000, 1001)], 1)
     assert [reply.metadata.src_node_id for reply in replies] == [1000, 1001]
     assert [reply.has_error() for reply in replies] == [False, True]
     assert replies[1].error.reason == LOST
 
 
-def test_newcomers_that_do_not_belong_are_left_out(cfg, caplog):
+def test_nodes_that_join_and_do_not_belong_are_left_out(cfg, monkeypatch, caplog):
     grid = Changing(cfg, 2)
-    roll = call_roll(grid)
-    assert let_newcomers_take_over(roll, grid) == {}
+    registry = NodeRegistry().discover(grid)
+    assert registry.handle_rejoins(grid) == {}
 
     grid.ids = [1000, 1001, 3002]  # a partition that the run does not know
-    assert let_newcomers_take_over(roll, grid) == {}
+    assert registry.handle_rejoins(grid) == {}
     grid.ids, grid.cfg = [1000, 4001], {**cfg, "static.budget-mib": 1}  # other locked values
-    assert let_newcomers_take_over(roll, grid) == {}
+    assert registry.handle_rejoins(grid) == {}
     grid.ids, grid.cfg, grid.nodes = [1000, 5001], cfg, 7  # partitions of another cut
-    assert let_newcomers_take_over(roll, grid) == {}
-    assert roll.nodes == {0: 1000, 1: 1001}
+    assert registry.handle_rejoins(grid) == {}
+    grid.ids, grid.nodes = [1000, 7001], 2
+    with monkeypatch.context() as patch:
+        patch.setattr(nodes, "installed_library", lambda: Library("9.9.9", "f" * 64))
+        assert registry.handle_rejoins(grid) == {}
+    assert registry.nodes == {0: 1000, 1: 1001}
+    assert caplog.text.count("this run goes on without it") == 4
 
-    grid.ids, grid.nodes = [1000, 6001], 2
-    assert let_newcomers_take_over(roll, grid) == {1001: 6001}
-    assert roll.nodes == {0: 1000, 1: 6001}
+    grid.ids = [1000, 6001]
+    assert registry.handle_rejoins(grid) == {1001: 6001}
+    assert registry.nodes == {0: 1000, 1: 6001}
+    assert [registry.current(node) for node in (1000, 1001, 6001)] == [1000, 6001, 6001]
     before = len(grid.asked)
-    assert let_newcomers_take_over(roll, grid) == {}
+    assert registry.handle_rejoins(grid) == {}
     assert len(grid.asked) == before  # nobody is asked twice
 
 
-def test_a_newcomer_that_cannot_answer_does_not_end_the_run(cfg):
+def test_a_client_with_another_library_makes_the_run_unofficial_and_takes_part(cfg, monkeypatch):
+    class Mixed(Changing):
+        def handle(self, message, partition):
+            if message.metadata.message_type != nodes.DISCOVER or partition != 1:
+                return super().handle(message, partition)
+            with monkeypatch.context() as patch:
+                patch.setattr(nodes, "installed_library", lambda: Library("9.9.9", "f" * 64))
+                return super().handle(message, partition)
+
+    rounds, _ = run(cfg, Mixed(cfg, 2))
+    assert [line["partitions"] for line in rounds] == [[0, 1]] * 3
+    about = json.loads((Path(cfg["results-dir"]) / "1" / "run.json").read_text())
+    (difference,) = [d for d in about["differences"] if d["key"] == "the library on clients"]
+    assert "9.9.9" in str(difference["given"]) and about["official"] is False
+
+
+def test_a_strategy_may_keep_the_nodes_it_was_made_with(cfg, monkeypatch):
+    """It goes on sending to ids that are gone; what it sends goes to the nodes that came."""
+    grid = Changing({**cfg, "num-server-rounds": 2}, 2)
+    server = load(rendered("finance"))[0]
+    strategy = sys.modules["flowertune_finance.server_app"].LoraFedAvg  # type: ignore
+    first = {0: 1000, 1: 1001}
+    monkeypatch.setattr(
+        sys.modules["flowertune_finance.server_app"],
+        "LoraFedAvg",
+        lambda nodes, clients, seed: strategy(dict(first), clients, seed),
+    )
+    ids = grid.get_node_ids
+
+    def restarted_after_round_1():
+        if ("train", 1001) in grid.asked:
+            grid.ids = [1000, 2001]
+        return ids()
+
+    monkeypatch.setattr(grid, "get_node_ids", restarted_after_round_1)
+    context = Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config=grid.cfg)
+    server(grid=grid, context=context)
+    trained = [node for kind, node in grid.asked if kind == "train"]
+    assert trained == [1000, 1001, 1000, 2001]
+
+
+def test_a_node_that_joins_and_cannot_answer_does_not_end_the_run(cfg):
     grid = Changing(cfg, 2)
-    roll = call_roll(grid)
+    registry = NodeRegistry().discover(grid)
     grid.ids = [1000, 1001, 2001]
 
     class Failing(Changing):
@@ -182,11 +230,11 @@ def test_a_newcomer_that_cannot_answer_does_not_end_the_run(cfg):
 
     failing = Failing(cfg, 2)
     failing.ids = grid.ids
-    assert let_newcomers_take_over(roll, failing) == {}
-    assert roll.nodes == {0: 1000, 1: 1001}
+    assert registry.handle_rejoins(failing) == {}
+    assert registry.nodes == {0: 1000, 1: 1001}
     with pytest.raises(UserError, match="could not answer: out of memory"):
-        call_roll(failing, wait=1)
-    assert not Roll().complete
+        NodeRegistry().discover(failing, wait=1)
+    assert not NodeRegistry().complete
 
 
 def test_a_superlink_that_goes_away_leaves_a_reason_and_a_state_to_go_on_from(cfg):

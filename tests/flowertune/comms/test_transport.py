@@ -2,14 +2,11 @@
 
 import pytest
 import torch
-from flowertune.client.kept_adapter import keep
-from flowertune.client.reply import answer
-from flowertune.comms.feedback import Feedback
-from flowertune.comms.kept import folder_of
-from flwr.app import ConfigRecord
 from flwr.common import Array
 
+from flowertune.client.transport import keep_for_buckets, packed_reply
 from flowertune.comms.codec import BLOCK, dequantize, pack, quantize, unpack
+from flowertune.comms.partition_files import RESIDUAL, STATE, TRAINED, PartitionFiles
 
 TENSORS = {
     "a": torch.randn(70, 33, generator=torch.Generator().manual_seed(0)),
@@ -51,19 +48,45 @@ def test_bytes_on_the_wire():
     assert size["int8"] == values + 4 * values // BLOCK + 2 * 128
 
 
-def test_feedback_goes_back_with_the_round(tmp_path):
-    feedback = Feedback(tmp_path / "partition_3")
-    assert feedback.before(1) == {}
-    for n in (2, 5, 9):
-        feedback.keep(n, {"w": torch.tensor([float(n)])})
-    assert sorted(p.name for p in feedback.folder.iterdir()) == [
-        "round_5.safetensors",
-        "round_9.safetensors",
-    ]
-    assert feedback.before(9)["w"].item() == 5
-    assert feedback.before(10)["w"].item() == 9
-    feedback.keep(7, {"w": torch.tensor([7.0])})
-    assert feedback.before(9)["w"].item() == 7
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("FLWR_HOME", str(tmp_path))
+
+
+def names(files: PartitionFiles) -> set[str]:
+    return {path.name for path in files.folder.iterdir()}
+
+
+def one(value: float) -> dict[str, torch.Tensor]:
+    return {"w": torch.tensor([value])}
+
+
+def test_what_a_partition_keeps_goes_back_with_the_round(home):
+    files = PartitionFiles("run", 3, RESIDUAL)
+    assert files.load(0) == {}
+    files.keep(2, one(2), last_round=0)
+    files.keep(5, one(5), last_round=2)
+    files.keep(9, one(9), last_round=5)
+    assert names(files) == {"residual_5.safetensors", "residual_9.safetensors"}
+    assert files.load(5)["w"].item() == 5 and files.load(9)["w"].item() == 9
+    # Nothing was kept in round 8, in which the partition took part.
+    assert files.load(8)["w"].item() == 5 and files.load(4) == {}
+
+
+def test_what_was_kept_in_a_round_that_did_not_count_is_not_gone_on_from(home):
+    files = PartitionFiles("run", 3, STATE)
+    files.keep(1, one(1), last_round=0)
+    for lost in (2, 3, 4):
+        files.keep(lost, one(-1), last_round=1)
+        assert files.load(1)["w"].item() == 1
+    assert names(files) == {"state_1.safetensors", "state_4.safetensors"}
+
+
+def test_kinds_and_partitions_do_not_mix(home):
+    PartitionFiles("run", 1, STATE).keep(1, one(1))
+    assert PartitionFiles("run", 2, STATE).load(9) == {}
+    assert PartitionFiles("run", 1, RESIDUAL).load(9) == {}
+    assert PartitionFiles("other", 1, STATE).load(9) == {}
 
 
 def test_error_feedback_delivers_everything_in_the_end():
@@ -79,14 +102,12 @@ def test_error_feedback_delivers_everything_in_the_end():
     assert (meant - sent).abs().max() < 1e-4
 
 
-def test_an_update_with_a_nan_is_an_error_and_spoils_no_later_one(tmp_path, monkeypatch):
-    monkeypatch.setenv("FLWR_HOME", str(tmp_path))
-    cfg = {"train.transport": "int8", "aggregation.mode": "all_at_once"}
-    start = {"w": torch.zeros(128)}
+def test_an_update_with_a_nan_is_an_error_and_spoils_no_later_one(home):
+    start, files = {"w": torch.zeros(128)}, PartitionFiles("run", 0, RESIDUAL)
 
     def send(value: float, server_round: int) -> torch.Tensor:
-        config = ConfigRecord({"state-key": "run", "server-round": server_round})
-        return unpack(answer(start, {"w": torch.full((128,), value)}, cfg, config, 0))["w"]
+        trained = {"w": torch.full((128,), value)}
+        return unpack(packed_reply(start, trained, "int8", files, server_round, 0))["w"]
 
     with pytest.raises(FloatingPointError, match="'w' holds values that are not finite"):
         send(float("nan"), 1)
@@ -100,16 +121,12 @@ def test_scales_of_another_length_are_no_reply():
         unpack(record)
 
 
-def test_a_straggler_of_an_earlier_round_removes_nothing_newer(tmp_path, monkeypatch):
-    monkeypatch.setenv("FLWR_HOME", str(tmp_path))
+def test_a_straggler_of_an_earlier_round_removes_nothing_newer(home):
+    trained = PartitionFiles("run", 0, TRAINED)
     for server_round in (5, 4):
-        keep(TENSORS, "float32", "run", server_round, 0)
-    assert {path.name for path in folder_of("run", 0).iterdir()} == {
-        "trained_4.safetensors", "trained_5.safetensors",
-    }  # fmt: skip
-    feedback = Feedback.of_run("other", 0)
+        keep_for_buckets(TENSORS, "float32", trained, server_round)
+    assert names(trained) == {"trained_4.safetensors", "trained_5.safetensors"}
+    residuals = PartitionFiles("other", 0, RESIDUAL)
     for server_round in (4, 5, 3):
-        feedback.keep(server_round, TENSORS)
-    assert {path.name for path in feedback.folder.iterdir()} >= {
-        "round_4.safetensors", "round_5.safetensors",
-    }  # fmt: skip
+        residuals.keep(server_round, TENSORS, last_round=server_round - 1)
+    assert names(residuals) >= {"residual_4.safetensors", "residual_5.safetensors"}

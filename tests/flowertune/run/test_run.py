@@ -1,4 +1,4 @@
-"""The roll call, the ledger, the round's line, the reason of a failure."""
+"""Node discovery, the ledger, the round's line, the reason of a failure."""
 
 # Toy objects stand in for the libraries' own types here.
 # pyright: reportArgumentType=false
@@ -11,9 +11,10 @@ from flowertune.base.errors import UserError
 from flowertune.base.text import duration
 from flowertune.comms.failures import reason_of
 from flowertune.comms.ledger import Ledger, tensor_bytes
-from flowertune.comms.nodes import Roll, add_answers, answer_roll_call, call_roll
+from flowertune.comms.nodes import DISCOVER, NodeRegistry, answer_discovery
 from flowertune.run.failures import too_few
 from flowertune.run.progress import round_line
+from flowertune.run.round_cost import RoundCost
 
 
 def context(partition: int, partitions: int) -> Context:
@@ -27,7 +28,7 @@ def context(partition: int, partitions: int) -> Context:
 
 
 def question(node: int) -> Message:
-    message = Message(RecordDict(), node, "query.roll_call")
+    message = Message(RecordDict(), node, DISCOVER)
     message.metadata.__dict__["_message_id"] = f"m{node}"
     return message
 
@@ -45,7 +46,7 @@ class FakeGrid:
 
     def send_and_receive(self, messages, timeout=None):
         return [
-            answer_roll_call(
+            answer_discovery(
                 question(m.metadata.dst_node_id),
                 context(m.metadata.dst_node_id - 100, self.partitions),
             )
@@ -53,31 +54,35 @@ class FakeGrid:
         ]
 
 
-def test_the_roll_call_waits_for_nodes_that_join_late():
-    roll = call_roll(FakeGrid(partitions=5, joined=2), wait=20)
-    assert roll.complete and roll.partitions == {5}
-    assert roll.nodes == {p: 100 + p for p in range(5)}
-    assert len(roll.digests) == 1
+def test_discovery_waits_for_nodes_that_join_late():
+    registry = NodeRegistry().discover(FakeGrid(partitions=5, joined=2), wait=20)
+    assert registry.complete and registry.partitions == {5}
+    assert registry.nodes == {p: 100 + p for p in range(5)}
+    assert len(registry.digests) == len(registry.libraries) == 1
 
 
-def test_the_roll_call_goes_on_without_nodes_that_never_join():
+def test_discovery_goes_on_without_nodes_that_never_join():
     grid = FakeGrid(partitions=5, joined=2)
     grid.get_node_ids = lambda: [100, 101]
-    roll = call_roll(grid, wait=0.5)
-    assert not roll.complete and set(roll.nodes) == {0, 1}
+    registry = NodeRegistry().discover(grid, wait=0.5)
+    assert not registry.complete and set(registry.nodes) == {0, 1}
 
 
 def test_no_node_at_all_is_an_error():
     grid = FakeGrid(partitions=5, joined=0)
     grid.get_node_ids = list
     with pytest.raises(UserError, match="no SuperNode joined"):
-        call_roll(grid, wait=0.3)
+        NodeRegistry().discover(grid, wait=0.3)
 
 
 def test_two_nodes_with_one_partition_are_an_error():
-    answers = [answer_roll_call(question(node), context(3, 5)) for node in (103, 104)]
+    grid = FakeGrid(partitions=5, joined=5)
+    grid.get_node_ids = lambda: [103, 104]
+    grid.send_and_receive = lambda messages, timeout=None: [
+        answer_discovery(question(m.metadata.dst_node_id), context(3, 5)) for m in messages
+    ]
     with pytest.raises(UserError, match="two SuperNodes hold partition 3"):
-        add_answers(Roll(), answers)
+        NodeRegistry().discover(grid)
 
 
 def test_the_ledger_counts_tensors_and_not_errors():
@@ -115,9 +120,8 @@ def test_a_reason_comes_without_class_names():
 
 
 def test_too_few_replies_are_counted_and_the_first_reason_is_told():
-    cfg = {"strategy.min-clients": 2}
-    assert str(too_few(4, 0, 2, cfg, ["no such"])) == "all 2 clients of round 4 failed: no such"
-    assert str(too_few(4, 1, 3, cfg, ["lost"])) == (
+    assert str(too_few(4, 0, 2, 2, ["no such"])) == "all 2 clients of round 4 failed: no such"
+    assert str(too_few(4, 1, 3, 2, ["lost"])) == (
         "round 4 failed: 1 of 3 replies count, and strategy.min-clients is 2; "
         "the first that does not: lost"
     )
@@ -136,3 +140,29 @@ def test_durations_are_said_as_people_say_them():
     assert [duration(s) for s in (0.4, 59.4, 200, 7500)] == [
         "0 s", "59 s", "3 min 20 s", "2 h 05 min",
     ]  # fmt: skip
+
+
+def test_what_a_server_received_before_it_was_killed_is_counted_once():
+    ledger = Ledger(budget_mib=3)
+    ledger.count_recovered(1, 7, 1000)
+    ledger.count_recovered(1, 7, 1000)
+    ledger.count_recovered(1, 8, 400)
+    ledger.count_recovered(2, 7, 1000)
+    assert [entry["bytes"] for entry in ledger.entries] == [1000, 400, 1000]
+    assert (ledger.sent, ledger.received) == (0, 2400)
+
+
+def entry(direction: str, partition: int, nbytes: int) -> dict:
+    return {"round": 1, "partition": partition, "direction": direction, "bytes": nbytes}
+
+
+def test_a_round_costs_what_its_fullest_attempt_took_as_if_all_had_answered():
+    cost = RoundCost(100)
+    failed = [entry("sent", 0, 90), entry("sent", 1, 90), entry("received", 0, 0)]
+    cost.note(failed, asked=2)
+    assert cost.nbytes == 100
+    # Other arrays travel with the adapter, and one of two clients has failed.
+    cost.note([entry("sent", 0, 90), entry("sent", 1, 90), entry("received", 1, 80)], asked=2)
+    assert cost.nbytes == 180 + 160
+    cost.note([entry("sent", 0, 10), entry("received", 0, 10)], asked=1)
+    assert cost.nbytes == 340

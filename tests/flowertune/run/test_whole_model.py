@@ -14,9 +14,16 @@ from flwr.app import Context, Error, Message, RecordDict
 from flwr.common import Array
 from safetensors.torch import load_file, save_file
 
+from flowertune.aggregation import average
 from flowertune.base.errors import SettingsError, UserError
-from tests.apps import default_settings
-from tests.local_grid import LocalGrid
+from flowertune.comms import channel
+from flowertune.config.checks import check_settings
+from flowertune.rules import lock
+from flowertune.rules.provenance import Library
+from flowertune.run import progress, setup, whole_model
+from flowertune.run.whole_model import PARTS, WholeModelRun
+from tests.apps import default_settings, rendered
+from tests.local_grid import LocalGrid, load
 from tests.tiny import save_tiny_llama
 
 GONE = Error(5, "the node is unavailable")
@@ -43,15 +50,11 @@ def cfg(model, tmp_path):
 
 
 @pytest.fixture(autouse=True)
-def the_app(monkeypatch, tmp_path):
-    from flowertune.aggregation import average
-    from flowertune.comms import channel as channel
-
+def short_pauses(monkeypatch, tmp_path):
     monkeypatch.setenv("FLWR_HOME", str(tmp_path / "flwr-home"))
     monkeypatch.setattr(average, "_LOOK_EVERY", 0.01)
     monkeypatch.setattr(average.time, "sleep", lambda seconds: None)
     monkeypatch.setattr(channel, "_LONGEST", 0.005)
-    return
 
 
 class Nodes(LocalGrid):
@@ -85,11 +88,10 @@ class Nodes(LocalGrid):
 
 
 def run(grid: LocalGrid, run_id: int = 1) -> Path:
-    from template.app.entry import server
-
     context = Context(
         run_id=run_id, node_id=0, node_config={}, state=RecordDict(), run_config=grid.cfg
     )
+    server, _ = load(rendered("flowertune-llm"))
     server(grid=grid, context=context)
     return Path(grid.cfg["results-dir"]) / str(run_id)
 
@@ -282,9 +284,9 @@ def test_rows_are_checked_anew_where_a_round_starts_anew(cfg):
         "model.dtype": "float16", "aggregation.sink": "digest",
     }  # fmt: skip
     found = last(run(Nodes(cfg, 3, {}, leaves(9))))["aggregation"]
-    whole = last(run(Nodes({**cfg, "strategy.fraction-train": 0.99}, 2), 2))["aggregation"]
+    two = last(run(Nodes({**cfg, "strategy.fraction-train": 0.99}, 2), 2))["aggregation"]
     assert len(found["cohort"]) == 2
-    assert found["row-check"]["rows"] == whole["row-check"]["rows"]
+    assert found["row-check"]["rows"] == two["row-check"]["rows"]
     assert found["row-check"]["far"] == 0
 
 
@@ -301,34 +303,38 @@ def test_abort_ends_the_run_and_leaves_the_last_model(cfg, about):
 
 
 def test_a_passing_fault_is_asked_about_again(cfg, model):
-    def stumble(grid, node, asked):
+    def fail(grid, node, asked):
         return Error(2, "disk hiccup") if asked in (5, 6) else None
 
-    folder = run(Nodes({**cfg, "aggregation.on-failure": "abort"}, 3, {}, stumble))
+    folder = run(Nodes({**cfg, "aggregation.on-failure": "abort"}, 3, {}, fail))
     mean = folder / "model_1" / "model.safetensors"
     assert mean.read_bytes() == (model / "model.safetensors").read_bytes()
 
 
 class Killed(BaseException):
-    """Stands in for SIGKILL: nothing gets to tidy up."""
+    """Ends a run as a signal does."""
+
+
+def ledger(run_folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (run_folder / "ledger.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.parametrize("sink", ["safetensors", "digest"])
-def test_a_killed_server_goes_on_after_the_last_finished_bucket(cfg, tmp_path, about, sink):
+def test_a_killed_server_goes_on_after_the_last_finished_bucket(cfg, about, sink, monkeypatch):
     cfg |= {"aggregation.sink": sink}
     whole = run(Nodes(cfg, 3, about), 7)
-
-    def kill(grid, node, asked):
-        if asked == 25:
-            raise Killed
-
-    with pytest.raises(Killed):
-        run(Nodes(cfg, 3, about, kill), 1)
-    folder = Path(cfg["results-dir"]) / "1"
+    with monkeypatch.context() as patch:
+        # SIGKILL leaves no time to save: what is there is the state before the first round.
+        patch.setattr(WholeModelRun, "_save", lambda run, n: n or run.save_round(0, {}, {}, {}))
+        patch.setattr(WholeModelRun, "write_run", lambda run, status: None)
+        folder = killed_in(cfg, about, 25)
+    assert [path.name for path in (folder / "state").iterdir()] == ["round_0"]
     assert not (folder / "model_1").exists() and not (folder / "digest_1").exists()
     grid = Nodes({**cfg, "resume-from": str(folder)}, 3, about)
     run(grid, 2)
-    assert grid.asked == 3 * 13 - 24  # 24 asks were 8 whole buckets
+    assert grid.asked == 3 * 13 - 24  # 24 asks were 8 finished buckets
+    # What the finished buckets took is in the journal, and counts.
+    assert last(folder)["received-bytes"] == last(whole)["received-bytes"]
     assert last(folder)["aggregation"]["sha256"] == last(whole)["aggregation"]["sha256"]
     if sink == "safetensors":
         files = [f / "model_1" / "model.safetensors" for f in (folder, whole)]
@@ -348,9 +354,7 @@ def killed_in(cfg, about, ask: int) -> Path:
 
 
 def test_a_round_that_goes_on_and_then_starts_anew_tells_its_progress(cfg, about, monkeypatch):
-    from flowertune.run import whole_model as whole
-
-    monkeypatch.setattr(whole, "_SAY_EVERY", -1.0)
+    monkeypatch.setattr(progress, "LOG_EVERY", -1.0)
     cfg |= {"aggregation.on-failure": "restart"}
     folder = killed_in(cfg, about, 10)
     run(Nodes({**cfg, "resume-from": str(folder)}, 3, about, leaves(5)), 2)
@@ -358,12 +362,12 @@ def test_a_round_that_goes_on_and_then_starts_anew_tells_its_progress(cfg, about
 
 
 def test_what_a_killed_round_has_written_needs_no_room_again(cfg, about, monkeypatch):
-    from flowertune.run import whole_model as whole
-
     folder = killed_in(cfg, about, 30)
     part = (folder / ".model_1.part" / "model.safetensors").stat()
     left = int(part.st_size * 1.05) - part.st_blocks * 512
-    monkeypatch.setattr(whole.shutil, "disk_usage", lambda path: type("Usage", (), {"free": left}))
+    monkeypatch.setattr(
+        whole_model.shutil, "disk_usage", lambda path: type("Usage", (), {"free": left})
+    )
     run(Nodes({**cfg, "resume-from": str(folder)}, 3, about), 2)
     assert (folder / "model_1").is_dir()
 
@@ -408,13 +412,44 @@ def test_the_mean_loads_in_the_kind_that_was_asked_for(cfg, model, tmp_path):
     assert AutoModelForCausalLM.from_pretrained(folder / "model_1").dtype == torch.float32
 
 
-def test_going_on_with_other_settings_or_other_clients_mixes_nothing(cfg, tmp_path, about):
-    def kill(grid, node, asked):
-        if asked == 25:
-            raise Killed
+def test_what_a_stopped_round_has_received_is_counted_once(cfg, about):
+    folder = killed_in(cfg, about, 27)  # amid the ninth bucket
+    stopped = sum(entry["bytes"] for entry in ledger(folder))
+    run(Nodes({**cfg, "resume-from": str(folder)}, 3, about), 2)
+    size = last(folder)["aggregation"]["model-bytes"]
+    bucket = stopped / 26  # buckets are of about the same size
+    assert 3 * size < last(folder)["received-bytes"] < 3 * size + 3 * bucket
+    assert sum(entry["bytes"] for entry in ledger(folder)) == last(folder)["received-bytes"]
 
-    with pytest.raises(Killed):
-        run(Nodes(cfg, 3, about, kill), 1)
+
+def test_a_run_that_began_unofficial_stays_so_when_it_is_resumed(cfg, about, monkeypatch):
+    changed = lock.Difference("the moon", "full", "new")
+    with monkeypatch.context() as patch:
+        patch.setattr(setup, "rule_violations", lambda *arguments: [changed])
+        folder = killed_in(cfg, about, 25)
+    monkeypatch.setattr(setup, "rule_violations", lambda *arguments: [])
+    run(Nodes({**cfg, "resume-from": str(folder)}, 3, about), 2)
+    for name in ("run.json", "model_1/manifest.json"):
+        body = json.loads((folder / name).read_text())
+        assert body["official"] is False
+        assert [difference["key"] for difference in body["differences"]] == [changed.key]
+    assert run(Nodes(cfg, 3, about), 3).name == "3"
+    assert json.loads((folder.parent / "3" / "run.json").read_text())["official"] is True
+
+
+def test_another_library_than_the_run_was_begun_with_is_a_difference(cfg, about, monkeypatch):
+    monkeypatch.setattr(setup, "rule_violations", lambda *arguments: [])
+    folder = killed_in(cfg, about, 25)
+    monkeypatch.setattr(setup, "installed_library", lambda: Library("9.9.9", "f" * 64))
+    run(Nodes({**cfg, "resume-from": str(folder)}, 3, about), 2)
+    manifest = json.loads((folder / "model_1" / "manifest.json").read_text())
+    (difference,) = manifest["differences"]
+    assert manifest["official"] is False and "9.9.9" in difference["locked"]
+    assert manifest["library"]["version"] == "9.9.9"
+
+
+def test_going_on_with_other_settings_or_other_clients_mixes_nothing(cfg, tmp_path, about):
+    killed_in(cfg, about, 25)
     resume = {**cfg, "resume-from": str(Path(cfg["results-dir"]) / "1")}
     with pytest.raises(UserError, match=r"aggregation\.exact was False and is True"):
         run(Nodes({**resume, "aggregation.exact": True}, 3, about), 2)
@@ -437,13 +472,12 @@ def test_the_same_rounds_give_the_same_bits_whatever_is_in_flight(cfg, about):
 
 def test_a_bucket_in_parts_gives_the_same_bits_and_smaller_replies(cfg, about, monkeypatch):
     from flowertune.aggregation import plan as plans
-    from flowertune.run.whole_model import PARTS, ModelRun
 
     monkeypatch.setattr(plans, "PIECE_BYTES", 1000)
     sizes: dict[bool, set[int]] = {False: set(), True: set()}
     shas = set()
     for simulated, seen in sizes.items():
-        monkeypatch.setattr(ModelRun, "simulated", simulated)
+        monkeypatch.setattr(WholeModelRun, "simulated", simulated)
         # A client that is gone for one ask amid a bucket is asked for the same part again.
         grid = Nodes(cfg, 3, about, leaves(after=6, back_as=1001))
         handle = grid.handle
@@ -471,19 +505,17 @@ def test_a_model_that_is_not_here_is_refused_in_one_sentence_that_says_what_work
 
 
 def test_settings_that_do_not_go_together_are_named(cfg):
-    from flowertune.config.checks import check_settings
-
     cfg |= {"model.quantization": 4, "aggregation.weights": "model", "model.device-map": "gpu"}
     with pytest.raises(SettingsError, match=r"model\.device-map is 'gpu'; use auto, cpu"):
-        check_settings(cfg)
+        check_settings(cfg, Path())
     cfg |= {"model.device-map": "cuda:1", "train.training-arguments.max-steps": 3}
     with pytest.raises(SettingsError) as caught:
-        check_settings(cfg)
+        check_settings(cfg, Path())
     assert len(caught.value.problems) == 2
     cfg |= {"aggregation.weights": "adapter", "train.transport": "int8",
             "model.weights": "synthetic"}  # fmt: skip
     with pytest.raises(SettingsError) as caught:
-        check_settings(cfg)
+        check_settings(cfg, Path())
     assert len(caught.value.problems) == 2
 
 
@@ -538,7 +570,7 @@ def test_an_adapter_that_cannot_be_had_is_left_out_and_the_round_goes_on(cfg, fa
     assert fault in caplog.text
 
 
-def test_a_client_lost_amid_an_adapters_buckets_is_left_out_as_a_whole(cfg, tmp_path):
+def test_a_client_lost_amid_an_adapters_buckets_is_left_out_of_all_of_them(cfg):
     cfg |= {"aggregation.weights": "adapter", "aggregation.on-failure": "restart"}
     folder = run(Nodes(cfg, 3, {}, leaves(4)))
     assert last(folder)["partitions"] == [0, 2] and last(folder)["failed"] == 1
