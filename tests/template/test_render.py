@@ -113,13 +113,6 @@ def test_python_files_are_copied_as_they_are(apps: Mapping[str, Path]) -> None:
         assert b"{% " not in data, path
 
 
-def test_an_app_is_small(apps: Mapping[str, Path]) -> None:
-    for app in apps.values():
-        files = contents(app)
-        assert len(files) <= 16
-        assert len([path for path in files if path.endswith(".py")]) <= 7
-
-
 def test_an_app_has_the_files_a_flower_app_needs(apps: Mapping[str, Path]) -> None:
     for name, app in apps.items():
         for path in (
