@@ -21,7 +21,7 @@ _PUBLIC = {
     "as_int": "base.numbers",
     "ask": "cli.chat",
     "average_models": "run.whole_model",
-    "chat_prompt": "data.chat",
+    "chat_prompt": "data.prompts",
     "client_app": "client.app",
     "derive_seed": "base.seeds",
     "is_whole_model_run": "run.whole_model",

@@ -8,8 +8,8 @@ from flowertune.client.app import client_app as client_app
 from flowertune.client.task import ClientTask as ClientTask
 from flowertune.comms.exchange import RoundResult as RoundResult
 from flowertune.config.settings import Settings as Settings
-from flowertune.data.chat import chat_prompt as chat_prompt
 from flowertune.data.order import sample_clients as sample_clients
+from flowertune.data.prompts import chat_prompt as chat_prompt
 from flowertune.data.steps import Step as Step
 from flowertune.data.tokens import IGNORED as IGNORED
 from flowertune.models.loader import load_base_model as load_base_model

@@ -3,6 +3,7 @@
 from functools import cache
 
 from flowertune.base.errors import UserError
+from flowertune.base.text import one_line
 
 _PROBE_SECONDS = 5.0
 NO_ANSWER = "the hub cannot be reached from here"
@@ -27,7 +28,7 @@ def reachable() -> bool:
 def why_not(error: Exception) -> str:
     """The reason behind an error of huggingface_hub, datasets or transformers, as a clause."""
     names = {kind.__name__ for cause in _chain(error) for kind in type(cause).__mro__}
-    text = " ".join(str(error).split())
+    text = one_line(error)
     if "GatedRepoError" in names or "gated dataset" in text:
         return "it is gated: ask for access on its page, then run `hf auth login`"
     if "RevisionNotFoundError" in names:
@@ -37,7 +38,7 @@ def why_not(error: Exception) -> str:
         return NO_ANSWER
     if names & {"RepositoryNotFoundError", "DatasetNotFoundError"}:
         return "it does not exist, or is private and needs `hf auth login`"
-    return text[:200] or type(error).__name__
+    return text
 
 
 def is_hub_id(name: str) -> bool:
@@ -59,9 +60,9 @@ def refusal(setting: str, name: str, revision: str, reason: str, offline: str) -
 
 
 def _chain(error: BaseException) -> list[BaseException]:
-    found: list[BaseException] = []
+    chain: list[BaseException] = []
     cause: BaseException | None = error
-    while cause is not None and cause not in found:
-        found.append(cause)
+    while cause is not None and cause not in chain:
+        chain.append(cause)
         cause = cause.__cause__ or cause.__context__
-    return found
+    return chain

@@ -27,6 +27,6 @@ def as_float(record: Mapping[str, Any], key: str) -> float:
         If it is something else.
     """
     value = record[key]
-    if not isinstance(value, (int, float)):
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
         raise TypeError(f"{key} is {value!r}, not a number")
     return float(value)

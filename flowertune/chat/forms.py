@@ -6,7 +6,7 @@ from string import Formatter
 from typing import Any
 
 from flowertune.base.errors import UserError
-from flowertune.data.chat import conversation
+from flowertune.data.prompts import conversation
 
 FORMS = ("vicuna", "alpaca", "trained", "model")
 # Other tools' names of the same formats.

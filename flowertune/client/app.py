@@ -9,11 +9,12 @@ from flwr.app import Context, Message
 
 from flowertune.aggregation import messages
 from flowertune.client.buckets import answer_bucket, answer_manifest
-from flowertune.client.functions import AppFunctions, PromptAndAnswer
+from flowertune.client.functions import AppFunctions
 from flowertune.comms.nodes import DISCOVER, answer_discovery
 from flowertune.comms.queries import INITIAL, LENGTHS
 from flowertune.config.checks import check_settings
 from flowertune.config.settings import Settings
+from flowertune.data.prompts import PromptAndAnswer
 from flowertune.profiling.messages import profiled
 
 

@@ -1,12 +1,11 @@
 """What an app hands to the library: functions that the library calls and never imports."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from flowertune.config.settings import Settings
-
-PromptAndAnswer = Callable[[Mapping[str, Any], Settings, Any], tuple[str, str]]
+from flowertune.data.prompts import PromptAndAnswer
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""data"""
+"""From a dataset's name to the tokens of one client's steps."""

@@ -5,6 +5,7 @@ from statistics import median_low
 from typing import Any
 
 from flowertune.base.errors import UserError
+from flowertune.config.settings import WHERE
 from flowertune.data.lengths import Lengths
 
 NAMED = 10
@@ -69,8 +70,8 @@ def refuse_if_too_many_are_empty(report: Mapping[str, Any], allowed: float = ALL
     raise UserError(
         f"train.seq-length is {report['seq-length']}, and the prompts of {empty['rows']:,} of "
         f"{report['rows']:,} rows ({empty['share']:.1%}) leave no room for an answer, more than "
-        f"the {allowed:.0%} allowed ({first}); use a larger one (in [tool.flwr.app.config] of "
-        "pyproject.toml), and look at rows with flowertune inspect."
+        f"the {allowed:.0%} allowed ({first}); use a larger one ({WHERE}), and "
+        "look at rows with flowertune inspect."
     )
 
 

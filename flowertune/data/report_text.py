@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from flowertune.base.text import counted
+
 
 def as_text(report: Mapping[str, Any]) -> str:
     """Return the lines of a report, without a line break at the end."""
@@ -24,13 +26,12 @@ def as_text(report: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _cut(found: Mapping[str, Any], what: str) -> str:
-    rows = "row" if found["rows"] == 1 else "rows"
-    line = f"{found['rows']:,} {rows} ({found['share']:.2%}) {what}"
-    if not found["rows"]:
+def _cut(group: Mapping[str, Any], what: str) -> str:
+    line = f"{counted(group['rows'], 'row')} ({group['share']:.2%}) {what}"
+    if not group["rows"]:
         return line
-    more = found["rows"] - len(found["first"])
-    names = "; ".join(map(_name, found["first"])) + (f"; and {more:,} more" if more else "")
+    more = group["rows"] - len(group["first"])
+    names = "; ".join(map(_name, group["first"])) + (f"; and {more:,} more" if more else "")
     return f"{line}: {names}"
 
 

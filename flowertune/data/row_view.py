@@ -63,9 +63,9 @@ def legend(color: bool) -> Text:
 def counts(parts: list[Part]) -> str:
     """Return how many tokens each part has: "131 masked, 3 supervised"."""
     names = {"read": "masked", "learned": "supervised", "cut": "cut off"}
-    found = {part.fate: part.tokens for part in parts}
-    there = ["read", "learned"] + (["cut"] if "cut" in found else [])
-    return ", ".join(f"{found.get(fate, 0)} {names[fate]}" for fate in there)
+    tokens = {part.fate: part.tokens for part in parts}
+    fates = ["read", "learned"] + (["cut"] if "cut" in tokens else [])
+    return ", ".join(f"{tokens.get(fate, 0)} {names[fate]}" for fate in fates)
 
 
 def printable(text: str) -> str:

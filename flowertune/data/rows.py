@@ -15,7 +15,9 @@ from flwr_datasets.partitioner import IidPartitioner, Partitioner
 from flowertune.base import hub
 from flowertune.base.errors import UserError
 from flowertune.base.files import json_objects
+from flowertune.base.text import one_line
 from flowertune.config.paths import is_path, local_path
+from flowertune.config.settings import WHERE
 
 SETTING = "static.dataset.name"
 SPLIT = "train"
@@ -87,7 +89,7 @@ def check_columns(columns: Collection[str], question: str, answer: str, prompt: 
     if problems:
         raise UserError(
             f"{'; '.join(problems)}; the dataset has {', '.join(sorted(there)) or 'no columns'} "
-            f"(change it in [tool.flwr.app.config] of pyproject.toml)."
+            f"(change it {WHERE})."
         )
 
 
@@ -140,7 +142,7 @@ def _local_rows(name: str, path: Path) -> Dataset:
     except UserError:
         raise
     except Exception as error:  # readers of many formats raise many kinds
-        raise _refusal(name, f"{path} cannot be read ({_first_line(error)})") from error
+        raise _refusal(name, f"{path} cannot be read ({one_line(error)})") from error
     return _as_dataset(name, rows)
 
 
@@ -176,10 +178,6 @@ def _refusal(name: str, reason: str) -> UserError:
         f"{SETTING} is {name!r}, but {reason}; give a hub id, a folder of JSONL, Parquet or CSV "
         "files, or a .jsonl file."
     )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def _unknown(key: str, template: str, there: set[str]) -> list[str]:

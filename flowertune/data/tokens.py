@@ -45,7 +45,7 @@ def _encode(tokenizer: Any, pairs: Sequence[tuple[str, str]]) -> list[Example]:
     continuations = [join(prompt, answer) + answer for prompt, answer in pairs]
     prompts = tokenizer([prompt for prompt, _ in pairs])["input_ids"]
     wholes = tokenizer([p + c for (p, _), c in zip(pairs, continuations, strict=True)])["input_ids"]
-    found = []
+    examples = []
     for prompt, whole, continuation in zip(prompts, wholes, continuations, strict=True):
         if prompt and prompt[-1] == eos:
             prompt = prompt[:-1]
@@ -53,8 +53,8 @@ def _encode(tokenizer: Any, pairs: Sequence[tuple[str, str]]) -> list[Example]:
             answer = [i for i in whole[len(prompt) :] if i != eos]
         else:
             answer = tokenizer(continuation, add_special_tokens=False)["input_ids"]
-        found.append(Example(array("i", [*prompt, *answer, eos]), len(prompt)))
-    return found
+        examples.append(Example(array("i", [*prompt, *answer, eos]), len(prompt)))
+    return examples
 
 
 def cut(example: Example, seq_length: int) -> Example | None:
@@ -70,7 +70,7 @@ def collate(examples: list[Example], pad_id: int) -> dict[str, torch.Tensor]:
     """Return a left-padded batch: every tensor is int64 of shape (examples, longest).
 
     Padding stands on the left so that all answers end in the same columns and only those
-    columns need logits (see ``training.loop.answer_loss``); positions count from each row's
+    columns need logits (see ``answer_loss`` of an app); positions count from each row's
     first real token, so a row means the same in every batch.
     """
     width = max(len(example.ids) for example in examples)

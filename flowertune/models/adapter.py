@@ -8,7 +8,7 @@ import torch
 
 from flowertune.base.errors import UserError
 from flowertune.base.seeds import derive_seed
-from flowertune.config.settings import Settings
+from flowertune.config.settings import WHERE, Settings
 from flowertune.models.loader import skeleton, source_of
 
 # Initializations whose B is zero: they change nothing at first, and need no base weights.
@@ -77,8 +77,13 @@ def check_initialization(peft_config: Any) -> None:
         )
 
 
-def adapter_shapes(cfg: Settings, peft_config: Any) -> dict[str, torch.Tensor]:
+def adapter_shapes(cfg: Settings, peft_config: Any, base: Any = None) -> dict[str, torch.Tensor]:
     """Return the adapter's tensors on the meta device: names, shapes, no values.
+
+    Parameters
+    ----------
+    base : PreTrainedModel, optional
+        The base model's ``skeleton``, where there is one already; it gets the adapter.
 
     Raises
     ------
@@ -88,7 +93,7 @@ def adapter_shapes(cfg: Settings, peft_config: Any) -> dict[str, torch.Tensor]:
     from peft import get_peft_model
     from peft.utils import get_peft_model_state_dict
 
-    base = skeleton(cfg)
+    base = base or skeleton(cfg)
     modules = cfg.model.lora.target_modules
     try:
         with torch.device("meta"):
@@ -96,15 +101,14 @@ def adapter_shapes(cfg: Settings, peft_config: Any) -> dict[str, torch.Tensor]:
     except ValueError as error:
         raise UserError(
             f"model.lora.target-modules is {modules!r}, and PEFT refuses it for "
-            f"{cfg.model.name} ({str(error).split('. ')[0]}); name modules of this model (in "
-            "[tool.flwr.app.config] of pyproject.toml)."
+            f"{cfg.model.name} ({str(error).split('. ')[0]}); name modules of this model ({WHERE})."
         ) from None
     for name in shapes:
         # PEFT saves the whole weight of an adapted embedding; biases are there if asked for.
         if name.endswith("base_layer.weight") or "lora_embedding" in name:
             raise UserError(
                 f"model.lora.target-modules is {modules!r}, which adapts an embedding or the "
-                f"output head ({name}); name layers between them."
+                f"output head ({name}); name layers between them ({WHERE})."
             )
     return shapes
 

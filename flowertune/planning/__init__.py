@@ -1,1 +1,1 @@
-"""What a run will take, worked out before it starts: bytes, rounds, memory, time."""
+"""What a run will take, worked out before it starts."""

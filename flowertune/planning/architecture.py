@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import get_peft_model
-from peft.utils import get_peft_model_state_dict
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig
 
 from flowertune.base import hub
 from flowertune.base.errors import UserError
+from flowertune.base.text import one_line
 from flowertune.config.paths import is_path, local_path
-from flowertune.config.settings import Settings
+from flowertune.config.settings import WHERE, Settings
+from flowertune.models.adapter import adapter_shapes
+from flowertune.models.loader import skeleton
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Architecture:
 
 
 def known_models() -> dict[str, dict[str, Any]]:
-    """Return the config values that ship with the app, by model name."""
+    """Return the config values that ship with the library, by model name."""
     text = Path(__file__).with_name("known_models.json").read_text("utf-8")
     return json.loads(text)
 
@@ -87,25 +88,14 @@ def architecture(cfg: Settings, peft_config: Any) -> Architecture:
         If the model's config cannot be had, or the adapter does not fit the model.
     """
     config = model_config(cfg)
-    with torch.device("meta"):
-        base = AutoModelForCausalLM.from_config(
-            config, trust_remote_code=cfg.model.trust_remote_code
-        )
-        head = base.get_output_embeddings()
-        linear = [m for m in base.modules() if isinstance(m, torch.nn.Linear) and m is not head]
-        quantizable = sum(module.weight.numel() for module in linear)
-        rows = sum(module.out_features for module in linear)
-        parameters = sum(p.numel() for p in base.parameters())
-        try:
-            model = get_peft_model(base, peft_config)
-        except ValueError as error:
-            reason = str(error).split(". ")[0]
-            raise UserError(
-                f"model.lora.target-modules is {cfg.model.lora.target_modules!r}, and PEFT "
-                f"refuses it for {cfg.model.name} ({reason}); name modules of this model (in "
-                "[tool.flwr.app.config] of pyproject.toml)."
-            ) from None
-        adapter = {k: tuple(v.shape) for k, v in get_peft_model_state_dict(model).items()}
+    base = skeleton(cfg, config)
+    head = base.get_output_embeddings()
+    linear = [m for m in base.modules() if isinstance(m, torch.nn.Linear) and m is not head]
+    quantizable = sum(module.weight.numel() for module in linear)
+    rows = sum(module.out_features for module in linear)
+    parameters = sum(p.numel() for p in base.parameters())
+    shapes = adapter_shapes(cfg, peft_config, base)
+    adapter = {name: tuple(tensor.shape) for name, tensor in shapes.items()}
     text = config.get_text_config()
     heads = text.num_attention_heads
     width = getattr(text, "head_dim", None) or text.hidden_size // heads
@@ -139,8 +129,10 @@ def _from_pretrained(source: str, revision: str, trust: bool, name: str) -> Any:
         )
     except Exception as error:  # transformers and the HTTP library raise many kinds
         if local:
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(f"{source} holds a config that cannot be used: {reason}") from error
+            raise UserError(
+                f"model.name is {name!r}, and {source} holds a config that cannot be used "
+                f"({one_line(error)}); name another model ({WHERE})."
+            ) from error
         reason = hub.NO_ANSWER if offline else hub.why_not(error)
         raise _refusal(name, revision, reason) from error
 

@@ -6,9 +6,9 @@ from math import prod
 
 import torch
 
+from flowertune.base.text import MIB
 from flowertune.comms.codec import BLOCK, pack
 
-MIB = 1024**2
 VALUE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
 SCALE_BYTES = 4
 

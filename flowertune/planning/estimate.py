@@ -85,10 +85,10 @@ def make_plan(
 
 def warnings(plan: Plan) -> list[str]:
     """Return a sentence for everything that will not work out."""
-    found = []
+    sentences = []
     spent = plan.communication
     if spent.rounds_that_fit < spent.rounds:
-        found.append(
+        sentences.append(
             f"The run needs {spent.counted_mib:,.0f} MiB and the budget is {spent.budget_mib:,} "
             f"MiB: {spent.rounds_that_fit:,} of {spent.rounds:,} rounds fit. Lower "
             "num-server-rounds, strategy.fraction-train or model.lora.peft-lora-r, or send fewer "
@@ -96,18 +96,18 @@ def warnings(plan: Plan) -> list[str]:
         )
     locked = plan.cfg.static.num_supernodes
     if locked not in (0, plan.supernodes):
-        found.append(
+        sentences.append(
             f"A run on {plan.supernodes} SuperNodes is unofficial: the challenge is locked to "
             f"{locked}."
         )
     if plan.gpu_gb is not None and plan.memory.total > plan.gpu_gb:
-        found.append(
+        sentences.append(
             f"One client takes about {plan.memory.total:.1f} GB and this machine's GPU has "
             f"{plan.gpu_gb:.1f} GB. Halve train.training-arguments.per-device-train-batch-size and "
             "double train.training-arguments.gradient-accumulation-steps, or lower "
             "train.seq-length."
         )
-    return found
+    return sentences
 
 
 def as_values(plan: Plan) -> dict[str, Any]:

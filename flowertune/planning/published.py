@@ -1,4 +1,4 @@
-"""The memory that FlowerTune's documents publish, held beside this estimate."""
+"""The memory that FlowerTune's documents publish, compared with this estimate."""
 
 import json
 from dataclasses import dataclass

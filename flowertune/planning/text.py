@@ -1,7 +1,6 @@
 """A plan as a person reads it."""
 
-from flowertune.base.text import duration
-from flowertune.planning.communication import MIB
+from flowertune.base.text import MIB, counted, duration
 from flowertune.planning.estimate import Plan, warnings
 from flowertune.planning.probe import Probe
 
@@ -18,8 +17,9 @@ PARTS = {
 def as_text(plan: Plan) -> str:
     """Return the whole plan, ending in a line break."""
     blocks = [_head(plan), _communication(plan), _memory(plan), _published(plan), _time(plan)]
-    found = warnings(plan)
-    blocks.append("\n".join(f"WARNING: {line}" for line in found) or "The run fits its budget.")
+    blocks.append(
+        "\n".join(f"WARNING: {line}" for line in warnings(plan)) or "The run fits its budget."
+    )
     return "\n\n".join(blocks) + "\n"
 
 
@@ -112,5 +112,6 @@ def _time(plan: Plan) -> str:
 
 
 def _device(probe: Probe) -> str:
-    threads = f"{probe.threads} thread" + ("" if probe.threads == 1 else "s")
-    return f"CPU, {threads}" if probe.device == "CPU" else probe.device
+    if probe.device == "CPU":
+        return f"CPU, {counted(probe.threads, 'thread')}"
+    return probe.device

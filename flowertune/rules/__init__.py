@@ -1,1 +1,1 @@
-"""What a run is held to: valid settings, locked values, unchanged protected files."""
+"""The rules: what is locked for a challenge, which library runs, and the manifest's seal."""

@@ -65,33 +65,33 @@ def check_lock(
                 "a challenge and rules that this version of the library has on record",
             )
         ]
-    found = [
+    differences = [
         Difference(PREFIX + key, static.get(key), locked.get(key))
         for key in sorted(set(static) | set(locked))
         if static.get(key) != locked.get(key)
     ]
     wanted = locked["num-supernodes"]
     if wanted and nodes != wanted:
-        found.append(Difference("SuperNodes", nodes, wanted))
+        differences.append(Difference("SuperNodes", nodes, wanted))
     if wanted and partitions != {wanted}:
-        found.append(Difference("partitions", sorted(partitions), [wanted]))
+        differences.append(Difference("partitions", sorted(partitions), [wanted]))
     own = json_sha256(static)
     if digests != {own}:
-        found.append(Difference("the digest that clients see", sorted(digests), [own]))
-    return found
+        differences.append(Difference("the digest that clients see", sorted(digests), [own]))
+    return differences
 
 
 def check_library(server: Library, clients: Sequence[Library]) -> list[Difference]:
     """Return what keeps the installed library, here or on a client, from being a released one."""
     known = record.library_digest(server.version)
-    found = []
+    differences = []
     if server.editable:
-        found.append(Difference("the library", "an editable install", "a released version"))
+        differences.append(Difference("the library", "an editable install", "a released version"))
     if server.edited:
         names = ", ".join(server.edited)
-        found.append(Difference("the library", f"edited in {names}", "as it was installed"))
+        differences.append(Difference("the library", f"edited in {names}", "as it was installed"))
     if not server.editable and not server.edited and server.sha256 != known:
-        found.append(
+        differences.append(
             Difference(
                 "the library",
                 f"flowertune {server.version} with the digest {server.sha256[:12]}",
@@ -101,13 +101,13 @@ def check_library(server: Library, clients: Sequence[Library]) -> list[Differenc
     others = sorted({f"{c.version} ({c.sha256[:12]})" for c in clients if c != server})
     if others:
         own = f"{server.version} ({server.sha256[:12]})"
-        found.append(Difference("the library on clients", others, [own]))
-    return found
+        differences.append(Difference("the library on clients", others, [own]))
+    return differences
 
 
-def verdict(static: Mapping[str, Any], found: Sequence[Difference]) -> str:
+def verdict(static: Mapping[str, Any], differences: Sequence[Difference]) -> str:
     """Return the one line that says whether a run is official, and if not, why."""
     name = f"{static.get('challenge')}, rules {static.get('rules')}"
-    if not found:
+    if not differences:
         return f"OFFICIAL run ({name} {static.get('rules-version')}): every locked value is kept."
-    return f"UNOFFICIAL run ({name}): " + "; ".join(map(str, found)) + "."
+    return f"UNOFFICIAL run ({name}): " + "; ".join(map(str, differences)) + "."

@@ -102,13 +102,11 @@ def _is_editable(installed: Distribution, files: dict[str, Path]) -> bool:
 
 def _edited(installed: Distribution, files: dict[str, Path]) -> tuple[str, ...]:
     wrote = {str(path): path.hash for path in installed.files or () if path.hash is not None}
-    found = []
+    edited = []
     for name, path in files.items():
         known = wrote.get(name)
-        if known is None or known.mode != "sha256":
-            found.append(name)
-            continue
-        digest = hashlib.sha256(path.read_bytes()).digest()
-        if base64.urlsafe_b64encode(digest).rstrip(b"=").decode() != known.value:
-            found.append(name)
-    return tuple(found)
+        digest = base64.urlsafe_b64encode(hashlib.sha256(path.read_bytes()).digest())
+        as_recorded = digest.rstrip(b"=").decode()
+        if known is None or (known.mode, known.value) != ("sha256", as_recorded):
+            edited.append(name)
+    return tuple(edited)

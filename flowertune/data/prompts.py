@@ -1,8 +1,14 @@
-"""The prompt of a model that was tuned on conversations, from its own chat template."""
+"""Prompts: what an app makes of a row, and the form that a tokenizer's own chat template has."""
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from flowertune.base.errors import UserError
+from flowertune.base.text import one_line
+from flowertune.config.settings import WHERE, Settings
+
+# (row, settings, tokenizer) -> the prompt and the answer.
+PromptAndAnswer = Callable[[Mapping[str, Any], Settings, Any], tuple[str, str]]
 
 
 def conversation(tokenizer: Any, turns: list[dict[str, str]]) -> str:
@@ -37,13 +43,13 @@ def chat_prompt(tokenizer: Any, question: str) -> str:
         raise UserError(
             "model.chat-template is true, but the tokenizer of this model has no chat template; "
             "set it to false to use prompt.template, or name a model that was tuned on "
-            "conversations (in [tool.flwr.app.config] of pyproject.toml)."
+            f"conversations ({WHERE})."
         )
     try:
         return conversation(tokenizer, [{"role": "user", "content": question}])
     except Exception as error:  # a template is a program of its author and may raise anything
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(
             f"model.chat-template is true, and the chat template of this model's tokenizer fails "
-            f"on one user turn ({reason}); set it to false to use prompt.template."
+            f"on one user turn ({one_line(error)}); set it to false to use prompt.template "
+            f"({WHERE})."
         ) from error

@@ -4,7 +4,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from flowertune.base.errors import UserError
-from flowertune.data.chat import chat_prompt
+from flowertune.data.prompts import chat_prompt
 from flowertune.data.tokens import encode
 from tests.tiny import save_tiny_llama
 from tests.tokenizers import mistral, smollm2

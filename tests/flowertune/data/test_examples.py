@@ -1,0 +1,91 @@
+"""Rows as tokens, and the record of which rows they are."""
+
+# Toy functions stand in for an app's own here.
+# pyright: reportArgumentType=false
+
+from dataclasses import replace
+from datetime import date
+
+import pytest
+from datasets import Dataset
+
+from flowertune.base.cache import clear_cache
+from flowertune.base.errors import UserError
+from flowertune.client.functions import AppFunctions
+from flowertune.client.rows import load_rows
+from flowertune.data import examples
+from flowertune.data.examples import load_pairs, rows_sha256, tokenized_rows
+from flowertune.data.rows import load_partition
+from tests.apps import settings
+from tests.tokenizers import smollm2
+
+ROWS = [{"instruction": f"Say {n}.", "input": "", "output": str(n)} for n in range(20)]
+
+
+def prompt_and_answer(row, cfg, tokenizer):
+    return row["instruction"], row["output"]
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A function that saves rows, and returns the settings of a run on them."""
+
+    def save(rows, name="rows"):
+        Dataset.from_list(rows).save_to_disk(tmp_path / name)
+        load_partition.cache_clear()
+        return settings({"static.dataset.name": str(tmp_path / name)})
+
+    return save
+
+
+def record(cfg, partition=0, count=2):
+    return load_pairs(cfg, prompt_and_answer, None, partition, count)[1]
+
+
+def test_a_record_says_which_rows_were_loaded(saved):
+    cfg = saved(ROWS)
+    first, second = record(cfg, 0), record(cfg, 1)
+    assert (first.dataset, first.revision, first.rows) == (cfg.static.dataset.name, "main", 10)
+    assert first.sha256 != second.sha256
+    assert record(cfg) == first
+    # The same rows in another place are the same rows.
+    assert replace(record(saved(ROWS, "copy")), dataset=first.dataset) == first
+
+
+def test_a_changed_row_and_another_order_show():
+    changed = [*ROWS[:-1], {**ROWS[-1], "output": "else"}]
+    digests = {rows_sha256(rows) for rows in (ROWS, changed, ROWS[::-1], ROWS[:-1])}
+    assert len(digests) == 4
+    reordered = [dict(reversed(row.items())) for row in ROWS]
+    assert rows_sha256(reordered) == rows_sha256(ROWS)
+
+
+def test_columns_that_json_has_no_form_for_are_no_obstacle(saved):
+    day = [{**row, "day": date(2026, 1, n + 1)} for n, row in enumerate(ROWS)]
+    moved = [{**row, "day": date(2026, 2, n + 1)} for n, row in enumerate(ROWS)]
+    assert record(saved(day)).sha256 != record(saved(moved, "moved")).sha256
+
+
+def test_rows_are_cut_and_those_without_an_answer_left_out(saved):
+    cfg = saved([*ROWS, {"instruction": "word " * 40, "input": "", "output": "x"}])
+    rows = tokenized_rows(cfg, prompt_and_answer, smollm2(), 0, 1)
+    assert rows.record.rows == len(rows.examples) == 21
+    kept = rows.cut(20, 0)
+    assert len(kept) == 20 and max(len(example.ids) for example in kept) <= 20
+    with pytest.raises(UserError, match=r"train\.seq-length is 2, .* 21 rows of partition 0"):
+        rows.cut(2, 0)
+
+
+def test_a_worker_reads_and_hashes_a_partition_once(saved, monkeypatch):
+    hashed = []
+    monkeypatch.setattr(examples, "rows_sha256", lambda rows: hashed.append(len(rows)) or "")
+    functions = AppFunctions(lambda cfg: smollm2(), None, None, prompt_and_answer)
+    cfg = saved(ROWS)
+    clear_cache()
+    first = load_rows(cfg, functions, 0, 2)
+    # Settings that no row depends on: the same tokens serve.
+    later = cfg.replace({"train.seq-length": 64, "strategy.timeout": 3})
+    assert load_rows(later, functions, 0, 2) is first
+    assert load_rows(cfg, functions, 1, 2) is not first
+    assert load_rows(cfg, functions, 0, 2) is first
+    assert hashed == [10, 10]
