@@ -225,6 +225,6 @@ def notes(results: dict[str, Any]) -> list[str]:
             ):
                 sentences.append(
                     f"{result['title']}, {NAMES[model]}: below chance ({result['chance']}), and "
-                    f"{score['illegal-answers']} % of the answers are none of the allowed ones."
+                    f"{score['unparseable-answers']} % of the answers are none of the allowed ones."
                 )
     return sentences

@@ -2,14 +2,20 @@
 
 import json
 import sys
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import copier
 import pytest
+from flwr.common.config import flatten_dict
 
 import challenges
-from challenges import digests
+from challenges import digests, record
 from evaluation import checkpoint
+from flowertune.base.hashing import json_sha256
+from flowertune.rules.manifest import seal
+from tests.evaluation.checkpoints import RELEASES, manifest_of
 from tests.templates import (
     GIT_ENVIRONMENT,
     ROOT,
@@ -31,15 +37,15 @@ def test_rules_and_record_are_in_order() -> None:
 @pytest.mark.parametrize("rules", challenges.rule_sets())
 def test_the_published_values_are_the_current_ones(rules: str) -> None:
     version = challenges.versions(rules)[0]
-    record = challenges.published(rules, version)
-    assert sorted(record) == challenges.names()
-    for name, static in record.items():
+    tables = record.published(rules, version)
+    assert sorted(tables) == challenges.names()
+    for name, static in tables.items():
         assert (
             static
             == challenges.static_table(name, rules)
             == challenges.static_table(name, rules, version)
         )
-        assert challenges.digest(static) == challenges.expected_digest(name, rules)
+        assert json_sha256(static) == challenges.expected_digest(name, rules)
 
 
 def test_no_release_ever_published_other_values() -> None:
@@ -87,10 +93,16 @@ def test_a_version_without_a_word_on_it_is_an_error(tmp_path: Path) -> None:
     assert "say in `changes` of challenges/rules.yml what 2.0.0 brings" in done.stderr
 
 
+def rendered_static(app: Path) -> dict[str, Any]:
+    """The locked values in a rendered app's settings."""
+    text = (app / "pyproject.toml").read_text("utf-8")
+    return dict(flatten_dict(tomllib.loads(text)["tool"]["flwr"]["app"]["config"]["static"]))
+
+
 def leave_the_rules(template: Path) -> None:
     """Take out of a clone's template all but what has to do with rules: it renders in no time."""
     for path in template.rglob("*"):
-        kept = ("RULES", "locked.json", "answers_file")
+        kept = ("RULES", "pyproject.toml", "answers_file", "__init__.py")
         if path.is_file() and not any(name in path.name for name in kept):
             path.unlink()
 
@@ -115,8 +127,8 @@ def test_an_update_tells_what_changed_in_the_rules(
     assert "1.1.0: The budget is 250,000 MiB." in told
     assert "IID" not in told  # what 1.0.0 brought is no news
     assert [path.name for path in app.glob("RULES-*")] == ["RULES-50-supernodes-1.1.0.md"]
-    locked = json.loads((app / "flowertune/rules/locked.json").read_text("utf-8"))
-    assert (locked["rules-version"], locked["budget-mib"]) == ("1.1.0", 250000)
+    static = rendered_static(app)
+    assert (static["rules-version"], static["budget-mib"]) == ("1.1.0", 250000)
 
     commit(app)
     (repository / "template/NEW.md").write_text("new\n")
@@ -136,39 +148,34 @@ def newer_rules(monkeypatch: pytest.MonkeyPatch) -> None:
     current["budget-mib"] = 5
     current["changes"].insert(0, {"version": "1.1.0", "text": "A smaller budget."})
     monkeypatch.setattr(challenges, "rule_sets", lambda: sets)
-
-
-def manifest(static: dict[str, str | int], mib: float) -> dict[str, object]:
-    content: dict[str, object] = {
-        "official": True,
-        "static": static,
-        "supernodes": 50,
-        "partitions": 50,
-        "communication": {"total-mib": mib},
-        "protected-changed": [],
-        "adapter-sha256": "a" * 64,
-    }
-    return {**content, "manifest-sha256": challenges.digest(content)}
+    newest = {name: challenges.static_table(name, "50-supernodes") for name in challenges.names()}
+    published = record.published
+    monkeypatch.setattr(
+        record,
+        "published",
+        lambda rules, version: newest if version == "1.1.0" else published(rules, version),
+    )
+    monkeypatch.setattr(record, "library", lambda: RELEASES)
 
 
 @pytest.mark.usefixtures("newer_rules")
-def test_a_checkpoint_of_older_rules_is_judged_by_those() -> None:
+def test_a_checkpoint_of_older_rules_is_checked_against_those() -> None:
     old = challenges.static_table("finance", "50-supernodes", "1.0.0")
     assert old["budget-mib"] == 200000
-    read = manifest(old, mib=100)
+    read = seal(manifest_of(old, "a" * 64, mib=100))
     assert checkpoint.unofficial_reasons(read, "finance", "a" * 64) == []
-    found = checkpoint.Checkpoint(Path(), "base", None, read, "a" * 64)
-    assert found.older_rules is not None
-    assert "scored under 50-supernodes 1.0.0" in found.older_rules
-    assert "current version is 1.1.0" in found.older_rules
+    sentence = checkpoint.Checkpoint(Path(), "base", None, read, "a" * 64).older_rules
+    assert sentence is not None
+    assert "scored under 50-supernodes 1.0.0" in sentence
+    assert "current version is 1.1.0" in sentence
 
 
 @pytest.mark.usefixtures("newer_rules")
-def test_a_checkpoint_of_the_current_rules_is_judged_by_these() -> None:
+def test_a_checkpoint_of_the_current_rules_is_checked_against_these() -> None:
     new = challenges.static_table("finance", "50-supernodes")
-    read = manifest(new, mib=100)
+    read = seal(manifest_of(new, "a" * 64, mib=100))
     (reason,) = checkpoint.unofficial_reasons(read, "finance", "a" * 64)
-    assert "the budget is 5 MiB" in reason
+    assert reason == "MiB communicated is 100 (locked: 5)"
     assert checkpoint.Checkpoint(Path(), "base", None, read, "a" * 64).older_rules is None
 
 

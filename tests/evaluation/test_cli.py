@@ -42,11 +42,12 @@ def test_base_and_checkpoint_side_by_side(finance_checkpoint, tmp_path, capsys):
         "tfns": 4,
     }
     assert results["published-average"] is None
-    recipe = results["recipe"]
-    assert recipe["adapter"]["sha256"] == official_manifest(finance_checkpoint)["adapter-sha256"]
-    assert recipe["quantization"] == 0
-    assert recipe["seed"] == 2024
-    assert recipe["versions"]["lm_eval"]
+    provenance = results["provenance"]
+    manifest = official_manifest(finance_checkpoint)
+    assert provenance["adapter"]["sha256"] == manifest["adapter-sha256"]
+    assert provenance["quantization"] == 0
+    assert provenance["seed"] == 2024
+    assert provenance["versions"]["lm_eval"]
     assert results["rules"] == {"name": "50-supernodes", "version": "1.0.0"}
     assert len(results["departures"]) == 2
 
@@ -55,15 +56,15 @@ def test_a_model_alone_needs_no_checkpoint(tiny, tmp_path, capsys):
     run("--model", tiny, *QUICK, "--sets", "fiqa", "--output", tmp_path)
     results = json.loads((tmp_path / "results.json").read_text())
     assert list(results["sets"]) == ["fiqa"]
-    assert results["recipe"]["adapter"] is None
-    assert results["recipe"]["base-model"]["name"] == str(tiny)
+    assert results["provenance"]["adapter"] is None
+    assert results["provenance"]["base-model"]["name"] == str(tiny)
 
 
 def test_base_only_leaves_the_adapter_off(finance_checkpoint, tmp_path, capsys):
     run(finance_checkpoint, *QUICK, "--base-only", "--output", tmp_path)
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["models"] == ["base"]
-    assert results["recipe"]["adapter"] is None
+    assert results["provenance"]["adapter"] is None
 
 
 @pytest.fixture
@@ -81,11 +82,11 @@ def test_an_unofficial_checkpoint_is_refused_until_asked_for(edited, capsys, mon
     refused = capsys.readouterr()
     assert refused.out == ""
     (line,) = refused.err.strip().splitlines()
-    assert "it ran with 3 supernodes, locked are 50" in line
+    assert "SuperNodes is 3 (locked: 50)" in line
     assert "--unofficial" in line
     run(edited, *QUICK, "--unofficial")
     assert (
-        "UNOFFICIAL checkpoint (rules 50-supernodes 1.0.0): it ran with 3 supernodes"
+        "UNOFFICIAL checkpoint (rules 50-supernodes 1.0.0): SuperNodes is 3"
         in capsys.readouterr().out
     )
     results = json.loads((edited / "evaluation-official" / "results.json").read_text())

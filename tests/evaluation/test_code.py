@@ -7,8 +7,8 @@ import pytest
 
 import challenges
 from evaluation import code, data
-from evaluation.errors import EvaluationError
 from evaluation.programs import Program, run_all
+from flowertune.base.errors import UserError
 
 SETS = code.CHALLENGE.named()
 REFERENCES = json.loads(
@@ -63,7 +63,7 @@ def test_multiple_prompts_end_with_the_open_brace():
 
 def test_other_stop_tokens_are_other_data():
     row = {**sample("multiple-cpp")[0], "stop_tokens": ["\nint main"]}
-    with pytest.raises(EvaluationError, match="has the stop tokens"):
+    with pytest.raises(UserError, match="has the stop tokens"):
         documents("multiple-cpp", [row])
 
 
@@ -93,10 +93,10 @@ def test_all_humaneval_solutions_pass_and_wrong_constants_fail(humaneval):
 
 def test_several_samples_of_a_problem_are_its_share_of_passes():
     responses = [[{"passed": n == 0, "status": "passed" if n == 0 else "failed"} for n in range(4)]]
-    outcome = code.judge({}, responses)
+    outcome = code.grade({}, responses)
     assert float(outcome.points) == 0.25
     assert outcome.answer == "failed, passed"
-    assert outcome.legal is None
+    assert outcome.parseable is None
 
 
 def test_sets_are_those_of_the_challenge():

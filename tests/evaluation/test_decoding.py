@@ -1,4 +1,4 @@
-"""Ragged batches and guessed tokens: cheaper, and never another answer."""
+"""Ragged batches and drafted tokens: cheaper, and never another answer."""
 
 from typing import Any
 
@@ -13,8 +13,9 @@ from transformers import (
     MistralForCausalLM,
 )
 
-from evaluation.decoding import batch, guess
+from evaluation.decoding import batch, prompt_lookup
 from evaluation.decoding.cache import RaggedCache
+from evaluation.decoding.prompt_lookup import NGramDraft
 from evaluation.decoding.row import Row
 
 SIZES: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
@@ -50,7 +51,7 @@ def test_rows_of_all_lengths_and_places_in_the_batch(model):
 
 
 @pytest.mark.parametrize("good", [True, False])
-def test_guesses_change_the_number_of_passes_and_nothing_else(model, good, monkeypatch):
+def test_drafts_change_the_number_of_passes_and_nothing_else(model, good, monkeypatch):
     prompts = [[2, 4, 6] * 4, [5, 9, 30, 31]]
     expected = [alone(model, prompt, 60) for prompt in prompts]
     passes = []
@@ -58,45 +59,45 @@ def test_guesses_change_the_number_of_passes_and_nothing_else(model, good, monke
     monkeypatch.setattr(
         batch._Batch, "_forward", lambda self, *a: passes.append(1) or forward(self, *a)
     )
-    if good:  # an oracle: every guess is right
+    if good:  # an oracle: every draft is right
         answers = {tuple(p): e for p, e in zip(prompts, expected, strict=True)}
 
-        def oracle(echo):
-            prompt = next(p for p in answers if tuple(echo.tokens[: len(p)]) == p)
-            return answers[prompt][len(echo.tokens) - len(prompt) :][:8], 8
+        def oracle(drafter):
+            prompt = next(p for p in answers if tuple(drafter.tokens[: len(p)]) == p)
+            return answers[prompt][len(drafter.tokens) - len(prompt) :][:8], 8
 
-        monkeypatch.setattr(guess.Echo, "guess", oracle)
+        monkeypatch.setattr(NGramDraft, "propose", oracle)
     else:
-        monkeypatch.setattr(guess.Echo, "guess", lambda echo: ([17] * 8, 8))
+        monkeypatch.setattr(NGramDraft, "propose", lambda drafter: ([17] * 8, 8))
     assert decoded(model, prompts, 2) == expected
     assert len(passes) < 20 if good else len(passes) >= 50
 
 
-def test_an_echo_guesses_what_followed_the_same_words():
-    echo = guess.Echo([1, 2, 3, 4, 5, 6, 1, 2, 3])
-    found, right = echo.guess()
-    assert found[:3] == [4, 5, 6]
+def test_a_draft_is_what_followed_the_same_ngram():
+    drafter = NGramDraft([1, 2, 3, 4, 5, 6, 1, 2, 3])
+    draft, right = drafter.propose()
+    assert draft[:3] == [4, 5, 6]
     assert right == 1
-    echo.add(4)
-    assert echo.guess()[1] == 2
+    drafter.add(4)
+    assert drafter.propose()[1] == 2
 
 
-def test_an_echo_of_a_loop_goes_round():
-    found, right = guess.Echo([8, 9] * 20).guess()
-    assert found == [8, 9] * (guess.MOST // 2)
-    assert right == guess.MOST
+def test_the_draft_of_a_loop_goes_round():
+    draft, right = NGramDraft([8, 9] * 20).propose()
+    assert draft == [8, 9] * (prompt_lookup.MOST // 2)
+    assert right == prompt_lookup.MOST
 
 
-def test_an_echo_without_a_match_guesses_nothing():
-    assert guess.Echo([1, 2, 3, 4]).guess() == ([], 0)
-    assert guess.Echo([1]).guess() == ([], 0)
+def test_without_a_match_there_is_no_draft():
+    assert NGramDraft([1, 2, 3, 4]).propose() == ([], 0)
+    assert NGramDraft([1]).propose() == ([], 0)
 
 
-def test_guesses_are_checked_only_where_they_pay():
-    assert guess.width([0, 0]) == 0
-    assert guess.width([12]) == 12
-    assert guess.width([12] + [0] * 31) == 0
-    assert guess.width([12] * 8) > 4
+def test_drafts_are_checked_only_where_they_pay():
+    assert prompt_lookup.draft_length([0, 0]) == 0
+    assert prompt_lookup.draft_length([12]) == 12
+    assert prompt_lookup.draft_length([12] + [0] * 31) == 0
+    assert prompt_lookup.draft_length([12] * 8) > 4
 
 
 def test_what_a_row_does_not_have_is_masked():

@@ -57,7 +57,7 @@ def test_misleading_answers_get_their_official_label(load, monkeypatch):
         whole = tokenizer.decode(ids, skip_special_tokens=True)
         parts = whole.split("Answer: ")
         expected = official.change_target(parts[1] if len(parts) > 1 else "None")
-        assert finance.judge({"target": ""}, [response]).answer == expected, answer
+        assert finance.grade({"target": ""}, [response]).answer == expected, answer
     stopped = {ANSWERS[n] for n, (new, length) in taken.items() if new < length - 1}
     assert "{negative/neutral/positive}" in stopped
     assert not stopped & {"POSITIVE and nothing else", "", "pos itive"}

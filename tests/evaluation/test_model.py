@@ -6,8 +6,8 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from evaluation import model as loading
-from evaluation.errors import EvaluationError
 from evaluation.model import ModelChoice
+from flowertune.base.errors import UserError
 
 IDS = torch.arange(2, 30)[None]
 
@@ -59,14 +59,14 @@ def test_an_adapter_of_another_model_is_one_sentence(tmp_path, finance_checkpoin
         num_attention_heads=2,
     )  # fmt: skip
     LlamaForCausalLM(config).save_pretrained(tmp_path)
-    with pytest.raises(EvaluationError, match="does not fit the base model") as caught:
+    with pytest.raises(UserError, match="does not fit the base model") as caught:
         loading.load(choice(tmp_path, adapter=finance_checkpoint))
     assert "\n" not in str(caught.value)
 
 
 def test_a_folder_without_weights_is_one_sentence(tmp_path, tiny):
     (tmp_path / "config.json").write_text((tiny / "config.json").read_text())
-    with pytest.raises(EvaluationError, match=r"the base model in .* cannot be read") as caught:
+    with pytest.raises(UserError, match=r"the base model in .* cannot be read") as caught:
         loading.load(choice(tmp_path))
     assert "\n" not in str(caught.value)
 
@@ -76,7 +76,7 @@ def test_quantization_without_bitsandbytes_is_one_sentence(tiny, quantization, m
     import sys
 
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
-    with pytest.raises(EvaluationError, match="needs the package bitsandbytes"):
+    with pytest.raises(UserError, match="needs the package bitsandbytes"):
         loading.load(choice(tiny, quantization=quantization))
 
 

