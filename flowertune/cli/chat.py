@@ -1,5 +1,6 @@
 """``flowertune chat`` and ``python test.py``: ask a trained checkpoint."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -49,7 +50,7 @@ def chat(
     ] = 512,
     temperature: Annotated[
         float,
-        typer.Option(metavar="X", help="0: always the likeliest token; more: more varied."),
+        typer.Option(metavar="X", min=0, help="0: always the likeliest token; more: more varied."),
     ] = 0.7,
     seed: Annotated[int, typer.Option(metavar="N", help="Same seed, same answer.")] = 0,
     device: Annotated[
@@ -85,7 +86,7 @@ def chat(
     """
     if question is not None and not question.strip():
         raise UserError("--question is empty; leave it out for a conversation.")
-    if not 0 <= temperature < float("inf"):
+    if not math.isfinite(temperature):
         raise UserError(f"--temperature is {temperature}; give a number of at least 0.")
     # Late: a model's libraries take seconds; --help and a wrong command line need none of them.
     from flowertune.cli import conversation

@@ -4,13 +4,10 @@ import json
 
 import pytest
 
-from flowertune.cli import report, watch
-from flowertune.loggers import tensorboard
-from flowertune.planning.data_summary import summarize
-from flowertune.planning.estimate import make_plan
+from flowertune.cli.app import load_app
+from flowertune.cli.main import main
 from flowertune.run.files import read_run
-from template.app.models import load_tokenizer
-from tests.apps import rendered, two_small_rounds
+from tests.apps import rendered, settings, two_small_rounds
 from tests.local_grid import run_app
 from tests.tiny import save_tiny_llama
 
@@ -19,39 +16,61 @@ NODES = 4
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """The settings and the folder of a run of two rounds, with two clients in each."""
+    """The run-config and the folder of a run of two rounds, with two clients in each."""
     folder = tmp_path_factory.mktemp("run")
     cfg = two_small_rounds(folder, save_tiny_llama(folder / "model"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FLWR_HOME", str(folder / "flwr-home"))
+        for part in ("run", "node", "task"):
+            patch.setattr(f"flwr.supercore.task_identity.TaskIdentity._{part}_id", 1)
         run_app(cfg, NODES, run_id=77)
     return cfg, folder / "results" / "77"
 
 
-def test_the_plan_was_right(run):
-    cfg, folder = run
-    planned = make_plan(cfg, NODES).communication
-    assert read_run(folder).last["total-mib"] == round(planned.counted_mib, 3)
+@pytest.fixture
+def typed(run, tmp_path, capsys):
+    """Types a command for the app with the run's settings; returns what it printed."""
+    file = tmp_path / "settings.toml"
+    file.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in run[0].items()))
+
+    def call(*words: str) -> str:
+        assert main([*words, "--app", str(rendered("finance")), "--run-config", str(file)]) == 0
+        return capsys.readouterr().out
+
+    return call
 
 
-def test_the_data_report_is_the_runs_own(run):
-    cfg, folder = run
-    about = read_run(folder).about
-    assert about["data"] == summarize(cfg, load_tokenizer(cfg), NODES)
+def test_the_plan_was_right(run, typed):
+    planned = json.loads(typed("plan", "--supernodes", str(NODES), "--json"))["communication"]
+    assert read_run(run[1]).last["total-mib"] == round(planned["counted-mib"], 3)
 
 
-def test_it_can_be_watched(run, capsys):
-    _, folder = run
-    assert watch.main([str(folder)]) == 0
-    out = capsys.readouterr().out.splitlines()
+def test_the_data_report_is_the_runs_own(run, typed):
+    about = read_run(run[1]).about
+    assert about["data"] == json.loads(typed("inspect", "--supernodes", str(NODES), "--json"))
+
+
+def test_its_rows_can_be_inspected(typed):
+    out = typed("inspect", "--supernodes", str(NODES), "--partition", "3", "--row", "9")
+    assert "partition 3, row 9: " in out and ">>>" in out
+    assert "40 rows in 4 partitions of 10 rows" in out
+
+
+def test_it_can_be_watched(run, typed):
+    out = typed("watch", str(run[1])).splitlines()
     assert out[0].startswith("run 77: finance") and out[0].endswith("unofficial, finished")
     assert out[2].startswith("round 2/2 | 2 clients | loss ") and "tokens/s" in out[2]
     assert out[-1] == "finished after round 2 of 2"
 
 
-def test_it_can_be_reported(run, capsys):
-    _, folder = run
-    assert report.main([str(folder), "--app", str(rendered("finance"))]) == 0
+def test_it_is_listed_and_found_by_its_id(run, typed):
+    assert typed("runs").splitlines()[1].split()[:3] == ["77", "finished", "2/2"]
+    assert typed("watch", "77", "--once") == typed("watch", str(run[1]))
+
+
+def test_it_can_be_reported(run, typed):
+    folder = run[1]
+    assert typed("report", str(folder)) == f"{folder / 'report.html'}\n"
     html = (folder / "report.html").read_text("utf-8")
     manifest = json.loads((folder / "peft_2" / "manifest.json").read_text())
     for part in (
@@ -65,6 +84,18 @@ def test_it_can_be_reported(run, capsys):
     assert "NOT as saved" not in html
 
 
-def test_it_left_event_files_where_they_can_be_written(run):
-    _, folder = run
-    assert (folder / "tensorboard").is_dir() == tensorboard.installed()
+def test_a_page_that_cannot_be_written_is_one_sentence(run, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    page = tmp_path / "file" / "run.html"
+    assert main(["report", str(run[1]), "--output", str(page)]) == 1
+    err = capsys.readouterr().err
+    assert f"{page} cannot be written: " in err and "--output" in err and err.count("\n") == 1
+
+
+def test_it_left_event_files(run):
+    assert (run[1] / "tensorboard").is_dir()
+
+
+def test_the_app_of_a_folder_is_loaded_with_its_functions():
+    app = load_app(rendered("finance"))
+    assert app.functions.lora_config(settings({})).r == 32
