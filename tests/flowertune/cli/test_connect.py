@@ -1,22 +1,23 @@
-"""flowertune.cli.connect: the command, from its options to Flower's configuration and SuperLink."""
+"""`flowertune connect`: from its options to Flower's configuration and its SuperLink."""
 
+import json
 import os
-import socket
 import subprocess
 import sys
 import tomllib
-from pathlib import Path
 
 import psutil
 import pytest
 
-import flowertune
-from flowertune.cli import connect
+from flowertune.cli.main import main
+from flowertune.deploy import pinned, resources
 from flowertune.deploy.resources import Machine
+from tests.flower import free_port
 
 APP = """\
 [project]
 name = "my-finance"
+dependencies = ["flowertune{pin}"]
 [tool.flwr.app]
 publisher = "me"
 [tool.flowertune]
@@ -25,12 +26,11 @@ supernodes = {supernodes}
 num-supernodes = {locked}
 """
 
-pytestmark = pytest.mark.filterwarnings("ignore:'click.utils")
 
-
-def make_app(folder, supernodes=50, locked=50):
+def make_app(folder, supernodes=50, locked=50, pin=""):
     folder.mkdir()
-    (folder / "pyproject.toml").write_text(APP.format(supernodes=supernodes, locked=locked))
+    text = APP.format(supernodes=supernodes, locked=locked, pin=pin)
+    (folder / "pyproject.toml").write_text(text)
     return folder
 
 
@@ -43,11 +43,11 @@ def home(tmp_path, monkeypatch):
 @pytest.fixture
 def run(tmp_path, home, monkeypatch, capsys):
     app = make_app(tmp_path / "app")
-    monkeypatch.setattr(connect, "this_machine", lambda: Machine(cpus=8, gpus=1))
 
-    def call(*options, app=app):
+    def call(*options, app=app, machine=Machine(cpus=8, gpus=1)):  # noqa: B008
+        monkeypatch.setattr(resources, "this_machine", lambda: machine)
         start = [] if "--dry-run" in options else ["--no-start"]
-        status = connect.main(["--app", str(app), *start, *options])
+        status = main(["connect", "--app", str(app), *start, *options])
         out, err = capsys.readouterr()
         return status, out, err
 
@@ -137,10 +137,79 @@ def test_wrong_options_are_one_sentence_and_change_nothing(run, home, options, w
     assert not home.exists()
 
 
+def test_the_next_command_is_one_that_this_machine_can_run(run, tmp_path):
+    app = make_app(tmp_path / "quick")
+    (app / "quickstart.toml").write_text("")
+    assert run(app=app)[1].endswith(f"Next, in {app}: flwr run . --stream\n")
+    cpu = Machine(cpus=2, gpus=0)
+    out = run("--num-gpus", "0", app=app, machine=cpu)[1]
+    assert out.endswith("flwr run . --stream --run-config quickstart.toml\n")
+    # where there is no quickstart, it cannot be the next command
+    assert run("--num-gpus", "0", machine=cpu)[1].endswith("flwr run . --stream\n")
+
+
+def test_numbers_agree_with_their_nouns(run):
+    assert (
+        "1 SuperNode; each client gets 1 core of the CPU and 1 GPU.\n"
+        in (run("--num-supernodes", "1", "--num-cpus", "1")[1])
+    )
+    assert (
+        "50 SuperNodes; each client gets 2 cores of the CPU and 0.5 GPUs.\n"
+        in (run("--num-cpus", "2", "--num-gpus", "0.5")[1])
+    )
+
+
+def test_two_apps_of_one_name_are_told_of(run, tmp_path):
+    (tmp_path / "two").mkdir()
+    other = make_app(tmp_path / "two" / "app")
+    first, second, again = run()[1], run(app=other)[1], run(app=other)[1]
+    assert f"Results of me/my-finance go into {tmp_path / 'app'} " in first
+    assert "so far" not in first and "Results" not in again
+    assert f"Results of me/my-finance go into {other} " in second
+    assert f"{tmp_path / 'app'} so far" in second and "another name" in second
+
+
+def test_another_library_than_the_app_asks_for_is_said(run, tmp_path):
+    app = make_app(tmp_path / "pinned", pin="==0.0.9")
+    note = run(app=app)[1]
+    assert "asks for flowertune==0.0.9" in note and "is installed here" in note
+    assert "asks for" not in run("--runtime-install", app=app)[1]
+    assert "asks for" not in run()[1]
+
+
+@pytest.mark.parametrize(
+    ("asked", "origin", "same"),
+    [
+        ("@ git+https://x.org/f@v1.0.0", ("https://x.org/f", "v1.0.0"), True),
+        ("@ git+https://x.org/f@v1.0.0", ("https://x.org/f.git", "v1.0.0"), True),
+        ("@ git+file://localhost/a/f@abc", ("file:///a/f", "abc"), True),
+        ("@ git+https://x.org/f@v1.0.0", ("https://x.org/f", "v1.0.1"), False),
+        ("@ git+https://x.org/f@v1.0.0", ("https://y.org/f", "v1.0.0"), False),
+        ("@ git+https://x.org/f@v1.0.0", None, False),
+        (">=1.0,<2", None, True),
+        ("==1.5.0", None, True),
+        (">=2", None, False),
+        ("", None, True),
+    ],
+)
+def test_a_pin_is_compared_with_what_is_installed(asked, origin, same, tmp_path, monkeypatch):
+    info = tmp_path / "pinned_thing-1.5.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: pinned-thing\nVersion: 1.5.0\n")
+    if origin:
+        vcs = {"vcs": "git", "commit_id": "abc", "requested_revision": origin[1]}
+        (info / "direct_url.json").write_text(json.dumps({"url": origin[0], "vcs_info": vcs}))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    project = {"project": {"dependencies": ["torch>=2", f"pinned-thing {asked}"]}}
+    said = pinned.pinned_library(project, "pinned-thing")
+    assert (said is None) == same
+    if said:
+        assert "pinned-thing 1.5.0" in said and asked.strip("@ ") in said
+
+
 def test_help_is_worth_reading(capsys):
-    with pytest.raises(SystemExit):
-        connect.main(["--help"])
-    text = capsys.readouterr().out
+    assert main(["connect", "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
     for word in ("--dry-run", "--restart", "--stop", "config.toml", "anew at every run"):
         assert word in text
 
@@ -148,10 +217,9 @@ def test_help_is_worth_reading(capsys):
 @pytest.mark.slow
 def test_it_starts_flowers_superlink_without_installs_and_stops_it(tmp_path):
     app = make_app(tmp_path / "app")
-    ports = [_free_port(), _free_port()]
+    ports = [free_port(), free_port()]
     env = {
         **os.environ,
-        "PYTHONPATH": str(Path(flowertune.__file__).parents[1]),
         "FLWR_HOME": str(tmp_path / "home"),
         "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(ports[0]),
         "FLWR_LOCAL_CONTROL_API_PORT": str(ports[1]),
@@ -162,7 +230,7 @@ def test_it_starts_flowers_superlink_without_installs_and_stops_it(tmp_path):
 
     def command(*options, **more):
         return subprocess.run(
-            [sys.executable, "-m", "flowertune.cli.connect", "--app", str(app), *options],
+            [sys.executable, "-m", "flowertune.cli.main", "connect", "--app", str(app), *options],
             env={**env, **more},
             capture_output=True,
             text=True,
@@ -178,6 +246,9 @@ def test_it_starts_flowers_superlink_without_installs_and_stops_it(tmp_path):
         second = command()
         assert f"(pid {pid}) already runs" in second.stdout
         assert "installs nothing at a run" in second.stdout
+        installing = command("--runtime-install")
+        assert "does not install an app's dependencies" in installing.stdout
+        assert "--restart --runtime-install" in installing.stdout
         other_home = command(FLWR_HOME=str(tmp_path / "other"))
         assert "FLWR_HOME" in other_home.stdout and "--restart" in other_home.stdout
         family = psutil.Process(pid).children(recursive=True)
@@ -190,9 +261,3 @@ def test_it_starts_flowers_superlink_without_installs_and_stops_it(tmp_path):
 
 def _config(home):
     return tomllib.loads((home / "config.toml").read_text())
-
-
-def _free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

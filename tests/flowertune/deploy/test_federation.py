@@ -1,13 +1,14 @@
-"""`python -m flowertune.federation`: keys, command lines, connection, processes."""
+"""`flowertune federation`: keys, command lines, connection, processes."""
 
+import contextlib
 import os
 import signal
 import ssl
-import subprocess
 import sys
 import time
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -15,8 +16,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from flowertune.base.errors import UserError
-from flowertune.cli import federation as command
-from flowertune.deploy import local
+from flowertune.cli.main import main
+from flowertune.deploy import local, session
 from flowertune.deploy.keys import make_certificates, make_supernode_key, public_of
 from flowertune.deploy.layout import Layout
 from flowertune.deploy.prepare import held, write_connection
@@ -310,7 +311,7 @@ def test_without_its_superlink_a_federation_ends(tmp_path, node):
 )
 def test_arguments_that_cannot_be_met(arguments, said, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("FLWR_HOME", str(tmp_path))
-    assert command.main(list(arguments)) == 1
+    assert main(["federation", *arguments]) == 1
     assert said in capsys.readouterr().err
     assert not (tmp_path / "config.toml").exists()
 
@@ -320,7 +321,7 @@ def test_a_second_federation_of_the_same_name_is_refused(tmp_path, monkeypatch, 
     folder = tmp_path / "flowertune" / "federations" / "local-deployment"
     folder.mkdir(parents=True)
     with held(folder):
-        assert command.main(["--tls"]) == 1
+        assert main(["federation", "--tls"]) == 1
     assert f"A federation runs in {folder} already" in capsys.readouterr().err
     assert not (folder / "ca.crt").exists()
     with held(folder):
@@ -328,26 +329,64 @@ def test_a_second_federation_of_the_same_name_is_refused(tmp_path, monkeypatch, 
 
 
 def test_only_keys_starts_nothing(tmp_path, capsys):
-    assert command.main(["--only-keys", str(tmp_path), "--nodes", "3", "--host", "a.example"]) == 0
+    words = ["federation", "--only-keys", str(tmp_path)]
+    assert main([*words, "--nodes", "3", "--host", "a.example"]) == 0
     assert {path.name for path in tmp_path.iterdir()} == {
         "ca.crt", "server.pem", "server.key",
         *(f"supernode-{n}.{kind}" for n in range(3) for kind in ("key", "pub")),
     }  # fmt: skip
     assert capsys.readouterr().out.count("\n") == 5
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    assert main([*words, "--nodes", "4"]) == 1
+    assert "holds server.key already" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-# A SuperLink that cannot start: Flower is told to listen where somebody listens already.
-def test_a_superlink_that_cannot_start_is_one_sentence_and_leaves_nothing(tmp_path, monkeypatch):
+def test_a_superlink_that_cannot_start_is_one_sentence_and_leaves_nothing(
+    tmp_path, monkeypatch, capsys
+):
     monkeypatch.setenv("FLWR_HOME", str(tmp_path))
+    monkeypatch.setattr(Layout, "superlink", lambda self: ["false"])
     before = {p.pid for p in psutil.process_iter()}
-    done = subprocess.run(
-        [PYTHON, "-c",
-         "from flowertune.federation import layout, command\n"
-         "layout.Layout.superlink = lambda self: ['false']\n"
-         "raise SystemExit(command.main(['--nodes', '1']))"],
-        env={**os.environ, "PYTHONPATH": str(Path(command.__file__).parents[2])},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 1
-    assert done.stderr.startswith("error: The superlink ended with status 1; its log, ")
+    assert main(["federation", "--nodes", "1"]) == 1
+    out, err = capsys.readouterr()
+    assert err.startswith("error: The superlink ended with status 1; its log, ")
+    assert f"{tmp_path / 'config.toml'}: wrote [superlink.local-deployment]" in out
     assert not {p.pid for p in psutil.process_iter() if "supernode" in p.name()} - before
+
+
+def test_a_program_that_is_not_there_is_one_sentence(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("FLWR_HOME", str(tmp_path))
+    monkeypatch.setattr(Layout, "superlink", lambda self: ["no-such-program"])
+    assert main(["federation", "--nodes", "1"]) == 1
+    err = capsys.readouterr().err
+    assert "no program no-such-program" in err and err.count("\n") == 1
+
+
+@contextlib.contextmanager
+def no_federation(layout, connection, timeout, say):
+    """In place of a federation: nothing runs."""
+    yield SimpleNamespace(environment=dict(os.environ), look_after=lambda say, restart: None)
+
+
+@pytest.mark.parametrize("words", [["--tls", "--"], ["--tls"]])
+def test_a_command_runs_in_it_with_its_own_options_and_its_status_is_passed_on(
+    words, tmp_path, monkeypatch, capfd
+):
+    monkeypatch.setenv("FLWR_HOME", str(tmp_path))
+    monkeypatch.setattr(session, "federation", no_federation)
+    code = "import sys; print(sys.argv[1:]); sys.exit(7)"
+    assert main(["federation", *words, PYTHON, "-c", code, "--tls", "--nodes", "9"]) == 7
+    assert "['--tls', '--nodes', '9']" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_with_the_signals_status(number, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("FLWR_HOME", str(tmp_path))
+    monkeypatch.setattr(session, "federation", no_federation)
+    monkeypatch.setattr(session.time, "sleep", lambda _: os.kill(os.getpid(), number))
+    before = signal.getsignal(number)
+    assert main(["federation"]) == 128 + number
+    assert signal.getsignal(number) is before
+    out = capsys.readouterr().out
+    assert "Ready" in out and "local-deployment --stream" in out and "Stopping" in out

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flowertune.cli import aggregate
+from flowertune.cli.main import main
 from flowertune.deploy import memory_experiment as experiment
 from tests.apps import default_settings, rendered
 
@@ -53,8 +53,8 @@ def typed(monkeypatch):
 def test_every_cell_is_a_run_and_the_table_and_plot_show_all(typed, tmp_path, capsys):
     app = rendered("flowertune-llm")
     out = tmp_path / "out"
-    words = ["--app", str(app), "--models", "small", "large", "--clients", "2", "5"]
-    assert aggregate.main([*words, "--out", str(out)]) == 0
+    words = ["--app", str(app), "--models", "small, large", "--clients", "2,5"]
+    assert main(["aggregate", *words, "--out", str(out)]) == 0
     assert len(typed) == 8
     settings = default_settings("flowertune-llm")
     for command in typed:
@@ -75,5 +75,5 @@ def test_what_flwr_said_is_shown_when_it_leaves_no_run(monkeypatch, tmp_path, ca
 
     monkeypatch.setattr(experiment.subprocess, "run", fails)
     app = rendered("flowertune-llm")
-    assert aggregate.main(["--app", str(app), "--out", str(tmp_path)]) == 1
+    assert main(["aggregate", "--app", str(app), "--out", str(tmp_path)]) == 1
     assert "no such connection" in capsys.readouterr().err

@@ -3,7 +3,7 @@
 import pytest
 
 from flowertune.base.errors import UserError
-from flowertune.deploy.resources import Machine, _container_limit
+from flowertune.deploy.resources import Machine, _container_limit, choose
 
 BIG_GPU = Machine(cpus=32, gpus=2)
 SMALL_GPU = Machine(cpus=4, gpus=1)

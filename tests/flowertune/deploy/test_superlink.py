@@ -120,6 +120,14 @@ def test_a_superlink_gets_large_pages_unless_the_user_chose(own, expected, monke
     assert os.environ.get(NAME) == own
 
 
+@pytest.mark.parametrize(("install", "expected"), [(False, "1"), (True, None)])
+def test_a_superlink_installs_at_a_run_only_where_that_is_asked_for(install, expected, monkeypatch):
+    monkeypatch.setenv(NO_INSTALL, "mine")
+    with _environment_of_this_python(install):
+        assert os.environ.get(NO_INSTALL) == expected
+    assert os.environ[NO_INSTALL] == "mine"
+
+
 def test_a_pid_that_went_to_another_program_is_left_alone():
     other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:
@@ -141,6 +149,9 @@ def test_every_difference_is_named():
     assert "/v" in found[1] and "/w" in found[1]
     installs = SuperLink(1, 1, command, {"FLWR_HOME": "/h"})
     assert "anew at every run" in differences(installs, {"FLWR_HOME": "/h"}, Path("/v/bin"))[0]
+    wanted = {"runtime_install": True, "env": {"FLWR_HOME": "/h"}, "bin_dir": Path("/v/bin")}
+    assert differences(installs, **wanted) == []
+    assert "does not install" in differences(fine, **wanted)[0]
     hidden = SuperLink(1, 1, command, None)
     assert "cannot be read" in differences(hidden, {"FLWR_HOME": "/h"}, Path("/v/bin"))[0]
 

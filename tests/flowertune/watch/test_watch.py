@@ -9,12 +9,12 @@ import pytest
 from rich.console import Console
 
 from flowertune.base.errors import UserError
-from flowertune.cli import watch
+from flowertune.cli.main import main
 from flowertune.run.files import read_run, since, tokens_per_second
 from flowertune.run.find import find_run
-from flowertune.watch import lines
+from flowertune.watch import follow, lines
 from flowertune.watch.view import picture, sparkline
-from tests.apps import rendered
+from tests.apps import rendered, settings
 from tests.runs import NOW, write_run
 
 
@@ -67,7 +67,7 @@ def test_what_is_no_run_is_one_sentence(tmp_path, capsys, file, content, said):
         (folder / file).write_text(content)
     with pytest.raises(UserError, match=said):
         read_run(folder)
-    assert watch.main([str(folder), "--once"]) == 1
+    assert main(["watch", str(folder), "--once"]) == 1
     assert said in capsys.readouterr().err
 
 
@@ -79,7 +79,10 @@ def test_a_killed_run_is_told_from_a_running_one(tmp_path):
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert read_run(folder).status == "running"
     dead = read_run(folder)
-    assert dead.status == "interrupted" and "resume-from=" in lines.state(dead)
+    assert dead.status == "interrupted" and f"resume-from='{folder}'" in lines.state(dead)
+    write_run(folder, done=0)
+    unborn = lines.state(read_run(folder))
+    assert "resume-from" not in unborn and "start it again" in unborn
     write_run(folder, done=10, status="finished")
     assert read_run(folder).status == "finished"
 
@@ -117,7 +120,7 @@ def test_a_sparkline_keeps_the_shape():
 
 
 def test_runs_are_found_where_the_app_puts_them(tmp_path):
-    cfg = {"results-dir": str(tmp_path)}
+    cfg = settings({"results-dir": str(tmp_path)})
     app = rendered("finance")
     with pytest.raises(UserError, match="no runs"):
         find_run(None, cfg, app, {})
@@ -133,13 +136,21 @@ def test_runs_are_found_where_the_app_puts_them(tmp_path):
 
 def test_without_a_terminal_there_is_a_line_a_round(tmp_path, capsys):
     folder = write_run(tmp_path / "7", done=10, status="finished")
-    assert watch.main([str(folder)]) == 0
+    assert main(["watch", str(folder)]) == 0
     out = capsys.readouterr().out.splitlines()
     assert out[0] == "run 7: finance, acme/model, 10 rounds, official, finished"
     assert out[1] == "round  1/10 | 5 clients | loss 2.0000 | 520.0 of 200,000 MiB | 200 tokens/s"
     assert out[-1] == "finished after round 10 of 10" and len(out) == 12
     write_run(folder, done=2, status="failed", reason="why")
-    assert watch.main([str(folder)]) == 1
+    assert main(["watch", str(folder)]) == 1
+
+
+def test_ctrl_c_is_the_way_to_leave_a_run_that_goes_on(tmp_path, monkeypatch):
+    def press(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(follow.time, "sleep", press)
+    assert main(["watch", str(write_run(tmp_path / "7", done=1))]) == 0
 
 
 def test_it_follows_a_run_to_its_end(tmp_path, capsys, monkeypatch):
@@ -149,11 +160,11 @@ def test_it_follows_a_run_to_its_end(tmp_path, capsys, monkeypatch):
         done = len(read_run(folder).rounds) + 1
         write_run(folder, done, status="finished" if done == 10 else "running")
 
-    monkeypatch.setattr(watch.time, "sleep", go_on)
-    assert watch.main([str(folder)]) == 0
+    monkeypatch.setattr(follow.time, "sleep", go_on)
+    assert main(["watch", str(folder)]) == 0
     out = capsys.readouterr().out.splitlines()
     assert sum(line.startswith("round ") for line in out) == 10
     write_run(folder, done=1)
     monkeypatch.setenv("FORCE_COLOR", "1")
-    assert watch.main([str(folder)]) == 0
+    assert main(["watch", str(folder)]) == 0
     assert "10/10" in capsys.readouterr().out
