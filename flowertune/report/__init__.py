@@ -1,1 +1,1 @@
-"""report"""
+"""The report page of a run: one HTML file that loads nothing."""

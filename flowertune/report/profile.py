@@ -1,128 +1,197 @@
-"""A run's profile on the page: a timeline and a table."""
+"""A run's profile on the page: a timeline and tables."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
+from itertools import count
+
+import matplotlib
+from markupsafe import Markup
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from flowertune.profiler.reading import Sitting, joined
 from flowertune.profiler.summary import Summary, summarize
-from flowertune.profiler.table import LEFT as LEFT_ALIGNED
-from flowertune.profiler.table import TITLES, columns, head
+from flowertune.profiler.table import LEFT, TITLES, columns, head
 from flowertune.profiler.trace import lanes, processes
-from flowertune.profiling.phases import Span
 from flowertune.profiler.units import seconds, size
-from flowertune.report.plots import nice_ticks, short
+from flowertune.profiling.phases import Span
+from flowertune.report.plots import STEPS
+from flowertune.report.svg import BAD, PIXEL, STYLE, inline_svg
 
-# Each has a color of its own in the style sheet; all others share one.
-COLORED = ("plan", "distribute", "wait", "transfer", "load", "train", "serve", "accumulate",
-            "write", "evaluate", "save")  # fmt: skip
+# Readable on white and on black; all other phases share one color.
+COLORS = {
+    "plan": "#8d6e63",
+    "distribute": "#c2559d",
+    "wait": "#b9c2cd",
+    "transfer": "#e08a1e",
+    "load": "#7e6bc4",
+    "train": "#2f7fd6",
+    "serve": "#17a2a2",
+    "accumulate": "#2e9e5b",
+    "write": "#b5a11d",
+    "evaluate": "#d65a4a",
+    "save": "#6b8f23",
+}
+OTHER = "#77808c"
 MOST = 16  # processes in the timeline
-WIDTH, LEFT, RIGHT = 1120.0, 84.0, 12.0
-BAR, GAP, AXIS = 14.0, 6.0, 22.0
-CLOSE = 0.4  # bars of one phase nearer than this are drawn as one
+WIDTH, LABELS, MARGIN = 1120, 84, 12  # pixels: of the figure, left of the axes, right of them
+BAR, GAP, AXIS = 14, 6, 24  # pixels: a bar's height, between processes, below the axes
+CLOSE = 0.4  # pixels; bars of one phase nearer than this are drawn as one
 
 
 @dataclass
 class Bar:
-    """A phase in the timeline; ``count`` of them where they lie too close to tell apart."""
+    """A phase in the timeline, or ``count`` of them that are too close to tell apart."""
 
     phase: str
-    left: float
-    right: float
+    start: float
+    end: float
     count: int
-    said: str
+    description: str
 
 
-def profile_section(sittings: Sequence[Sitting]) -> str:
-    """Return the section of a profile; nothing where the run left none."""
-    spans, pauses, length = joined(sittings)
+@dataclass(frozen=True)
+class Timeline:
+    """The picture, and what has to be said below it; ``legend`` maps phases to their colors."""
+
+    svg: Markup
+    legend: dict[str, str]
+    resumed: bool
+    left_out: int
+
+
+@dataclass(frozen=True)
+class PhaseTable:
+    """A table of phases; ``columns`` maps a title to whether it is a number's."""
+
+    title: str
+    columns: dict[str, bool]
+    rows: list[list[str]]
+
+
+@dataclass(frozen=True)
+class ProfileSection:
+    """What the page shows of a profile."""
+
+    duration: str
+    timeline: Timeline
+    totals: list[tuple[str, str]]
+    tables: list[PhaseTable]
+
+
+def profile_section(sittings: Sequence[Sitting]) -> ProfileSection | None:
+    """Return what the page shows of a profile; None where the run has none."""
+    spans, pauses, duration = joined(sittings)
     if not spans:
-        return ""
+        return None
     summary = summarize(sittings)
-    said = "".join(
-        f"<li>{escape(name)}: {escape(value)}</li>"
-        for name, value in head(summary)
-        if name not in ("run", "model")
-    )
-    tables = "".join(_table(summary, where) for where in TITLES)
-    note = (
-        '<p class="note">Rates are by the sum of a phase\'s times. RSS and anon: the most memory '
-        "the process had while the phase lasted; kB, MB and GB are powers of 1000. Phases may lie "
-        "in each other: transfer is a part of wait.</p>"
-    )
-    return (
-        f"<section><h2>Profile: {seconds(summary.seconds)}</h2>{timeline(spans, pauses, length)}"
-        f"<ul>{said}</ul>{tables}{note}</section>"
+    return ProfileSection(
+        duration=seconds(summary.seconds),
+        timeline=timeline(spans, pauses, duration),
+        totals=[line for line in head(summary) if line[0] not in ("run", "model")],
+        tables=[table for where in TITLES if (table := _table(summary, where)).rows],
     )
 
 
-def timeline(spans: Sequence[Span], pauses: Sequence[float], length: float) -> str:
-    """Return an SVG with the phases of the server and of the busiest clients over time."""
+def timeline(spans: Sequence[Span], pauses: Sequence[float], duration: float) -> Timeline:
+    """Return the timeline of the server and of the busiest clients.
+
+    Parameters
+    ----------
+    spans : Sequence[Span]
+        At least one, with times from 0 to ``duration`` (seconds).
+    pauses : Sequence[float]
+        Where the run was interrupted, and resumed later.
+    """
     busy = {who: sum(s.seconds for s in spans if s.who == who) for who in processes(spans)}
-    rank = sorted(busy, key=lambda who: (who != "server", -busy[who]))
-    shown = [who for who in busy if who in rank[:MOST]]
-    ticks = [tick for tick in nice_ticks(0.0, length, 8) if tick <= length]
-
-    def x(at: float) -> float:
-        return LEFT + at / (length or 1.0) * (WIDTH - LEFT - RIGHT)
-
-    top, rows = GAP, []
-    for who in shown:
-        own = sorted((s for s in spans if s.who == who), key=lambda s: (s.at, -s.seconds))
-        placed = list(zip(own, lanes(own), strict=True))
-        depth = max(lane for _, lane in placed) + 1
-        rows.append(f'<text class="tick" x="0" y="{top + 11:.1f}">{escape(who)}</text>')
-        for lane in range(depth):
-            for bar in bars([span for span, at in placed if at == lane], x):
-                rows.append(_rect(bar, top + lane * (BAR + 1)))
-        top += depth * (BAR + 1) + GAP
-    grid = "".join(
-        f'<line class="grid" x1="{x(t):.1f}" x2="{x(t):.1f}" y1="0" y2="{top:.1f}"/>'
-        f'<text class="tick" x="{x(t):.1f}" y="{top + 16:.1f}" text-anchor="middle">{short(t)} s'
-        "</text>"
-        for t in ticks
-    )
-    breaks = "".join(
-        f'<line class="limit" x1="{x(at):.1f}" x2="{x(at):.1f}" y1="0" y2="{top:.1f}"/>'
-        for at in pauses
-    )
-    there = {span.phase for span in spans if span.who in shown}
-    names = [name for name in COLORED if name in there]
-    legend = "".join(f'<span><i class="{_class(n)}"></i>{escape(n)}</span>' for n in names)
-    if there - set(names):
-        others = ", ".join(sorted(there - set(names)))
-        legend += f'<span><i class="p-else"></i>{escape(others)}</span>'
-    left_out = len(busy) - len(shown)
-    more = f" The {left_out} clients with the least time are left out." if left_out else ""
-    where = " Dashed: the run was stopped, and went on later." if pauses else ""
-    return (
-        f'<div class="wide"><svg viewBox="0 0 {WIDTH:g} {top + AXIS:.0f}" role="img" '
-        f'aria-label="timeline of {len(shown)} processes over {seconds(length)}">{grid}'
-        f'{"".join(rows)}{breaks}</svg></div><p class="legend">{legend}</p>'
-        + (f'<p class="note">{(more + where).strip()}</p>' if more or where else "")
-    )
+    ranked = sorted(busy, key=lambda who: (who != "server", -busy[who]))
+    shown = [who for who in busy if who in ranked[:MOST]]
+    rows = {who: _rows([span for span in spans if span.who == who], duration) for who in shown}
+    phases = {span.phase for span in spans if span.who in shown}
+    legend = {phase: color for phase, color in COLORS.items() if phase in phases}
+    if others := phases - legend.keys():
+        legend[", ".join(sorted(others))] = OTHER
+    label = f"timeline of {len(shown)} processes over {seconds(duration)}"
+    bars = [bar for lanes_of_one in rows.values() for lane in lanes_of_one for bar in lane]
+    tooltips = {f"bar{number}": [bar.description] for number, bar in enumerate(bars)}
+    svg = inline_svg(_figure(rows, pauses, duration), label, tooltips)
+    return Timeline(svg, legend, bool(pauses), len(busy) - len(shown))
 
 
-def bars(spans: Sequence[Span], x: Callable[[float], float]) -> list[Bar]:
-    """Return the bars of spans that lie apart or in each other, in the order of their times."""
-    found: list[Bar] = []
+def bars(spans: Sequence[Span], close: float) -> list[Bar]:
+    """Return the bars of spans that are disjoint or nested, sorted by their start.
+
+    Bars of one phase that are nearer than ``close`` (seconds) become one.
+    """
+    merged: list[Bar] = []
     for span in spans:
-        left, right = x(span.at), x(span.until)
-        last = found[-1] if found else None
+        last = merged[-1] if merged else None
         if (
             last is not None
             and last.phase == span.phase
-            and left - last.right < CLOSE
-            and right - left < 2 * CLOSE
+            and span.at - last.end < close
+            and span.seconds < 2 * close
         ):
-            last.right, last.count = max(last.right, right), last.count + span.count
-            last.said = f"{last.count} times {span.phase}"
-            continue
-        found.append(Bar(span.phase, left, right, span.count, _said(span)))
-    return found
+            last.end, last.count = max(last.end, span.until), last.count + span.count
+            last.description = f"{last.count} times {span.phase}"
+        else:
+            merged.append(Bar(span.phase, span.at, span.until, span.count, _description(span)))
+    return merged
 
 
-def _said(span: Span) -> str:
+def _rows(spans: Sequence[Span], duration: float) -> list[list[Bar]]:
+    """Return the lanes of one process."""
+    ordered = sorted(spans, key=lambda span: (span.at, -span.seconds))
+    placed = list(zip(ordered, lanes(ordered), strict=True))
+    return [
+        bars([span for span, at in placed if at == lane], _close(duration))
+        for lane in range(max(at for _, at in placed) + 1)
+    ]
+
+
+def _close(duration: float) -> float:
+    return CLOSE * duration / (WIDTH - LABELS - MARGIN)
+
+
+def _figure(rows: dict[str, list[list[Bar]]], pauses: Sequence[float], duration: float) -> Figure:
+    height = GAP + sum(len(lanes_of_one) * (BAR + 1) + GAP for lanes_of_one in rows.values())
+    figure_height = height + AXIS
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH * PIXEL, figure_height * PIXEL))
+        axes = figure.add_axes(
+            (
+                LABELS / WIDTH,
+                AXIS / figure_height,
+                (WIDTH - LABELS - MARGIN) / WIDTH,
+                height / figure_height,
+            )
+        )
+        axes.set_xlim(0, duration or 1.0)
+        axes.set_ylim(height, 0)
+        axes.xaxis.set_major_locator(MaxNLocator(8, steps=STEPS))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.6g} s"))
+        axes.grid(axis="x")
+        top, middles, numbers = GAP, [], count()
+        for lanes_of_one in rows.values():
+            middles.append(top + len(lanes_of_one) * (BAR + 1) / 2)
+            for lane in lanes_of_one:
+                for bar in lane:
+                    width = max(bar.end - bar.start, _close(duration))
+                    patch = Rectangle((bar.start, top), width, BAR, linewidth=0)
+                    patch.set_facecolor(COLORS.get(bar.phase, OTHER))
+                    patch.set_gid(f"bar{next(numbers)}")
+                    axes.add_patch(patch)
+                top += BAR + 1
+            top += GAP
+        # A name may hold dollar signs, which are no formula.
+        axes.set_yticks(middles, list(rows), parse_math=False)
+        for pause in pauses:
+            axes.axvline(pause, color=BAD, linewidth=1.5, linestyle=(0, (4, 3)))
+    return figure
+
+
+def _description(span: Span) -> str:
     times = f"{span.count} times " if span.count > 1 else ""
     parts = [f"{times}{span.phase}: {seconds(span.seconds)}"]
     parts += [f"round {span.round}"] if span.round else []
@@ -132,32 +201,11 @@ def _said(span: Span) -> str:
     return ", ".join(parts)
 
 
-def _class(phase: str) -> str:
-    return f"p-{phase}" if phase in COLORED else "p-else"
-
-
-def _rect(bar: Bar, top: float) -> str:
-    width = max(bar.right - bar.left, CLOSE)
-    return (
-        f'<rect class="{_class(bar.phase)}" x="{bar.left:.2f}" y="{top:.1f}" width="{width:.2f}" '
-        f'height="{BAR:g}"><title>{escape(bar.said)}</title></rect>'
-    )
-
-
-def _table(summary: Summary, where: str) -> str:
+def _table(summary: Summary, where: str) -> PhaseTable:
     rows = [row for row in summary.rows if row.where == where]
-    if not rows:
-        return ""
     shown = columns(rows)
-    align = {name: "" if name in LEFT_ALIGNED else ' class="number"' for name in shown}
-    names = "".join(f"<th{align[name]}>{escape(name)}</th>" for name in shown)
-    lines = (
-        "<tr>"
-        + "".join(f"<td{align[name]}>{escape(cell(row))}</td>" for name, cell in shown.items())
-        + "</tr>"
-        for row in rows
-    )
-    return (
-        f'<h3>{escape(TITLES[where])}</h3><div class="scroll"><table class="phases"><thead><tr>'
-        f"{names}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
+    return PhaseTable(
+        title=TITLES[where],
+        columns={name: name not in LEFT for name in shown},
+        rows=[[cell(row) for cell in shown.values()] for row in rows],
     )
