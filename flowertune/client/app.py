@@ -31,10 +31,11 @@ class ClientApp(clientapp.ClientApp):
 
     def __init__(self, file: str, functions: AppFunctions) -> None:
         super().__init__(mods=[profiled])
-        self.app_dir = Path(file).resolve().parent.parent
+        self.package = Path(file).resolve().parent
+        self.app_dir = self.package.parent
         self.functions = functions
         for name, answer in (
-            (DISCOVER, answer_discovery),
+            (DISCOVER, self._discovery),
             (LENGTHS, self._lengths),
             (INITIAL, self._initial),
             (messages.MANIFEST, self._manifest),
@@ -63,6 +64,9 @@ class ClientApp(clientapp.ClientApp):
         from flowertune.client.task import ClientTask
 
         return ClientTask(message, context, self.functions, self.app_dir)
+
+    def _discovery(self, message: Message, context: Context) -> Message:
+        return answer_discovery(message, context, self.package)
 
     # In the Deployment Engine every message starts a process: what an answer needs is imported
     # with the answer, since torch and datasets take seconds.

@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from logging import INFO, WARNING
+from pathlib import Path
 
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.common import log
@@ -13,7 +14,7 @@ from flwr.serverapp import Grid
 from flowertune.base.errors import UserError
 from flowertune.base.numbers import as_int
 from flowertune.rules.lock import static_digest
-from flowertune.rules.provenance import Library, installed_library
+from flowertune.rules.provenance import Library, code_digest, installed_library
 
 DISCOVER = "query.discover"
 WAIT = 60.0  # seconds for SuperNodes that have not joined
@@ -49,8 +50,22 @@ def exchange(grid: Grid, messages: Sequence[Message], timeout: float) -> list[Me
     return replies
 
 
-def answer_discovery(message: Message, context: Context) -> Message:
-    """Return a client's answer: its partition, its locked values and its library."""
+def answer_discovery(message: Message, context: Context, package: Path | None = None) -> Message:
+    """Return a client's answer: its partition, its locked values and its library.
+
+    Raises
+    ------
+    UserError
+        If the client runs other code than the server, and the server asked.
+    """
+    asked = message.content.config_records.get("question", {})
+    if package and asked.get("code-sha256", "") not in ("", code_digest(package)):
+        # Ray looks for modules in the folder that the SuperLink was started in before it looks in
+        # the app that was sent: another app of the same challenge may lie there.
+        raise UserError(
+            f"it runs the code in {package}, which is not that of the app that was sent; start the "
+            "SuperLink in a folder that holds no app (flowertune connect --restart)."
+        )
     answer = {
         "partition-id": int(context.node_config["partition-id"]),
         "num-partitions": int(context.node_config["num-partitions"]),
@@ -82,13 +97,15 @@ class NodeRegistry:
     """Which SuperNode holds which partition, and what the SuperNodes said of themselves.
 
     ``nodes`` is the node id of each partition; it changes where a SuperNode rejoins under a new
-    id. The other answers are those the run began with.
+    id. The other answers are those the run began with. A SuperNode whose Python files are not
+    those of ``code_sha256`` (of any, where it is empty) does not answer.
     """
 
     nodes: dict[int, int] = field(default_factory=dict)
     partitions: set[int] = field(default_factory=set)
     digests: set[str] = field(default_factory=set)
     libraries: set[Library] = field(default_factory=set)
+    code_sha256: str = ""
     _asked: set[int] = field(default_factory=set)
     _moved: dict[int, int] = field(default_factory=dict)
 
@@ -175,7 +192,8 @@ class NodeRegistry:
     def _ask_new(self, grid: Grid) -> list[Message]:
         new = [node for node in grid.get_node_ids() if node not in self._asked]
         self._asked.update(new)
-        messages = [Message(RecordDict(), node, DISCOVER) for node in new]
+        question = RecordDict({"question": ConfigRecord({"code-sha256": self.code_sha256})})
+        messages = [Message(question, node, DISCOVER) for node in new]
         return exchange(grid, messages, ANSWER_TIMEOUT) if new else []
 
     def _enter(self, reply: Message) -> None:

@@ -9,13 +9,14 @@ from flowertune.base.errors import UserError
 
 @dataclass(frozen=True)
 class App:
-    """The app's name, and the lines of ``[tool.flowertune]``."""
+    """The app's name, its Python package, and the lines of ``[tool.flowertune]``."""
 
     name: str
     publisher: str
     version: str
     template_version: str
     supernodes: int
+    package: str
 
 
 def read_app(app_dir: Path) -> App:
@@ -36,6 +37,7 @@ def read_app(app_dir: Path) -> App:
             toml["project"]["version"],
             ours["template-version"],
             ours["supernodes"],
+            toml["tool"]["flwr"]["app"]["components"]["clientapp"].partition(".")[0],
         )
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; run this in a rendered app's folder.") from None

@@ -5,7 +5,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,7 +103,12 @@ def start_superlink(connection: str, runtime_install: bool = False) -> None:
         ) from error
     import click
 
-    with _environment_of_this_python(runtime_install):
+    # Ray lets every client look for modules in the folder that the SuperLink was started in, before
+    # the app that was sent: in an app's folder, all apps of that challenge would run its clients.
+    home = flower_home(os.environ)
+    home.mkdir(parents=True, exist_ok=True)
+    elsewhere = chdir(home) if home.is_absolute() else nullcontext()
+    with elsewhere, _environment_of_this_python(runtime_install):
         try:
             ensure_local_superlink(read_superlink_connection(connection))
         except click.ClickException as error:

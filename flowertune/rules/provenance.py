@@ -75,6 +75,11 @@ def digest_of(files: dict[str, Path]) -> str:
     return whole.hexdigest()
 
 
+def code_digest(package: Path) -> str:
+    """Return the sha256 of the Python files of an app's package, whatever folder it lies in."""
+    return digest_of({p.relative_to(package).as_posix(): p for p in package.rglob("*.py")})
+
+
 @cache
 def installed_library() -> Library:
     """Return the library that this process runs; looked at once."""

@@ -21,7 +21,7 @@ from flowertune.config.paths import local_path
 from flowertune.config.results import results_root, run_folder
 from flowertune.config.settings import ANEW, Settings
 from flowertune.rules import lock
-from flowertune.rules.provenance import Library, installed_library
+from flowertune.rules.provenance import Library, code_digest, installed_library
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def prepare_run(grid: Grid, context: Context, app_dir: Path) -> Iterator[RunCont
     folder = writable_folder(cfg, context.run_id)
     with sole_writer(folder):
         log(INFO, "results: %s", folder)
-        registry = NodeRegistry().discover(grid)
+        registry = NodeRegistry(code_sha256=code_digest(app_dir / app.package)).discover(grid)
         own = installed_library()
         differences = rule_violations(cfg, registry, own)
         log(INFO, lock.verdict(lock.static_values(cfg), differences))
