@@ -248,7 +248,7 @@ def test_what_is_said_of_a_gigabyte_is_short(contained):
 @pytest.mark.parametrize("language", ["python", "js", "cpp"])
 def test_without_a_sandbox_the_same_attacks_work(host, short_limits, language):
     """The control: these programs fail in a sandbox because of the sandbox."""
-    ready = Readiness(layers.unsandin_sandbox(), tools())
+    ready = Readiness(layers.unsandboxed(), tools())
     host.visits.clear()
     assert run_one(host.program("reads home and environment", language), ready).passed
     assert run_one(host.program("network", language), ready).passed
@@ -265,7 +265,7 @@ def test_without_a_sandbox_the_same_attacks_work(host, short_limits, language):
 
 
 def test_without_a_sandbox_limits_hold_and_nothing_stays(host, short_limits, tag):
-    ready = Readiness(layers.unsandin_sandbox(), tools())
+    ready = Readiness(layers.unsandboxed(), tools())
     with seconds(1):
         assert run_one(host.program("endless loop", "python"), ready).status == "timed out"
     for name, status in {"memory hog": "memory", "leaves children": "passed"}.items():
