@@ -1,10 +1,10 @@
-"""How much of a worker's time is training, and what the engine's caches are worth.
+"""How much of a worker's time is training, and what the library's caches are worth.
 
     python -m benchmarks.round [--rounds 4] [--quantization 0 4] [--threads N]
 
 One worker, the built-in model SmolLM2-135M-Instruct, as many rows as the finance challenge has (the
 sample's, over and over); by default 5 clients of 2 steps of 4 rows in each of 4 rounds. The same
-rounds run with the engine's caches on and off (off: tokenizer, rows, model and adapter are made
+rounds run with the library's caches on and off (off: tokenizer, rows, model and adapter are made
 anew for every message, as the official app does), in turn, in one process, over a grid of this
 process: no Ray, no network. `benchmarks.start` measures how a worker starts.
 """
@@ -12,7 +12,6 @@ process: no Ray, no network. `benchmarks.start` measures how a worker starts.
 import argparse
 import contextlib
 import json
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -58,31 +57,36 @@ def settings(quantization: int, rounds: int, folder: Path) -> dict[str, Any]:
 
 
 class Clock:
-    """Seconds inside ``fit`` and inside the client's handler, message by message."""
+    """Seconds in the app's steps and in the client's handler, message by message."""
 
     def __init__(self) -> None:
-        self.fit: list[float] = []
+        self.steps: list[float] = []
         self.handler: list[float] = []
         self.tokens = self.padded = 0
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
         """Measure every message that the client app handles in this context."""
-        from template.app import client_app
+        from flowertune.client.task import ClientTask
         from tests.local_grid import LocalGrid
 
-        fit, handle = client_app.fit, LocalGrid.handle
+        steps_of, phase_of, handle = ClientTask.steps, ClientTask.phase, LocalGrid.handle
 
-        def timed_fit(model: Any, steps: Any, *rest: Any) -> float:
-            for batch in (batch for step in steps for batch in step):
+        def counted_steps(task: Any, *arguments: Any) -> Any:
+            steps = steps_of(task, *arguments)
+            for batch in (batch for step in steps for batch in step.micro_batches):
                 lengths = [len(example.ids) for example in batch]
                 self.tokens += sum(lengths)
                 self.padded += max(lengths) * len(lengths)
+            return steps
+
+        @contextlib.contextmanager
+        def timed_phase(task: Any, name: str) -> Iterator[Any]:
             start = time.perf_counter()
-            try:
-                return fit(model, steps, *rest)
-            finally:
-                self.fit.append(time.perf_counter() - start)
+            with phase_of(task, name) as span:
+                yield span
+            if name == "train":
+                self.steps.append(time.perf_counter() - start)
 
         def timed_handle(grid: Any, message: Any, partition: int) -> Any:
             start = time.perf_counter()
@@ -93,7 +97,8 @@ class Clock:
                     self.handler.append(time.perf_counter() - start)
 
         with (
-            mock.patch.object(client_app, "fit", timed_fit),
+            mock.patch.object(ClientTask, "steps", counted_steps),
+            mock.patch.object(ClientTask, "phase", timed_phase),
             mock.patch.object(LocalGrid, "handle", timed_handle),
         ):
             yield
@@ -102,10 +107,10 @@ class Clock:
 @contextlib.contextmanager
 def caches(on: bool) -> Iterator[None]:
     """With the caches off, everything is made anew for every message."""
+    from flowertune.client import rows as client_rows
+    from flowertune.client import task
     from flowertune.data import rows
     from flowertune.models import resolve as models
-    from flowertune.run import data_check
-    from template.app import client_app, dataset
 
     if on:
         yield
@@ -117,8 +122,8 @@ def caches(on: bool) -> Iterator[None]:
         return make(cfg, *arguments)
 
     with contextlib.ExitStack() as patches:
-        for module in (client_app, dataset, data_check):
-            patches.enter_context(mock.patch.object(module, "reuse", make_anew))
+        for module in (task, client_rows):
+            patches.enter_context(mock.patch.object(module, "cached", make_anew))
         yield
 
 
@@ -147,19 +152,19 @@ def measure(quantization: int, rounds: int) -> None:
 
     (warm, warm_rounds), (cold, cold_rounds) = results[True], results[False]
     later = slice(CLIENTS, None)
-    share = sum(warm.fit[later]) / sum(warm_rounds[1:])
+    share = sum(warm.steps[later]) / sum(warm_rounds[1:])
     kind = f"{quantization}-bit" if quantization else "unquantized"
     print(f"{kind}: {CLIENTS} clients x {STEPS} steps x {BATCH} rows, {rounds} rounds")
     print(f"  from round 2 on, share of wall time in the steps, caches on   {share:7.1%}")
-    off = sum(cold.fit[later]) / sum(cold_rounds[1:])
+    off = sum(cold.steps[later]) / sum(cold_rounds[1:])
     print(f"  the same, caches off                                          {off:7.1%}")
     ratio = sum(cold_rounds[1:]) / sum(warm_rounds[1:])
     print(f"  rounds, caches off / on                                       {ratio:7.2f}")
-    outside = [h - f for h, f in zip(cold.handler[later], cold.fit[later], strict=True)]
+    outside = [h - f for h, f in zip(cold.handler[later], cold.steps[later], strict=True)]
     print(f"  set-up of one message, caches off, in steps of training       "
-          f"{STEPS * sum(outside) / sum(cold.fit[later]):7.2f}")  # fmt: skip
+          f"{STEPS * sum(outside) / sum(cold.steps[later]):7.2f}")  # fmt: skip
     print(f"  tokens/s inside the steps                                     "
-          f"{warm.tokens / sum(warm.fit):7.0f}")  # fmt: skip
+          f"{warm.tokens / sum(warm.steps):7.0f}")  # fmt: skip
     print(f"  padding                                                       "
           f"{1 - warm.tokens / warm.padded:7.1%}")  # fmt: skip
 
@@ -175,7 +180,6 @@ def main() -> None:
     parser.add_argument("--quantization", type=int, nargs="+", default=[0, 4], help="0, 4 or 8")
     parser.add_argument("--threads", type=int, default=2, help="threads of the worker (default 2)")
     arguments = parser.parse_args()
-    sys.path.insert(0, str(ROOT / "template"))
     import torch
 
     torch.set_num_threads(arguments.threads)

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parent.parent
 
@@ -38,13 +39,12 @@ cfg, message = pickle.loads(Path(sys.argv[1]).read_bytes())
 node = {"partition-id": 0, "num-partitions": 50}
 context = Context(run_id=1, node_id=1, node_config=node, state=RecordDict(), run_config=cfg)
 start = time.perf_counter()
-from flowertune.entry import client
-from flowertune import client_app
+from flowertune_finance import client_app
 def first_step(*arguments):
     print(time.perf_counter() - start)
     raise SystemExit
-client_app.fit = first_step
-client(message, context)
+client_app.answer_loss = first_step
+client_app.app(message, context)
 """
 
 
@@ -60,17 +60,22 @@ def seconds(code: str, argument: Path, app: Path) -> float:
     return float(done.stdout.splitlines()[-1])
 
 
-def write_message(cfg: dict, path: Path) -> None:
+def write_message(cfg: dict[str, Any], path: Path) -> None:
     """Write settings and a first training message, as a worker gets them."""
     from flwr.app import ConfigRecord, Message, RecordDict
     from flwr.supercore.task_identity import TaskIdentity
 
     from flowertune.comms.codec import pack
-    from template.app.models import initial_adapter
+    from flowertune.models.adapter import adapter_shapes, initial_adapter
+    from template.app.models import lora_config
+    from tests.apps import settings
 
     for name in ("_run_id", "_node_id", "_task_id"):
         setattr(TaskIdentity, name, 1)
-    arrays = pack(initial_adapter(cfg)[0], cfg["train.transport"])
+    typed = settings(cfg)
+    peft_config = lora_config(typed)
+    adapter, _ = initial_adapter(typed, peft_config, adapter_shapes(typed, peft_config))
+    arrays = pack(adapter, typed.train.transport)
     config = ConfigRecord({"server-round": 1, "learning-rate": 1e-3, "state-key": "start"})
     message = Message(RecordDict({"arrays": arrays, "config": config}), 1, "train")
     message.metadata.__dict__["_message_id"] = "first"
@@ -87,7 +92,6 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=3, help="pairs of processes (default 3)")
     parser.add_argument("--quantization", type=int, default=0, help="0, 4 or 8 (default 0)")
     arguments = parser.parse_args()
-    sys.path.insert(0, str(ROOT / "template"))
     from benchmarks.round import settings
     from flowertune.models import smollm2
     from tests.apps import rendered

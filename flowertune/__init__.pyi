@@ -18,3 +18,5 @@ from flowertune.models.loader import takes_logits_to_keep as takes_logits_to_kee
 from flowertune.run.training import TrainingRun as TrainingRun
 from flowertune.run.whole_model import average_models as average_models
 from flowertune.run.whole_model import is_whole_model_run as is_whole_model_run
+
+__all__: list[str]

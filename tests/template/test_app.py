@@ -135,7 +135,7 @@ def test_averaging_is_written_out():
 def test_editors_are_told_of_exactly_the_public_names():
     tree = ast.parse((LIBRARY / "__init__.pyi").read_text("utf-8"))
     told = {
-        alias.asname: f"{node.module}.{alias.name}"
+        str(alias.asname): f"{node.module}.{alias.name}"
         for node in tree.body
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
