@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from flowertune.base.errors import UserError
@@ -554,6 +555,23 @@ def test_each_client_is_sent_the_adapter_that_the_strategy_made_for_it(models, t
         partition: {shape[0] for shape in shapes.values()} for partition, shapes in seen.items()
     }
     assert ranks == {0: {8}, 1: {32}, 2: {8}, 3: {32}}
+
+
+def test_scaffolds_server_has_the_mean_of_what_its_clients_keep(models, tmp_path):
+    """c = mean of c_i in every round (Karimireddy et al.); a client that forgot would break it."""
+    app = copy_of_app(tmp_path)
+    scaffold(app)
+    ended = run(app, settings(tmp_path / "data", models, {}), 1, NODES)
+    server = load_file(ended.folder / "state" / f"round_{ROUNDS}" / "strategy.safetensors")
+    kept: dict[str, Path] = {}
+    for path in sorted((tmp_path / "flwr-home").rglob("state_*.safetensors")):
+        kept[path.parent.name] = path  # the newest file of each partition
+    assert len(kept) == NODES
+    total = {name: torch.zeros_like(tensor) for name, tensor in server.items()}
+    for path in kept.values():
+        total = {name: tensor + load_file(path)[name] for name, tensor in total.items()}
+    for name, tensor in server.items():
+        torch.testing.assert_close(tensor, total[name] / NODES, rtol=1e-4, atol=1e-4)
 
 
 def test_the_table_of_the_contract_is_what_is_tested_here():
