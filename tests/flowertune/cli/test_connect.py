@@ -1,7 +1,6 @@
 """`flowertune connect`: from its options to Flower's configuration and its SuperLink."""
 
 import json
-import os
 import subprocess
 import sys
 import tomllib
@@ -10,7 +9,7 @@ import psutil
 import pytest
 
 from flowertune.cli.main import main
-from flowertune.deploy import pinned, resources
+from flowertune.deploy import pinned, resources, superlink
 from flowertune.deploy.resources import Machine
 from tests.flower import free_port
 
@@ -215,48 +214,52 @@ def test_help_is_worth_reading(capsys):
 
 
 @pytest.mark.slow
-def test_it_starts_flowers_superlink_without_installs_and_stops_it(tmp_path):
+def test_it_starts_flowers_superlink_without_installs_and_stops_it(tmp_path, monkeypatch, capsys):
     app = make_app(tmp_path / "app")
-    ports = [free_port(), free_port()]
+    port = free_port()
     env = {
-        **os.environ,
         "FLWR_HOME": str(tmp_path / "home"),
-        "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(ports[0]),
-        "FLWR_LOCAL_CONTROL_API_PORT": str(ports[1]),
+        "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(port),
+        "FLWR_LOCAL_CONTROL_API_PORT": str(free_port()),
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
     }
-    env.pop("FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION", None)
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv(superlink.NO_INSTALL, raising=False)
+    # flwr reads its ports when it is imported: here they are those of the test's process
+    monkeypatch.setattr(superlink, "managed_port", lambda: port)
+    monkeypatch.setattr(resources, "this_machine", lambda: Machine(cpus=2, gpus=0))
 
-    def command(*options, **more):
-        return subprocess.run(
-            [sys.executable, "-m", "flowertune.cli.main", "connect", "--app", str(app), *options],
-            env={**env, **more},
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
+    def said(*words):
+        assert main(["connect", *words]) == 0
+        return capsys.readouterr().out
 
     try:
-        first = command()
+        first = subprocess.run(
+            [sys.executable, "-m", "flowertune.cli.main", "connect", "--app", str(app)],
+            capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
         assert first.returncode == 0, first.stderr
         pid = int(first.stdout.split("(pid ")[1].split(")")[0])
         environment = psutil.Process(pid).environ()
         assert environment["FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION"] == "1"
-        second = command()
-        assert f"(pid {pid}) already runs" in second.stdout
-        assert "installs nothing at a run" in second.stdout
-        installing = command("--runtime-install")
-        assert "does not install an app's dependencies" in installing.stdout
-        assert "--restart --runtime-install" in installing.stdout
-        other_home = command(FLWR_HOME=str(tmp_path / "other"))
-        assert "FLWR_HOME" in other_home.stdout and "--restart" in other_home.stdout
+        second = said("--app", str(app))
+        assert f"(pid {pid}) already runs" in second
+        assert f"apps use the packages of {sys.prefix}" in second
+        installing = said("--app", str(app), "--runtime-install")
+        assert "does not install an app's dependencies" in installing
+        assert "--restart --runtime-install" in installing
+        monkeypatch.setenv("FLWR_HOME", str(tmp_path / "other"))
+        other_home = said("--app", str(app))
+        assert "FLWR_HOME" in other_home and "--restart" in other_home
         family = psutil.Process(pid).children(recursive=True)
     finally:
-        stopped = command("--stop")
-    assert f"pid {pid}" in stopped.stdout
+        stopped = said("--stop")
+    assert f"pid {pid}" in stopped
     assert not psutil.pid_exists(pid)
     assert not any(child.is_running() for child in family)
+    assert said("--stop") == f"No local SuperLink of yours runs on port {port}.\n"
 
 
 def _config(home):

@@ -1,8 +1,9 @@
-"""`flwr profile` comes with an installed app, and leaves flwr alone in every other respect."""
+"""`flwr profile` comes with the library, and leaves flwr alone in every other respect."""
 
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -12,23 +13,21 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from flowertune.cli.profile import app as command
-from flowertune.profiler import building, hook
+from flowertune.cli import hook, profile
+from flowertune.cli.main import main
 from flowertune.profiling.journal import recording
-from tests.apps import rendered
+from tests.apps import ROOT, settings
 from tests.flower import make_shell
-from tests.templates import copy_of
 
+LINE = (ROOT / "scripts" / "flwr-profile.pth").read_text("utf-8")
 HELP = "Show where the time, bytes and memory"
 
 
-def build(challenge: str, kind: str, folder: Path) -> Path:
-    """Build an app's wheel with the backend its pyproject.toml names, as pip does."""
-    app = copy_of(rendered(challenge), folder / "app")
-    code = f"from flowertune.profiling.building import build_{kind}; build_{kind}({str(folder)!r})"
-    env = {**os.environ, "PYTHONPATH": str(app)}
+def built(folder: Path) -> Path:
+    """The library's wheel, built by the backend that its pyproject.toml names, as pip does."""
+    code = f"from hatchling.build import build_wheel; build_wheel({str(folder)!r})"
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=app, env=env, capture_output=True, text=True, check=False
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     (wheel,) = folder.glob("*.whl")
@@ -44,31 +43,37 @@ def lists_it(shell, folder: Path) -> bool:
     return HELP in text
 
 
-@pytest.mark.parametrize("kind", ["editable", "wheel"])
-def test_two_apps_in_one_environment_come_and_go(kind, tmp_path):
-    shell = make_shell(tmp_path / "user")
-    packages = next((tmp_path / "user" / "venv" / "lib").glob("python3*/site-packages"))
+@pytest.fixture(scope="module")
+def shell(tmp_path_factory):
+    """An environment without the library."""
+    return make_shell(tmp_path_factory.mktemp("user"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("editable", [True, False], ids=["editable", "wheel"])
+def test_the_command_comes_and_goes_with_the_library(editable, shell, tmp_path):
+    packages = next((shell.home.parent / "venv" / "lib").glob("python3*/site-packages"))
     before = set(os.listdir(packages))
     assert not lists_it(shell, tmp_path)
-    wheels = [build(name, kind, tmp_path / name) for name in ("finance", "medical")]
-    shell.type(f"pip install -q --no-deps --no-index {wheels[0]} {wheels[1]}", tmp_path)
-    assert lists_it(shell, tmp_path)
-    shell.type("pip uninstall -q -y flowertune-finance", tmp_path)
+    what = f"-e {ROOT}" if editable else f"--no-index {built(tmp_path)}"
+    shell.type(f"pip install -q --no-deps --force-reinstall {what}", tmp_path)
     assert lists_it(shell, tmp_path)
     said = shell.type("flwr profile nothing", tmp_path, fails=True)
     assert "'nothing' is neither a run's id" in said
-    shell.type("pip uninstall -q -y flowertune-medical", tmp_path)
+    shell.type("pip uninstall -q -y flowertune", tmp_path)
     assert not lists_it(shell, tmp_path)
     assert set(os.listdir(packages)) == before
 
 
-def test_a_wheel_says_all_that_is_in_it(tmp_path):
-    with zipfile.ZipFile(build("finance", "wheel", tmp_path / "w")) as wheel:
+def test_a_wheel_has_the_line_and_the_commands(tmp_path):
+    with zipfile.ZipFile(built(tmp_path)) as wheel:
         assert wheel.testzip() is None
-        names = wheel.namelist()
-        (record,) = (name for name in names if name.endswith("RECORD"))
-        recorded = [line.split(",")[0] for line in wheel.read(record).decode().splitlines()]
-    assert sorted(names) == sorted(recorded) and len(set(names)) == len(names)
+        assert wheel.read("zz_flowertune_profile.pth").decode() == LINE
+        (entries,) = (name for name in wheel.namelist() if name.endswith("entry_points.txt"))
+        scripts = wheel.read(entries).decode().split()
+    assert "flowertune.cli.main:main" in scripts and "flowertune.cli.profile:main" in scripts
+    # Python runs a line of a .pth file only if it begins so; a second line would be a folder
+    assert LINE.startswith("import ") and LINE.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -85,13 +90,14 @@ def test_only_flwr_itself_looks_for_the_command(argv, installed, monkeypatch):
     called = []
     monkeypatch.setattr(hook, "install", lambda: called.append(1))
     monkeypatch.setattr(sys, "argv", argv)
-    exec(building.line("flowertune.profiler.hook"))
+    exec(LINE)
     assert bool(called) == installed
 
 
 def test_a_package_that_is_gone_or_broken_is_passed_by(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["flwr"])
-    exec(building.line("no_such_package.hook"))
+    monkeypatch.setitem(sys.modules, "flowertune.cli.hook", None)
+    exec(LINE)
 
 
 @pytest.fixture
@@ -146,7 +152,9 @@ def test_a_flwr_that_is_built_otherwise_is_left_alone(hooked):
 @pytest.fixture
 def run(tmp_path, capsys) -> Path:
     """The folder of a run of one round."""
-    with recording({"profile.enabled": True}, tmp_path, {"run": "77", "rounds": 1}) as profile:
+    with recording(
+        settings({"profile.enabled": True}), tmp_path, {"run": "77", "rounds": 1}
+    ) as profile:
         profile.round = 1
         with profile.phase("wait", nbytes=10):
             pass
@@ -154,23 +162,28 @@ def run(tmp_path, capsys) -> Path:
     return tmp_path
 
 
-def test_a_runs_folder_can_be_given_instead_of_its_id(run):
-    done = CliRunner().invoke(command(), [str(run)])
-    assert done.exit_code == 0, done.output
-    assert done.output.startswith("run:              77, finished, ")
-    assert "\nServer\nphase " in done.output and "\nwait " in done.output
+def said(capsys, *words: object, status: int = 0) -> str:
+    """What `flwr-profile` prints; `flowertune profile` does the same."""
+    assert profile.main([*map(str, words)]) == status
+    alone = capsys.readouterr()
+    assert main(["profile", *map(str, words)]) == status
+    assert capsys.readouterr().out == alone.out
+    return alone.out + alone.err
 
 
-def test_live_says_a_line_for_each_round_where_there_is_no_terminal(run):
-    done = CliRunner().invoke(command(), [str(run), "--live"])
-    assert done.output.startswith("round 1: wait ") and "\nServer\nphase " in done.output
+def test_a_runs_folder_can_be_given_instead_of_its_id(run, capsys):
+    out = said(capsys, run)
+    assert re.match(r"run: +77, finished, ", out)
+    assert "\nServer\nphase " in out and "\nwait " in out
 
 
-def test_json_and_a_trace(run, tmp_path):
-    done = CliRunner().invoke(
-        command(), [str(run), "--format", "json", "--trace", str(tmp_path / "t.json")]
-    )
-    found = json.loads(done.output)
+def test_live_says_a_line_for_each_round_where_there_is_no_terminal(run, capsys):
+    out = said(capsys, run, "--live")
+    assert out.startswith("round 1: wait ") and "\nServer\nphase " in out
+
+
+def test_json_and_a_trace(run, tmp_path, capsys):
+    found = json.loads(said(capsys, run, "--format", "json", "--trace", tmp_path / "t.json"))
     assert found["success"] and found["rows"][0]["phase"] == "wait"
     assert found["spans"][0]["nbytes"] == 10 and found["spans"][0]["at"] >= 0
     assert json.loads((tmp_path / "t.json").read_text())["traceEvents"]
@@ -179,17 +192,26 @@ def test_json_and_a_trace(run, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "status", "sentence"),
     [
-        (["."], 1, "has left no profile; start a run with"),
+        (["."], 1, "error: Run . has left no profile; start a run with"),
         ([".", "--format", "json"], 1, '{"success": false, "error-message": "Run . has left'),
         (["12x"], 2, "'12x' is neither a run's id"),
         (["7", ".", "fed", "more"], 2, "unexpected extra arguments (more)"),
         (["RUN", "--trace", "/no/such/folder/t.json"], 1, "cannot be written to /no/such"),
     ],
 )
-def test_errors_are_a_sentence(run, tmp_path_factory, monkeypatch, arguments, status, sentence):
+def test_errors_are_a_sentence(
+    run, tmp_path_factory, monkeypatch, arguments, status, sentence, capsys
+):
     monkeypatch.chdir(tmp_path_factory.mktemp("empty"))
-    monkeypatch.setenv("COLUMNS", "200")
     given = [str(run) if word == "RUN" else word for word in arguments]
-    done = CliRunner().invoke(command(), given)
-    assert done.exit_code == status
-    assert sentence in " ".join(done.output.split())
+    assert sentence in said(capsys, *given, status=status)
+
+
+def test_under_flwr_its_errors_are_flwrs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    flwr = typer.Typer()
+    flwr.command("run")(lambda: None)
+    assert hook.register(flwr)
+    done = CliRunner().invoke(flwr, ["profile", "."])
+    assert done.exit_code == 1 and "has left no profile" in " ".join(done.output.split())
+    assert CliRunner().invoke(flwr, ["profile", "12x"]).exit_code == 2

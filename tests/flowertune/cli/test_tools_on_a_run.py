@@ -1,30 +1,21 @@
 """The tools read what a run writes: plan, inspect, watch and report around one real, tiny run."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from flowertune.cli.app import load_app
 from flowertune.cli.main import main
 from flowertune.run.files import read_run
-from tests.apps import rendered, settings, two_small_rounds
-from tests.local_grid import run_app
-from tests.tiny import save_tiny_llama
-
-NODES = 4
+from tests.apps import rendered, settings
+from tests.small_runs import NODES, small_run
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
+@pytest.fixture
+def run() -> tuple[dict, Path]:
     """The run-config and the folder of a run of two rounds, with two clients in each."""
-    folder = tmp_path_factory.mktemp("run")
-    cfg = two_small_rounds(folder, save_tiny_llama(folder / "model"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FLWR_HOME", str(folder / "flwr-home"))
-        for part in ("run", "node", "task"):
-            patch.setattr(f"flwr.supercore.task_identity.TaskIdentity._{part}_id", 1)
-        run_app(cfg, NODES, run_id=77)
-    return cfg, folder / "results" / "77"
+    return small_run().cfg, small_run().folder
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from flowertune.config import results as folders
 from flowertune.config.apps import record_app
 from flowertune.config.results import editable_source, results_root, run_folder
 from flowertune.run import failures
+from tests.apps import settings
 
 
 def make_app(folder, name="my-finance", publisher="me"):
@@ -34,7 +35,7 @@ def installed(home):
 
 
 def root(installed, home, results_dir="results"):
-    return results_root({"results-dir": results_dir}, installed, {"FLWR_HOME": str(home)})
+    return results_root(settings({"results-dir": results_dir}), installed, {"FLWR_HOME": str(home)})
 
 
 def test_an_absolute_folder_is_used_as_it_is(installed, home, tmp_path):
@@ -119,8 +120,8 @@ def test_a_read_only_folder_is_one_sentence(tmp_path):
     # root may write anywhere, so another user has to try
     code = (
         "import os, sys; sys.path[:0] = sys.argv[2:]\n"
-        "from flowertune.run.folders import run_folder\n"
-        "from flowertune.errors import UserError\nfrom pathlib import Path\n"
+        "from flowertune.config.results import run_folder\n"
+        "from flowertune.base.errors import UserError\nfrom pathlib import Path\n"
         "os.setgid(65534); os.setuid(65534)\n"
         "try: run_folder(Path(sys.argv[1]), 1)\nexcept UserError as error: print(error)"
     )
@@ -145,7 +146,7 @@ def test_a_read_only_folder_is_one_sentence(tmp_path):
 def test_the_last_line_calls_a_failed_write_one_and_nothing_else(error, said, monkeypatch, caplog):
     handlers = []
     monkeypatch.setattr(failures, "add_exit_handler", handlers.append)
-    with pytest.raises(type(error)), failures.told_last():
+    with pytest.raises(type(error)), failures.log_error_last():
         raise error
     handlers[0]()
     assert caplog.messages[-1].startswith(said)
