@@ -8,15 +8,15 @@ import pytest
 import torch
 from peft import LoraConfig
 
-from flowertune.cli import report
+from flowertune.base.hashing import file_sha256
+from flowertune.base.versions import package_versions
+from flowertune.cli.main import main
 from flowertune.data.lengths import Lengths
 from flowertune.data.report import report_of
 from flowertune.report.facts import collect
 from flowertune.report.page import page
-from flowertune.report.plots import line_plot, nice_ticks, round_ticks, short
 from flowertune.run.checkpoint import save_checkpoint
 from flowertune.run.files import read_run
-from flowertune.run.manifest import file_sha256, package_versions
 from tests.apps import default_settings, rendered
 from tests.runs import write_run
 
@@ -30,9 +30,12 @@ UNOFFICIAL = {
 
 
 class Tags(HTMLParser):
-    """Collects tags, checks that they nest, and keeps every attribute that could load something."""
+    """Collects tags, checks that they nest, and keeps every attribute that could load something.
 
-    VOID = ("meta", "line", "circle")
+    A fragment (``#id``) is of the page itself and loads nothing.
+    """
+
+    VOID = ("meta",)
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,7 +45,11 @@ class Tags(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.seen.append(tag)
-        self.loads += [f"{tag} {name}" for name, _ in attrs if name in ("src", "href", "onload")]
+        self.loads += [
+            f"{tag} {name}"
+            for name, value in attrs
+            if name.rpartition(":")[2] in ("src", "href", "onload") and not value.startswith("#")
+        ]
         if tag not in self.VOID:
             self.open.append(tag)
 
@@ -59,6 +66,7 @@ def parsed(html: str) -> Tags:
     tags = Tags()
     tags.feed(html)
     assert tags.open == [] and tags.loads == [] and "script" not in tags.seen
+    assert "//" not in html and "url(" not in html.replace("url(#", "")
     return tags
 
 
@@ -83,16 +91,16 @@ def run_folder(tmp_path) -> Path:
 
 
 def test_the_page_tells_everything(run_folder, capsys):
-    assert report.main([str(run_folder), "--app", str(rendered("finance"))]) == 0
+    assert main(["report", str(run_folder), "--app", str(rendered("finance"))]) == 0
     file = run_folder / "report.html"
     assert capsys.readouterr().out == f"{file}\n"
     html = file.read_text("utf-8")
     tags = parsed(html)
-    assert tags.seen.count("svg") == 3 and tags.seen.count("polyline") == 3
+    assert tags.seen.count("svg") == 3
     for part in (
         ">unofficial</span>",
         "static.dataset.name",
-        "&quot;./mine.jsonl&quot;",
+        "&#34;./mine.jsonl&#34;",
         "took 1 h 00 min",
         "10 of 10",
         "train.seq-length",
@@ -144,41 +152,17 @@ def test_what_a_run_holds_is_text_and_not_html(tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(run_folder, capsys):
     blocked = run_folder / "peft_5" / "manifest.json" / "report.html"
-    assert report.main([str(run_folder), "--output", str(blocked)]) == 1
+    assert main(["report", str(run_folder), "--output", str(blocked)]) == 1
     assert "choose another place with --output" in capsys.readouterr().err
-    assert report.main([str(run_folder.parent)]) == 1
+    assert main(["report", str(run_folder.parent)]) == 1
     assert "holds no run.json" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("low", "high"), [(0, 3), (0, 104_000), (1e-6, 5e-5), (0.4, 0.41), (7, 7), (0, 0), (-2, 5)]
-)
-def test_ticks_are_few_and_round_and_hold_the_values(low: float, high: float):
-    ticks = nice_ticks(low, high)
-    assert 3 <= len(ticks) <= 7 and ticks[0] <= low and ticks[-1] >= high * (1 - 1e-12)
-    assert len({short(tick) for tick in ticks}) == len(ticks)
-
-
-@pytest.mark.parametrize(("first", "last"), [(1, 1), (1, 2), (1, 7), (1, 12), (1, 200), (3, 97)])
-def test_rounds_on_an_axis_are_whole(first: int, last: int):
-    ticks = round_ticks(first, last)
-    assert ticks[0] == first and ticks[-1] == last and len(ticks) <= 10
-    assert ticks == sorted(set(ticks))
-
-
-def test_points_stay_inside_their_plot():
-    svg = line_plot("x", [(1, 0.0), (2, 5.0), (3, 2.5)], str, limit=8.0)
-    points = svg.split('points="')[1].split('"')[0].split()
-    xs, ys = zip(*(map(float, point.split(",")) for point in points), strict=True)
-    assert min(xs) > 0 and max(xs) < 420 and min(ys) > 0 and max(ys) < 220
-    assert ys[0] > ys[2] > ys[1] and 'class="limit"' in svg
 
 
 def test_the_page_needs_no_app(run_folder, tmp_path, capsys):
     page_file = tmp_path / "elsewhere.html"
     empty = tmp_path / "empty"
     empty.mkdir()
-    arguments = [str(run_folder), "--output", str(page_file), "--app", str(empty)]
-    assert report.main(arguments) == 0
+    arguments = ["report", str(run_folder), "--output", str(page_file), "--app", str(empty)]
+    assert main(arguments) == 0
     assert "own settings are not known here" in page_file.read_text("utf-8")
     assert json.loads((run_folder / "run.json").read_text())["status"] == "finished"
