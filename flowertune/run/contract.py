@@ -22,6 +22,7 @@ from flowertune.comms.validation import ARRAYS, CLIENT, METRICS
 
 REHEARSED = 3  # clients, at most
 NOISE = 0.1  # of a tensor's mean absolute value: what a made-up reply is off the adapter
+FEW = 2**21  # values of an adapter that a rehearsal is done with where it has more
 TOLERANCE = 1e-3  # of that noise: a mean is exact to float32, another function is off by noise
 
 Tensors = dict[str, torch.Tensor]
@@ -66,10 +67,15 @@ class StrategyContract:
             function of the weighted mean of the replies.
         """
         self._check_pair()
+        part = _part(self.adapter)
         try:
-            if layerwise:
-                self._check_weighted_mean(grid)
-            self._check_two_rounds(grid)
+            try:
+                self._rehearse(part, layerwise, grid)
+            except (CannotRehearse, UserError):
+                if len(part) == len(self.adapter):
+                    raise
+                # It may know of the other tensors: what it does with all of them counts.
+                self._rehearse(self.adapter, layerwise, grid)
         except CannotRehearse as error:
             if layerwise:
                 raise UserError(
@@ -118,13 +124,16 @@ class StrategyContract:
             If names, shapes or dtype are not those of the adapter, a value is not finite, or
             train-loss is missing or not finite.
         """
+        return self._checked(arrays, metrics, self.adapter)
+
+    def _checked(self, arrays: Any, metrics: Any, like: Mapping[str, torch.Tensor]) -> Tensors:
         where = f"{self.name}.aggregate_train"
         if not isinstance(arrays, ArrayRecord) or not isinstance(metrics, Mapping):
             kinds = f"{type(arrays).__name__} and {type(metrics).__name__}"
             raise UserError(f"{where} returned {kinds}; return an ArrayRecord and a MetricRecord.")
         tensors: Tensors = dict(arrays.to_torch_state_dict())
-        for key in sorted(tensors.keys() | self.adapter.keys()):
-            given, wanted = _kind(tensors.get(key)), _kind(self.adapter.get(key))
+        for key in sorted(tensors.keys() | like.keys()):
+            given, wanted = _kind(tensors.get(key)), _kind(like.get(key))
             if given != wanted:
                 raise UserError(
                     f"{where} returned {key!r} as {given}, and in the adapter it is {wanted}; the "
@@ -162,11 +171,16 @@ class StrategyContract:
             raise UserError(self._forgets(kept))
         return {}
 
-    def _check_two_rounds(self, grid: Grid) -> None:
+    def _rehearse(self, adapter: Mapping[str, torch.Tensor], layerwise: bool, grid: Grid) -> None:
+        if layerwise:
+            self._check_weighted_mean(adapter, grid)
+        self._check_two_rounds(adapter, grid)
+
+    def _check_two_rounds(self, adapter: Mapping[str, torch.Tensor], grid: Grid) -> None:
         """Go on after a made-up round as an uninterrupted run does, and as a resumed one does."""
         uninterrupted = self._copy()
-        sent = _try(lambda: self._messages(uninterrupted, 1, self.adapter, grid))
-        first = _try(lambda: self._aggregate(uninterrupted, 1, sent, _replies(sent)))
+        sent = _try(lambda: self._messages(uninterrupted, 1, adapter, grid))
+        first = _try(lambda: self._aggregate(uninterrupted, 1, sent, _replies(sent), adapter))
         changed = self._changed(self._attributes, self._attributes_of(uninterrupted))
         state = {}
         if hasattr(self.strategy, "state_dict"):
@@ -177,7 +191,7 @@ class StrategyContract:
 
         def second(actor: Any) -> tuple[list[int], list[Tensors], Tensors]:
             sent = self._messages(actor, 2, first, grid)
-            result = self._aggregate(actor, 2, sent, _replies(sent))
+            result = self._aggregate(actor, 2, sent, _replies(sent), adapter)
             nodes = [message.metadata.dst_node_id for message in sent]
             arrays = [r for message in sent for r in message.content.array_records.values()]
             return nodes, [unpack(record) for record in arrays], result
@@ -208,14 +222,14 @@ class StrategyContract:
             )
         self._restores = True
 
-    def _check_weighted_mean(self, grid: Grid) -> None:
+    def _check_weighted_mean(self, adapter: Mapping[str, torch.Tensor], grid: Grid) -> None:
         """Compare what becomes of replies, and of as many copies of their weighted mean."""
         results, scale = [], {}
         for averaged in (False, True):
             actor = self._copy()
-            sent = _try(lambda actor=actor: self._messages(actor, 1, self.adapter, grid))
+            sent = _try(lambda actor=actor: self._messages(actor, 1, adapter, grid))
             replies = _replies(sent)
-            shapes = {name: tensor.shape for name, tensor in self.adapter.items()}
+            shapes = {name: tensor.shape for name, tensor in adapter.items()}
             for reply in replies:
                 if {name: tensor.shape for name, tensor in reply.items()} != shapes:
                     raise UserError(
@@ -226,7 +240,9 @@ class StrategyContract:
             if averaged:
                 replies = [_mean(replies)] * len(replies)
             scale = {name: _scale(tensor) for name, tensor in replies[0].items()}
-            results.append(_try(lambda a=actor, s=sent, r=replies: self._aggregate(a, 1, s, r)))
+            results.append(
+                _try(lambda a=actor, s=sent, r=replies: self._aggregate(a, 1, s, r, adapter))
+            )
         of_replies, of_mean = results
         for name, tensor in of_replies.items():
             limit = TOLERANCE * scale[name]
@@ -247,7 +263,12 @@ class StrategyContract:
         return messages[:REHEARSED]
 
     def _aggregate(
-        self, actor: Any, server_round: int, sent: Sequence[Message], replies: Sequence[Tensors]
+        self,
+        actor: Any,
+        server_round: int,
+        sent: Sequence[Message],
+        replies: Sequence[Tensors],
+        like: Mapping[str, torch.Tensor],
     ) -> Tensors:
         partitions = self.registry.by_node()
         answers = [
@@ -259,7 +280,7 @@ class StrategyContract:
             for name, tensor in arrays.to_torch_state_dict().items():
                 if not torch.isfinite(tensor).all():
                     raise CannotRehearse(f"{name!r} is not finite after it")
-        return self.check_result(arrays, metrics)
+        return self._checked(arrays, metrics, like)
 
     def _copy(self) -> Any:
         # What belongs to the run is not copied: locks cannot be, and the nodes are the run's.
@@ -371,6 +392,17 @@ def _try(step: Callable[[], Any]) -> Any:
         raise
     except Exception as error:  # a strategy is its author's and may raise anything
         raise CannotRehearse(f"{type(error).__name__}: {one_line(error)}") from error
+
+
+def _part(adapter: Mapping[str, torch.Tensor]) -> Tensors:
+    """Return the tensors of the first modules, about ``FEW`` values, and one module at least."""
+    part: Tensors = {}
+    for name, tensor in adapter.items():
+        module = name.partition(".lora_")[0]
+        begun = any(key.partition(".lora_")[0] == module for key in part)
+        if begun or not part or sum(t.numel() for t in part.values()) + tensor.numel() <= FEW:
+            part[name] = tensor
+    return part
 
 
 def _kind(tensor: torch.Tensor | None) -> str:

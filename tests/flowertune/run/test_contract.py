@@ -10,6 +10,7 @@ from flwr.common import Array
 
 from flowertune.base.errors import UserError
 from flowertune.comms.nodes import NodeRegistry
+from flowertune.run import contract as rehearsal
 from flowertune.run.contract import StrategyContract
 from template.app.strategy import LoraFedAvg
 
@@ -108,6 +109,46 @@ def test_what_cannot_be_tried_is_checked_before_its_first_round_is_saved(kind, s
         held.state()
     with pytest.raises(UserError, match="cannot be shown to average"):
         contract(kind).rehearse(True, GRID)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("few", [1, 40, 100, 1000])
+def test_of_a_large_adapter_whole_modules_are_tried(monkeypatch, few):
+    large = {f"{module}.{name}": t for module in range(20) for name, t in ADAPTER.items()}
+    names = []
+
+    class Looks(LoraFedAvg):
+        def aggregate_train(self, server_round, replies):
+            replies = list(replies)
+            names.append(list(replies[0].content["arrays"]))
+            return super().aggregate_train(server_round, replies)
+
+    monkeypatch.setattr(rehearsal, "FEW", few)
+    registry = NodeRegistry({0: 1000})
+    held = StrategyContract(Looks(registry.nodes, 1, 0), large, registry)
+    held.rehearse(False, GRID)  # type: ignore[arg-type]
+    assert names and all(len(these) < len(large) for these in names)
+    assert all(f"{n.partition('.')[0]}.lora_B" in these for these in names for n in these)
+
+
+def test_one_that_knows_of_all_tensors_is_tried_with_all(monkeypatch):
+    class Whole(LoraFedAvg):
+        def aggregate_train(self, server_round, replies):
+            arrays, metrics = super().aggregate_train(server_round, replies)
+            return ArrayRecord({name: arrays[name] for name in large}), metrics
+
+    class Stacks(LoraFedAvg):
+        def aggregate_train(self, server_round, replies):
+            arrays, metrics = super().aggregate_train(server_round, replies)
+            return ArrayRecord({n: Array(a.numpy()[:1]) for n, a in arrays.items()}), metrics
+
+    large = {f"{module}.{name}": t for module in range(20) for name, t in ADAPTER.items()}
+    monkeypatch.setattr(rehearsal, "FEW", 100)
+    registry = NodeRegistry({0: 1000})
+    held = StrategyContract(Whole(registry.nodes, 1, 0), large, registry)
+    held.rehearse(True, GRID)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="keeps the names, shapes and dtype"):
+        held = StrategyContract(Stacks(registry.nodes, 1, 0), large, registry)
+        held.rehearse(False, GRID)  # type: ignore[arg-type]
 
 
 class Locked(LoraFedAvg):
