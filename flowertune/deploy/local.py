@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from flowertune.base.errors import UserError
+from flowertune.base.text import counted
 from flowertune.deploy import control
 from flowertune.deploy.keys import public_of
 from flowertune.deploy.layout import Layout
@@ -106,7 +107,7 @@ def federation(layout: Layout, connection: str, timeout: float, say: Say) -> Ite
             timeout,
         )
         pids = ", ".join(str(node.pid) for node in supernodes)
-        say(f"{len(supernodes)} SuperNodes (pid {pids}) have joined.")
+        say(f"{counted(len(supernodes), 'SuperNode')} (pid {pids}) joined.")
         yield running
     finally:
         # SuperNodes first: they say goodbye to a SuperLink that is still there

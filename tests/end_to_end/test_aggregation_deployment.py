@@ -55,7 +55,7 @@ def test_a_server_and_a_supernode_are_killed_amid_a_round_and_the_mean_is_that_o
     )
     with (tmp_path / "said.txt").open("w") as said:
         command = subprocess.Popen(
-            [sys.executable, "-m", "flowertune.federation", "--auth", "--", "bash", "-c", script],
+            ["flowertune", "federation", "--auth", "--", "bash", "-c", script],
             cwd=rendered("flowertune-llm"), env=env, stdout=said, stderr=subprocess.STDOUT,
         )  # fmt: skip
     part = "*/.model_1.part/journal.jsonl"

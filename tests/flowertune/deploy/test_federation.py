@@ -7,6 +7,7 @@ import ssl
 import sys
 import time
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -342,17 +343,24 @@ def test_only_keys_starts_nothing(tmp_path, capsys):
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+def children_of(home: Path) -> Iterator[psutil.Process]:
+    """Every process that was started with this home of Flower."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.environ().get("FLWR_HOME") == str(home):
+                yield process
+
+
 def test_a_superlink_that_cannot_start_is_one_sentence_and_leaves_nothing(
     tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setenv("FLWR_HOME", str(tmp_path))
     monkeypatch.setattr(Layout, "superlink", lambda self: ["false"])
-    before = {p.pid for p in psutil.process_iter()}
     assert main(["federation", "--nodes", "1"]) == 1
     out, err = capsys.readouterr()
     assert err.startswith("error: The superlink ended with status 1; its log, ")
     assert f"{tmp_path / 'config.toml'}: wrote [superlink.local-deployment]" in out
-    assert not {p.pid for p in psutil.process_iter() if "supernode" in p.name()} - before
+    assert not list(children_of(tmp_path))
 
 
 def test_a_program_that_is_not_there_is_one_sentence(tmp_path, monkeypatch, capsys):
