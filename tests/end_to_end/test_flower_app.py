@@ -25,8 +25,8 @@ LEFT_BEHIND = (
     "results/1/peft_1/manifest.json",
     ".venv/lib/x.py",
     "flowertune_finance.egg-info/x.json",
-    "build/lib/flowertune/x.py",
-    "flowertune/__pycache__/x.py",
+    "build/lib/flowertune_finance/x.py",
+    "flowertune_finance/__pycache__/x.py",
     "old.fab",
 )
 
@@ -36,7 +36,7 @@ def test_an_app_is_within_the_limits_of_publishing(name: str) -> None:
     app = rendered(name)
     files = filter_paths_for_publish(collect_files(app))
     sizes = {path: len((app / path).read_bytes()) for path in files}
-    assert 20 < len(sizes) <= MAX_FILE_COUNT
+    assert 10 < len(sizes) <= MAX_FILE_COUNT
     assert max(sizes.values()) <= MAX_FILE_BYTES
     assert sum(sizes.values()) <= MAX_TOTAL_BYTES
     assert max(path.count("/") for path in sizes) <= MAX_DIR_DEPTH
@@ -69,15 +69,13 @@ def test_flwr_build_makes_the_bundle(tmp_path: Path) -> None:
         [flwr, "build", "--app", app], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    (fab,) = tmp_path.glob("flowertune.flowertune-finance.1-0-0.*.fab")
+    (fab,) = tmp_path.glob("flowertune.app-finance.1-0-0.*.fab")
     with zipfile.ZipFile(fab) as bundle:
         names = set(bundle.namelist())
         config = tomllib.loads(bundle.read("pyproject.toml").decode())
     for path in (
-        "flowertune/client_app.py",
-        "flowertune/server_app.py",
-        "flowertune/rules/locked.json",
-        "flowertune/rules/protected.json",
+        "flowertune_finance/client_app.py",
+        "flowertune_finance/server_app.py",
         "samples/finance.jsonl",
         "LICENSE",
     ):
@@ -102,13 +100,10 @@ def wheel(project: Path, destination: Path) -> set[str]:
         return set(archive.namelist())
 
 
-def test_an_app_installs_with_its_data(tmp_path: Path) -> None:
+def test_an_app_installs_its_package_and_nothing_else(tmp_path: Path) -> None:
     names = wheel(copy_of(rendered("medical"), tmp_path / "app"), tmp_path / "wheel")
-    assert {"flowertune/rules/protected.json", "flowertune/rules/locked.json"} <= names
+    assert "flowertune_medical/client_app.py" in names
     assert {name.split("/")[0] for name in names} == {
-        "flowertune",
-        "flowertune_medical-1.0.0.dist-info",
-        # These two bring `flwr profile`.
-        "_flowertune_medical_profiling",
-        "zz_flowertune_medical_profile.pth",
+        "flowertune_medical",
+        "app_medical-1.0.0.dist-info",
     }
