@@ -181,7 +181,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2, help="threads of the worker (default 2)")
     arguments = parser.parse_args()
     import torch
+    from flwr.supercore.task_identity import TaskIdentity
 
+    TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1
     torch.set_num_threads(arguments.threads)
     for quantization in arguments.quantization:
         measure(quantization, arguments.rounds)
