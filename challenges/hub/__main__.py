@@ -75,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
         "--workers", type=int, default=2, metavar="N", help="processes that render (default: 2)"
     )
     serve.add_argument(
-        "--inbox",
+        "--uploads",
         type=Path,
         metavar="DIR",
         help="take what `flwr app publish` sends, and keep it there; uploaders show the token in "
@@ -99,8 +99,8 @@ def problems(arguments: argparse.Namespace) -> list[str]:
         path = getattr(arguments, name)
         if path is not None and not path.is_file():
             found.append(f"--{name.replace('_', '-')} is {path}; there is no such file.")
-    if arguments.inbox is not None and not os.environ.get(TOKEN_VARIABLE):
-        found.append(f"--inbox needs a token in the environment variable {TOKEN_VARIABLE}.")
+    if arguments.uploads is not None and not os.environ.get(TOKEN_VARIABLE):
+        found.append(f"--uploads needs a token in the environment variable {TOKEN_VARIABLE}.")
     return found
 
 
@@ -129,7 +129,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         proxy=arguments.proxy,
         rate=arguments.rate,
         workers=arguments.workers,
-        inbox=arguments.inbox,
+        uploads=arguments.uploads,
         token=os.environ.get(TOKEN_VARIABLE),
     )
     try:

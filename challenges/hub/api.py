@@ -15,12 +15,12 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from challenges.hub import page
-from challenges.hub.catalogue import App, Catalogue, read_catalogue
-from challenges.hub.guards import TooLarge, too_large
-from challenges.hub.inbox import Inbox
+from challenges.hub.index import App, Index, read_index
+from challenges.hub.middleware import TooLarge, too_large
+from challenges.hub.render_cache import RenderCache, TooSlow
 from challenges.hub.rendering import Kind, Order
 from challenges.hub.repository import Release, TemplateRepository
-from challenges.hub.shelf import Shelf, TooSlow
+from challenges.hub.upload_store import UploadStore
 
 APP_ID = re.compile(r"@[A-Za-z0-9_.-]{1,64}/[A-Za-z0-9_.-]{1,64}")
 VERSION = re.compile(r"\d{1,9}\.\d{1,9}\.\d{1,9}")
@@ -47,13 +47,13 @@ class Hub:
     """What the hub serves from: the template, what was rendered of it, and where uploads go."""
 
     repository: TemplateRepository
-    shelf: Shelf
+    cache: RenderCache
     source: str
-    inbox: Inbox | None = None
+    uploads: UploadStore | None = None
 
     def __post_init__(self) -> None:
         self._releases: tuple[float, list[Release]] | None = None
-        self._catalogues: dict[str, Catalogue] = {}
+        self._indexes: dict[str, Index] = {}
         self._reading = asyncio.Lock()
 
     async def releases(self) -> list[Release]:
@@ -65,13 +65,13 @@ class Hub:
                 self._releases = (now, found)
             return self._releases[1]
 
-    async def catalogue(self, release: Release) -> Catalogue:
+    async def index(self, release: Release) -> Index:
         """What a release holds; read once, as a commit does not change."""
         async with self._reading:
-            if release.commit not in self._catalogues:
-                read = await asyncio.to_thread(read_catalogue, self.repository, release)
-                self._catalogues[release.commit] = read
-            return self._catalogues[release.commit]
+            if release.commit not in self._indexes:
+                read = await asyncio.to_thread(read_index, self.repository, release)
+                self._indexes[release.commit] = read
+            return self._indexes[release.commit]
 
     async def find(self, app_id: str, version: str | None) -> tuple[App, Release]:
         """The app and release that are asked for.
@@ -84,9 +84,9 @@ class Hub:
         """
         found: dict[str, tuple[App, Release]] = {}
         for release in await self.releases():
-            catalogue = await self.catalogue(release)
-            if app_id in catalogue.apps:
-                found[release.version] = (catalogue.apps[app_id], release)
+            index = await self.index(release)
+            if app_id in index.apps:
+                found[release.version] = (index.apps[app_id], release)
         if not found:
             raise HTTPException(404, f"There is no app {app_id} here.")
         wanted = version or next(iter(found))
@@ -116,7 +116,7 @@ class Hub:
             kind=kind,
         )
         try:
-            return await self.shelf.get(order)
+            return await self.cache.get(order)
         except TooSlow as error:
             detail = f"{app.app_id} is being rendered and is not ready yet; try again."
             raise HTTPException(503, detail, {"retry-after": "10"}) from error
@@ -187,23 +187,23 @@ def endpoints(hub: Hub) -> list[Route]:
 
     async def apps(request: Request) -> JSONResponse:
         newest = (await hub.releases())[0]
-        catalogue = await hub.catalogue(newest)
+        index = await hub.index(newest)
         only_listed = request.query_params.get("tag") == "recommended"
         listed = [
             {"app_id": app.app_id, "version": newest.version, "rules": app.rules}
-            for app in catalogue.apps.values()
+            for app in index.apps.values()
             if app.listed or not only_listed
         ]
         return JSONResponse({"apps": listed})
 
     async def publish(request: Request) -> JSONResponse:
-        if hub.inbox is None:
+        if hub.uploads is None:
             raise HTTPException(
                 403,
                 "This hub takes no uploads. To publish on Flower Hub, unset "
                 "FLWR_SUPERGRID_API_URL and try again.",
             )
-        kept = await asyncio.wait_for(hub.inbox.take(request), BODY_SECONDS * 4)
+        kept = await asyncio.wait_for(hub.uploads.take(request), BODY_SECONDS * 4)
         request.state.log |= kept
         return JSONResponse(kept, 201)
 
@@ -217,9 +217,9 @@ def endpoints(hub: Hub) -> list[Route]:
 
     async def index(request: Request) -> HTMLResponse:
         releases = await hub.releases()
-        catalogue = await hub.catalogue(releases[0])
+        index = await hub.index(releases[0])
         versions = [release.version for release in releases]
-        html = page.render(catalogue, versions, address_of(request), hub.source)
+        html = page.render(index, versions, address_of(request), hub.source)
         return HTMLResponse(html)
 
     async def style(request: Request) -> Response:
@@ -248,6 +248,6 @@ async def explain(request: Request, error: Exception) -> JSONResponse:
 
 
 def web_app(hub: Hub) -> Starlette:
-    """The application, without its guards."""
+    """The application, without its middleware."""
     handlers: dict[Any, Any] = {kind: explain for kind in (HTTPException, TooLarge, Exception)}
     return Starlette(routes=endpoints(hub), exception_handlers=handlers)

@@ -6,7 +6,7 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from challenges.hub.catalogue import Catalogue
+from challenges.hub.index import Index
 
 _HERE = files(__name__.rpartition(".")[0])
 
@@ -25,12 +25,12 @@ def _template() -> Any:
     return environment.from_string((_HERE / "index.html").read_text(encoding="utf-8"))
 
 
-def render(catalogue: Catalogue, versions: list[str], address: str, source: str) -> str:
+def render(index: Index, versions: list[str], address: str, source: str) -> str:
     """The page of a release, as HTML.
 
     Parameters
     ----------
-    catalogue : Catalogue
+    index : Index
         The newest release's.
     versions : list[str]
         All releases, the newest first.
@@ -43,14 +43,14 @@ def render(catalogue: Catalogue, versions: list[str], address: str, source: str)
         {
             "name": name,
             "facts": facts,
-            "apps": [app for app in catalogue.apps.values() if app.challenge == name],
+            "apps": [app for app in index.apps.values() if app.challenge == name],
         }
-        for name, facts in catalogue.facts.items()
+        for name, facts in index.facts.items()
     ]
     return _template().render(
         challenges=challenges,
-        rule_sets=catalogue.rule_sets,
-        version=catalogue.release.version,
+        rule_sets=index.rule_sets,
+        version=index.release.version,
         versions=versions,
         address=address,
         source=source,

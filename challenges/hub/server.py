@@ -14,17 +14,17 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from challenges.hub.api import Hub, max_body, web_app
-from challenges.hub.guards import Guards, JsonLines, RateLimit
-from challenges.hub.inbox import Inbox
+from challenges.hub.middleware import JsonLines, Middleware, RateLimit
+from challenges.hub.render_cache import RenderCache
 from challenges.hub.rendering import pack
 from challenges.hub.repository import copier_address, open_repository
-from challenges.hub.shelf import Shelf
+from challenges.hub.upload_store import UploadStore
 from challenges.hub.workers import Workers
 
 HEADER_SECONDS = 10
 RENDER_SECONDS = 60
 SHUTDOWN_SECONDS = 10
-SHELF_BYTES = 256 * 1024 * 1024
+RENDER_CACHE_BYTES = 256 * 1024 * 1024
 CONNECTIONS = 1000
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -43,7 +43,7 @@ class Settings:
     rate: float = 600
     workers: int = 2
     fetch_seconds: float = 300
-    inbox: Path | None = None
+    uploads: Path | None = None
     token: str | None = None
 
 
@@ -93,11 +93,15 @@ def serve(settings: Settings) -> None:
         workers = Workers(settings.workers)
         stack.callback(workers.shutdown, cancel_futures=True)
         source = copier_address(settings.public_url or repository.source)
-        inbox = Inbox(settings.inbox, settings.token) if settings.inbox and settings.token else None
-        shelf = Shelf(pack, workers, SHELF_BYTES, RENDER_SECONDS)
-        app = web_app(Hub(repository, shelf, source, inbox))
+        uploads = (
+            UploadStore(settings.uploads, settings.token)
+            if settings.uploads and settings.token
+            else None
+        )
+        cache = RenderCache(pack, workers, RENDER_CACHE_BYTES, RENDER_SECONDS)
+        app = web_app(Hub(repository, cache, source, uploads))
         config = uvicorn.Config(
-            Guards(app, max_body, RateLimit(settings.rate)),
+            Middleware(app, max_body, RateLimit(settings.rate)),
             host=settings.host,
             port=settings.port,
             http=PatientProtocol,

@@ -245,7 +245,7 @@ class Aggregation:
         _CHALLENGE,
         _one_of(LAYERWISE, ALL_AT_ONCE),
         "layerwise: in buckets, memory stays bounded; all_at_once: whole replies, all held",
-        why="How the server averages (docs/aggregation.md of the template's repository).",
+        why="How the server averages (docs/guides/aggregation.md of the template's repository).",
     )
     weights: str = setting(
         "auto",

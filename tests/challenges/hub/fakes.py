@@ -8,11 +8,11 @@ from time import sleep
 from starlette.testclient import TestClient
 
 from challenges.hub.api import Hub, max_body, web_app
-from challenges.hub.guards import Guards, RateLimit
-from challenges.hub.inbox import Inbox
+from challenges.hub.middleware import Middleware, RateLimit
+from challenges.hub.render_cache import RenderCache
 from challenges.hub.rendering import Order
 from challenges.hub.repository import TemplateRepository
-from challenges.hub.shelf import Shelf
+from challenges.hub.upload_store import UploadStore
 from tests.templates import commit, git
 
 COPIER = """\
@@ -82,11 +82,11 @@ def client(
     renders: Renders | None = None,
     rate: float = 0,
     patience: float = 5,
-    inbox: Inbox | None = None,
+    uploads: UploadStore | None = None,
 ) -> TestClient:
     """A client of a hub on `small_template`."""
     repository = TemplateRepository(small_template(folder), "unused")
-    shelf = Shelf(renders or Renders(), ThreadPoolExecutor(4), 10_000, patience)
-    hub = Hub(repository, shelf, "https://example.org/template.git", inbox)
-    guarded = Guards(web_app(hub), max_body, RateLimit(rate))
+    cache = RenderCache(renders or Renders(), ThreadPoolExecutor(4), 10_000, patience)
+    hub = Hub(repository, cache, "https://example.org/template.git", uploads)
+    guarded = Middleware(web_app(hub), max_body, RateLimit(rate))
     return TestClient(guarded, base_url="http://hub.test", raise_server_exceptions=False)

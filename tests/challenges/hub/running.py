@@ -23,7 +23,7 @@ class RunningHub:
     process: subprocess.Popen[str]
     address: str
     log: Path
-    inbox: Path
+    uploads: Path
     template: Path
 
     def lines(self) -> list[dict[str, object]]:
@@ -40,8 +40,8 @@ def start(folder: Path, template: Path, *options: str, scheme: str = "http") -> 
     """Start a hub and wait until it listens."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    log, inbox = folder / "log", folder / "inbox"
-    arguments = ["--template", str(template), "--port", str(port), "--inbox", str(inbox)]
+    log, uploads = folder / "log", folder / "uploads"
+    arguments = ["--template", str(template), "--port", str(port), "--uploads", str(uploads)]
     arguments += ["--workers", "1"]
     with log.open("w") as output:
         process = subprocess.Popen(
@@ -57,7 +57,7 @@ def start(folder: Path, template: Path, *options: str, scheme: str = "http") -> 
             break
         time.sleep(0.05)
     assert process.poll() is None, log.read_text("utf-8")
-    return RunningHub(process, f"{scheme}://127.0.0.1:{port}", log, inbox, template)
+    return RunningHub(process, f"{scheme}://127.0.0.1:{port}", log, uploads, template)
 
 
 def stop(hub: RunningHub) -> int:

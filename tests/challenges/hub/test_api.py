@@ -206,7 +206,7 @@ def test_a_failure_is_logged_and_not_shown(tmp_path: Path) -> None:
     )
 
 
-def test_without_an_inbox_uploads_are_refused(tmp_path: Path) -> None:
+def test_without_an_upload_store_uploads_are_refused(tmp_path: Path) -> None:
     answer = client(tmp_path).post(api.PUBLISH_PATH, files={"files": ("a.py", b"")})
     assert answer.status_code == 403
     assert "unset FLWR_SUPERGRID_API_URL" in answer.json()["detail"]

@@ -114,7 +114,7 @@ def test_flwr_app_publish_takes_every_app(
     done = flwr(tmp_path, "app", "publish", "my-app")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Validation passed" in done.stdout and "Upload successful" in done.stdout
-    (kept,) = (hub.inbox / "flowertune").glob(f"*{name}/*")
+    (kept,) = (hub.uploads / "flowertune").glob(f"*{name}/*")
     sent = filter_paths_for_publish(collect_files(app))
     assert contents(kept) == {path: (app / path).read_bytes() for path in sent}
     assert contents(kept) == contents(rendered(name))

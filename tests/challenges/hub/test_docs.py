@@ -1,4 +1,4 @@
-"""docs/hub.md says what is so: its commands are understood, its limits are the hub's."""
+"""docs/guides/hub.md says what is so: its commands are understood, its limits are the hub's."""
 
 import json
 import re
@@ -8,7 +8,7 @@ from challenges.hub import api, server
 from challenges.hub.__main__ import TOKEN_VARIABLE, parser
 from tests.templates import ROOT
 
-PAGE = (ROOT / "docs/hub.md").read_text("utf-8").replace("\\\n", " ")
+PAGE = (ROOT / "docs/guides/hub.md").read_text("utf-8").replace("\\\n", " ")
 
 
 def test_every_command_of_the_page_is_understood() -> None:
@@ -24,7 +24,7 @@ def test_every_command_of_the_page_is_understood() -> None:
 def test_the_options_named_are_there() -> None:
     known = {f"--{name.replace('_', '-')}" for name in vars(parser().parse_args(["serve"]))}
     named = set(re.findall(r"`(--[a-z-]+)", PAGE))
-    assert {"--public-url", "--inbox", "--rate"} <= named <= known
+    assert {"--public-url", "--uploads", "--rate"} <= named <= known
 
 
 def test_the_limits_named_are_the_real_ones() -> None:
@@ -36,7 +36,7 @@ def test_the_limits_named_are_the_real_ones() -> None:
         f"{api.BODY_SECONDS} for its body",
         f"{server.RENDER_SECONDS} for a render",
         f"{server.CONNECTIONS:,} connections",
-        f"{server.SHELF_BYTES // 2**20} MiB of rendered apps",
+        f"{server.RENDER_CACHE_BYTES // 2**20} MiB of rendered apps",
         f"at most {server.SHUTDOWN_SECONDS} seconds later",
         f"{parser().parse_args(['serve']).rate:g} requests a minute",
         TOKEN_VARIABLE,

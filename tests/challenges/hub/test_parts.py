@@ -1,4 +1,4 @@
-"""The hub's parts on their own: releases, names, the shelf, packing, uploads, the page."""
+"""The hub's parts on their own: releases, names, the cache, packing, uploads, the page."""
 
 import asyncio
 import html.parser
@@ -6,6 +6,7 @@ import io
 import tomllib
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,12 +15,12 @@ from copier._vcs import get_repo
 from starlette.exceptions import HTTPException
 
 from challenges.hub import __main__ as command
-from challenges.hub import inbox, page, rendering
+from challenges.hub import page, rendering, upload_store
 from challenges.hub.api import PUBLISH_PATH
-from challenges.hub.catalogue import list_apps, read_catalogue
+from challenges.hub.index import list_apps, read_index
+from challenges.hub.render_cache import RenderCache
 from challenges.hub.rendering import Order
 from challenges.hub.repository import HubError, TemplateRepository, copier_address, open_repository
-from challenges.hub.shelf import Shelf
 from tests.apps import rendered
 from tests.challenges.hub.fakes import Renders, client, small_template
 from tests.templates import clone, contents, git, render
@@ -91,13 +92,13 @@ def test_a_template_without_releases_is_refused(tmp_path: Path) -> None:
 
 def test_every_challenge_of_this_repository_has_its_official_name(repository: Path) -> None:
     template = TemplateRepository(repository, "unused")
-    catalogue = read_catalogue(template, template.releases()[0])
+    index = read_index(template, template.releases()[0])
     for name in ("general-nlp", "finance", "medical", "code"):
-        assert catalogue.apps[f"@flwrlabs/flowertune-llm-{name}"].challenge == name
-        assert catalogue.apps[f"@flowertune/{name}-flower-ai"].rules == "flower.ai"
-    listed = [app.app_id for app in catalogue.apps.values() if app.listed]
-    assert listed == [f"@flowertune/{name}" for name in catalogue.facts]
-    assert all(len(app.name) <= 32 for app in catalogue.apps.values())
+        assert index.apps[f"@flwrlabs/flowertune-llm-{name}"].challenge == name
+        assert index.apps[f"@flowertune/{name}-flower-ai"].rules == "flower.ai"
+    listed = [app.app_id for app in index.apps.values() if app.listed]
+    assert listed == [f"@flowertune/{name}" for name in index.facts]
+    assert all(len(app.name) <= 32 for app in index.apps.values())
 
 
 def test_names_follow_from_the_facts() -> None:
@@ -108,13 +109,13 @@ def test_names_follow_from_the_facts() -> None:
     }
 
 
-def test_the_shelf_forgets_what_was_not_asked_for() -> None:
+def test_the_render_cache_forgets_what_was_not_asked_for() -> None:
     async def use() -> list[str]:
         renders = Renders()
         with ThreadPoolExecutor(1) as executor:
-            shelf = Shelf(renders, executor, max_bytes=100, seconds=5)
+            cache = RenderCache(renders, executor, max_bytes=100, seconds=5)
             for name in ("a", "b", "a", "c", "a", "b"):
-                assert name.encode() in (await shelf.get(order(name))).split(b"/")[1]
+                assert name.encode() in (await cache.get(order(name))).split(b"/")[1]
         return [made.name for made in renders.orders]
 
     # Two fit: c pushes b out, which was used longest ago, and then b pushes c out.
@@ -132,10 +133,10 @@ def test_a_render_that_failed_is_tried_again() -> None:
             return b"now"
 
         with ThreadPoolExecutor(1) as executor:
-            shelf = Shelf(make, executor, max_bytes=100, seconds=5)
+            cache = RenderCache(make, executor, max_bytes=100, seconds=5)
             with pytest.raises(RuntimeError, match="once"):
-                await shelf.get(order("a"))
-            return await shelf.get(order("a"))
+                await cache.get(order("a"))
+            return await cache.get(order("a"))
 
     assert asyncio.run(use()) == b"now"
 
@@ -144,7 +145,7 @@ def test_a_zip_holds_what_copier_makes_but_for_the_source(repository: Path, tmp_
     packed = rendering.pack(order("my-finance", template=str(repository)))
     zipfile.ZipFile(io.BytesIO(packed)).extractall(tmp_path / "out")
     made = dict(contents(tmp_path / "out/my-finance"))
-    fresh = dict(contents(render(tmp_path / "fresh", repository, ref=None, challenge="finance")))
+    fresh = dict(contents(render(tmp_path / "fresh" / "my-finance", repository, ref=None, challenge="finance")))
     answers = yaml.safe_load(made.pop(".copier-answers.yml"))
     assert answers.pop("_src_path") == "https://example.org/t.git"
     expected = yaml.safe_load(fresh.pop(".copier-answers.yml"))
@@ -162,16 +163,19 @@ def test_a_bundle_names_itself_as_it_was_asked_for(repository: Path) -> None:
     assert config["tool"]["flwr"]["app"]["publisher"] == "flowertune"
 
 
-@pytest.mark.parametrize("source", ["https://example.org/a: b#c.git", "C:\\x", "'\"", "\\1"])
-def test_any_source_is_recorded_as_it_is(source: str, tmp_path: Path) -> None:
-    answers = tmp_path / "answers.yml"
-    answers.write_text("_commit: v1.0.0\n_src_path: /old\nchallenge: finance\n")
-    rendering.record_source(answers, source)
-    assert yaml.safe_load(answers.read_text()) == {
-        "_commit": "v1.0.0",
-        "_src_path": source,
-        "challenge": "finance",
-    }
+def test_an_app_names_the_templates_public_address_and_never_the_hubs_disk(
+    repository: Path,
+) -> None:
+    source = "https://example.org/a: b.git"
+    asked = replace(order("my-finance", template=str(repository)), source=source)
+    with zipfile.ZipFile(io.BytesIO(rendering.pack(asked))) as archive:
+        answers = yaml.safe_load(archive.read("my-finance/.copier-answers.yml"))
+        project = tomllib.loads(archive.read("my-finance/pyproject.toml").decode())["project"]
+        everything = b"".join(archive.read(name) for name in archive.namelist())
+    assert answers["_src_path"] == source
+    (library,) = [name for name in project["dependencies"] if name.startswith("flowertune")]
+    assert library.startswith("flowertune @ git+https://example.org/a") and "@v1.0.0" in library
+    assert str(repository).encode() not in everything
 
 
 def upload(**changes: bytes) -> dict[str, bytes]:
@@ -187,7 +191,7 @@ publisher = "me"
 
 def test_a_rendered_app_is_a_valid_upload() -> None:
     files = dict(contents(rendered("finance")))
-    assert inbox.check_upload(files) == ("flowertune", "flowertune-finance")
+    assert upload_store.check_upload(files) == ("flowertune", rendered("finance").name)
 
 
 @pytest.mark.parametrize(
@@ -222,13 +226,15 @@ def test_a_rendered_app_is_a_valid_upload() -> None:
 )
 def test_a_bad_upload_is_refused_in_a_sentence(files: dict[str, bytes], part: str) -> None:
     with pytest.raises(HTTPException) as refused:
-        inbox.check_upload(files)
+        upload_store.check_upload(files)
     assert refused.value.status_code == 422
     assert part in refused.value.detail
 
 
 def test_an_upload_is_kept_whole_and_only_with_the_token(tmp_path: Path) -> None:
-    hub = client(tmp_path / "template", inbox=inbox.Inbox(tmp_path / "kept", "right"))
+    hub = client(
+        tmp_path / "template", uploads=upload_store.UploadStore(tmp_path / "kept", "right")
+    )
     files = [("files", (path, data)) for path, data in upload().items()]
     for shown in ({}, {"authorization": "Bearer wrong"}, {"authorization": "Bearer é"}):
         headers = {name.encode(): value.encode() for name, value in shown.items()}
@@ -303,7 +309,7 @@ def test_the_page_says_what_there_is_without_scripts(tmp_path: Path) -> None:
         (["--port", "0"], ["--port is 0; use 1 to 65535."]),
         (["--rate", "-1", "--workers", "0"], ["--rate is -1", "--workers is 0"]),
         (["--tls-cert", "x.pem"], ["go together", "--tls-cert is x.pem; there is no such file"]),
-        (["--inbox", "in"], ["--inbox needs a token", "FLOWERTUNE_HUB_TOKEN"]),
+        (["--uploads", "in"], ["--uploads needs a token", "FLOWERTUNE_HUB_TOKEN"]),
     ],
 )
 def test_wrong_options_are_all_named(

@@ -52,7 +52,7 @@ class RateLimit:
         return missing
 
 
-class Guards:
+class Middleware:
     """ASGI middleware around the hub.
 
     Parameters

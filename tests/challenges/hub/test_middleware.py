@@ -10,7 +10,7 @@ import pytest
 import uvicorn
 
 from challenges.hub import api, server
-from challenges.hub.guards import JsonLines, RateLimit
+from challenges.hub.middleware import JsonLines, RateLimit
 from tests.challenges.hub.fakes import client
 
 ZIP = "/v1/hub/fetch-zip"
@@ -34,7 +34,7 @@ def test_no_limit_is_no_limit() -> None:
 
 
 def test_a_flood_of_addresses_takes_no_more_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("challenges.hub.guards.MAX_ADDRESSES", 5)
+    monkeypatch.setattr("challenges.hub.middleware.MAX_ADDRESSES", 5)
     limit = RateLimit(1)
     for number in range(50):
         limit.wait(str(number))

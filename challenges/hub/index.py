@@ -39,7 +39,7 @@ class App:
 
 
 @dataclass(frozen=True)
-class Catalogue:
+class Index:
     """What one release holds.
 
     Attributes
@@ -58,7 +58,7 @@ class Catalogue:
     apps: Mapping[str, App]
 
 
-def read_catalogue(repository: TemplateRepository, release: Release) -> Catalogue:
+def read_index(repository: TemplateRepository, release: Release) -> Index:
     """Read a release's challenges and rules out of git.
 
     Raises
@@ -73,7 +73,7 @@ def read_catalogue(repository: TemplateRepository, release: Release) -> Catalogu
     }
     rule_sets = yaml.safe_load(repository.read(release, "challenges/rules.yml"))
     apps = list_apps(facts, list(rule_sets), questions["rules"]["default"])
-    return Catalogue(release, facts, rule_sets, apps)
+    return Index(release, facts, rule_sets, apps)
 
 
 def list_apps(facts: Mapping[str, Any], rule_sets: list[str], default_rules: str) -> dict[str, App]:

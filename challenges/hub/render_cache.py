@@ -12,7 +12,7 @@ class TooSlow(Exception):
     """A render took longer than the hub waits."""
 
 
-class Shelf:
+class RenderCache:
     """A cache of packed apps, least recently used out first.
 
     Parameters
@@ -39,7 +39,7 @@ class Shelf:
         self._bytes = 0
 
     async def get(self, order: Order) -> bytes:
-        """What the order asks for, from the shelf or newly made.
+        """What the order asks for, from the cache or newly made.
 
         Raises
         ------

@@ -24,7 +24,7 @@ NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,31}")
 PUBLISHER = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
-class Inbox:
+class UploadStore:
     """A folder for uploads: one new folder for each, `<publisher>/<app>/<time>-…`.
 
     Parameters
