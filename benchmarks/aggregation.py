@@ -53,7 +53,7 @@ def bandwidths(count: int) -> tuple[float, float]:
 
 
 def sums(mib: int, dtype: str, clients: int) -> None:
-    """Print the rate of the app's sums, of the memory, and of flwr's FedAvg, for one kind."""
+    """Print the rate of the library's sums, of the memory, and of flwr's FedAvg, for one kind."""
     import numpy as np
     import torch
 
@@ -69,9 +69,9 @@ def sums(mib: int, dtype: str, clients: int) -> None:
         for p in bucket
     ]
     for exact in (False, True):
-        room = ScratchBuffer()
-        room.reserve(plan.nbytes // size * bytes_of_accumulator(dtype, exact) + 4096)
-        means = [mean_of(piece, 100, exact, room) for piece in bucket]
+        scratch = ScratchBuffer()
+        scratch.reserve(plan.nbytes // size * bytes_of_accumulator(dtype, exact) + 4096)
+        means = [mean_of(piece, 100, exact, scratch) for piece in bucket]
 
         def add(means: Any = means) -> None:
             for mean, piece in zip(means, data, strict=True):
@@ -93,8 +93,8 @@ def sums(mib: int, dtype: str, clients: int) -> None:
                 f"{allowed:.2f}; {rate / allowed:.0%} of it"
             )
         began = time.perf_counter()
-        fill = [mean_of(piece, 7 * clients, exact, room) for piece in bucket]
-        room.reserve(plan.nbytes // size * bytes_of_accumulator(dtype, exact) + 4096)
+        fill = [mean_of(piece, 7 * clients, exact, scratch) for piece in bucket]
+        scratch.reserve(plan.nbytes // size * bytes_of_accumulator(dtype, exact) + 4096)
         for _ in range(clients):
             add(fill)
         for mean in fill:
@@ -176,14 +176,14 @@ def end_to_end() -> None:
         def config(name: str, model: str) -> str:
             return f"{settings} model.name='{model}' results-dir='{folder}/{name}'"
 
-        typed("python", "-m", "flowertune.cli.connect", "--num-supernodes", "2", "--num-cpus", "1")
+        typed("flowertune", "connect", "--num-supernodes", "2", "--num-cpus", "1")
         try:
             typed("flwr", "run", ".", "--stream", "--run-config",
                   config("simulation", "meta-llama/Llama-3.2-1B"))  # fmt: skip
         finally:
-            typed("python", "-m", "flowertune.cli.connect", "--stop")
+            typed("flowertune", "connect", "--stop")
         report("Simulation Engine, 2 clients, Llama-3.2-1B", Path(folder, "simulation"))
-        typed("python", "-m", "flowertune.federation", "--auth", "--", "flwr", "run", ".",
+        typed("flowertune", "federation", "--auth", "--", "flwr", "run", ".",
               "local-deployment", "--stream", "--run-config",
               config("deployment", "smollm2-135m-instruct"))  # fmt: skip
         report("Deployment Engine, 2 clients, SmolLM2-135M", Path(folder, "deployment"))
@@ -227,7 +227,6 @@ def main() -> None:
     add("--clients", type=int, default=2, help="clients of the mean (default 2)")
     add("--end-to-end", action="store_true", help="run flwr in both engines as well")
     arguments = parser.parse_args()
-    sys.path.insert(0, str(ROOT / "template"))
     from flowertune.deploy.pages import NAME, with_large_pages
 
     if NAME not in os.environ:

@@ -5,17 +5,27 @@
 
 import importlib
 import json
+import multiprocessing
+import os
 import sys
 from collections.abc import Callable, Iterable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
+from flwr.supercore.task_identity import TaskIdentity
 
+from flowertune.base.hashing import file_sha256
 from tests.apps import rendered
 
+# What a forked run would import otherwise, in seconds each time.
+_LOADED = (
+    "peft", "datasets", "matplotlib.pyplot", "transformers.models.llama.modeling_llama",
+    "flowertune.client.task", "flowertune.run.training",
+)  # fmt: skip
 Tamper = Callable[[int, int, Message], Message | None]
 
 
@@ -127,14 +137,42 @@ def run_app(
     return grid
 
 
-if __name__ == "__main__":
-    # python -m tests.local_grid APP_FOLDER CFG.json NODES RUN_ID: a run that can be killed.
-    from flwr.supercore.task_identity import TaskIdentity
+def folder(cfg: dict[str, Any], run_id: int = 1) -> Path:
+    """The folder of a run."""
+    return Path(cfg["results-dir"]) / str(run_id)
 
+
+def lines(run: Path) -> list[dict[str, Any]]:
+    """The finished rounds of a run."""
+    return [json.loads(line) for line in (run / "rounds.jsonl").read_text().splitlines()]
+
+
+def adapter_sha(run: Path, server_round: int) -> str:
+    """The digest of a checkpoint's weights."""
+    return file_sha256(run / f"peft_{server_round}" / "adapter_model.safetensors")
+
+
+def fork(
+    app: Path, cfg: dict[str, Any], nodes: int, run_id: int, home: Path, output: Path
+) -> BaseProcess:
+    """Start a run in a process of its own, to be killed.
+
+    It is forked from one that has imported what takes seconds to import.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([*_LOADED, __name__])
+    arguments = (app, cfg, nodes, run_id, home, output)
+    process = context.Process(target=_run_forked, args=arguments)
+    process.start()
+    return process
+
+
+def _run_forked(
+    app: Path, cfg: dict[str, Any], nodes: int, run_id: int, home: Path, output: Path
+) -> None:
+    with output.open("a") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+    os.environ["FLWR_HOME"] = str(home)
     TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1
-    run_app(
-        json.loads(Path(sys.argv[2]).read_text()),
-        int(sys.argv[3]),
-        int(sys.argv[4]),
-        app=Path(sys.argv[1]),
-    )
+    run_app(cfg, nodes, run_id, app=app)

@@ -17,7 +17,6 @@ from flowertune.comms.nodes import NodeRegistry, exchange
 from flowertune.rules.provenance import Library
 from tests.apps import rendered, tiny_settings
 from tests.local_grid import LocalGrid, load
-from tests.tiny import save_tiny_llama
 
 SUPERLINK = 1
 LOST = "Error: Node Unavailable"
@@ -61,17 +60,12 @@ class Changing(LocalGrid):
         return replies
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    return save_tiny_llama(tmp_path_factory.mktemp("tiny"))
-
-
 @pytest.fixture
-def cfg(model, tmp_path, monkeypatch):
+def cfg(tiny_model, tmp_path, monkeypatch):
     monkeypatch.setenv("FLWR_HOME", str(tmp_path / "flwr-home"))
     return tiny_settings(
         tmp_path,
-        model,
+        tiny_model,
         12,
         {
             "strategy.fraction-train": 1.0,

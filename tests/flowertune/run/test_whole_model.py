@@ -24,14 +24,13 @@ from flowertune.run import progress, setup, whole_model
 from flowertune.run.whole_model import PARTS, WholeModelRun
 from tests.apps import default_settings, rendered
 from tests.local_grid import LocalGrid, load
-from tests.tiny import save_tiny_llama
 
 GONE = Error(5, "the node is unavailable")
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    return save_tiny_llama(tmp_path_factory.mktemp("tiny"))
+@pytest.fixture
+def model(tiny_model) -> Path:
+    return tiny_model
 
 
 @pytest.fixture
@@ -50,8 +49,7 @@ def cfg(model, tmp_path):
 
 
 @pytest.fixture(autouse=True)
-def short_pauses(monkeypatch, tmp_path):
-    monkeypatch.setenv("FLWR_HOME", str(tmp_path / "flwr-home"))
+def short_pauses(monkeypatch):
     monkeypatch.setattr(average, "_LOOK_EVERY", 0.01)
     monkeypatch.setattr(average.time, "sleep", lambda seconds: None)
     monkeypatch.setattr(channel, "_LONGEST", 0.005)

@@ -1,0 +1,46 @@
+"""The adapter a run starts from: LoRA's own, drawn by seed and name, without the base's weights."""
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from flowertune.base.errors import UserError
+from flowertune.models.adapter import adapter_shapes, initial_adapter
+from template.app.models import lora_config
+from tests.apps import settings
+
+
+@pytest.fixture
+def start(tiny_model):
+    """Returns the first adapter of a tiny run, what is missing in it, and its configuration."""
+
+    def start(changes):
+        flat = {
+            "model.name": str(tiny_model),
+            "model.quantization": 0,
+        }
+        cfg = settings({**flat, **changes})
+        config = lora_config(cfg)
+        return *initial_adapter(cfg, config, adapter_shapes(cfg, config)), config
+
+    return start
+
+
+def test_the_first_adapter_is_loras_own_and_needs_no_weights(start, tiny_model, monkeypatch):
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", None)
+    adapter, missing, config = start({})
+    assert len(adapter) == 2 * 2 * 2 and missing == []  # layers, q and v, A and B
+    assert config.target_modules == {"q_proj", "v_proj"}
+    assert config.base_model_name_or_path == str(tiny_model)
+    for name, tensor in adapter.items():
+        assert tensor.dtype == torch.float32 and tensor.device.type == "cpu"
+        assert bool(tensor.any()) == ("lora_A" in name)
+    again, other = start({})[0], start({"seed": 1})[0]
+    a = next(name for name in adapter if "lora_A" in name)
+    assert torch.equal(adapter[a], again[a]) and not torch.equal(adapter[a], other[a])
+
+
+@pytest.mark.parametrize("layer", ["embed_tokens", "lm_head"])
+def test_an_adapter_on_an_embedding_is_refused(start, layer):
+    with pytest.raises(UserError, match="adapts an embedding or the output head"):
+        start({"model.lora.target-modules": f"q_proj,{layer}"})

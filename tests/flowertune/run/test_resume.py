@@ -1,0 +1,221 @@
+"""A run that was stopped or killed goes on to the same bits, or says why it does not."""
+
+import json
+import random
+import signal
+import sys
+import time
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import pytest
+
+from flowertune.base.errors import UserError
+from flowertune.rules import lock
+from flowertune.run import setup
+from tests.apps import rendered
+from tests.local_grid import LocalGrid, adapter_sha, folder, fork, lines, run_app
+
+NODES = 6
+
+
+@pytest.mark.parametrize("transport", ["float32", "int8"])
+def test_a_stopped_run_goes_on_to_the_same_bits(cfg, transport):
+    cfg = {**cfg, "train.transport": transport}
+    run_app(cfg, NODES, 1)
+
+    stopped = stopped_after_two_rounds(cfg)
+    about = json.loads((stopped / "run.json").read_text())
+    assert about["status"] == "failed" and "round 3 failed" in about["reason"]
+    run_app({**cfg, "resume-from": str(stopped)}, NODES, 9)
+    assert adapter_sha(stopped, 4) == adapter_sha(folder(cfg, 1), 4)
+    same = ("round", "partitions", "train-loss", "sent-bytes", "received-bytes")
+    assert [{k: line[k] for k in same} for line in lines(stopped)] == [
+        {k: line[k] for k in same} for line in lines(folder(cfg, 1))
+    ]
+
+
+def test_other_settings_are_refused_by_name_when_resuming(cfg):
+    run_app(cfg, NODES)
+    changed = {**cfg, "resume-from": str(folder(cfg)), "seed": 1, "train.seq-length": 64}
+    with pytest.raises(UserError, match=r"seed was 2024 and is 1; train\.seq-length was 512"):
+        run_app(changed, NODES, 2)
+    about = json.loads((folder(cfg) / "run.json").read_text())
+    assert about["status"] == "finished" and about["settings"]["seed"] == 2024
+
+
+def stopped_after_two_rounds(cfg, nodes: int = NODES, run_id: int = 2) -> Path:
+    def lost(server_round, partition, reply):
+        return None if server_round == 3 else reply
+
+    with pytest.raises(UserError, match="of round 3 failed"):
+        run_app(cfg, nodes, run_id, lost)
+    return folder(cfg, run_id)
+
+
+def test_a_run_goes_on_only_over_the_partitions_it_was_begun_with(cfg):
+    resumed = {**cfg, "resume-from": str(stopped_after_two_rounds(cfg, 4))}
+    record = (folder(cfg, 2) / "run.json").read_bytes()
+    with pytest.raises(
+        UserError,
+        match=r"4 SuperNodes of 4 partitions, and 6 of 6 are here \(missing: none; new: 4, 5\)",
+    ):
+        run_app(resumed, 6, 9)
+    assert (folder(cfg, 2) / "run.json").read_bytes() == record
+    run_app(resumed, 4, 9)
+    assert len(lines(folder(cfg, 2))) == 4
+
+
+def test_what_made_a_run_unofficial_before_makes_it_so_after(cfg, monkeypatch):
+    changed = lock.Difference("the moon", "full", "new")
+    found = setup.lock.check_lock
+    with monkeypatch.context() as patch:
+        patch.setattr(setup.lock, "check_lock", lambda *a, **k: [*found(*a, **k), changed])
+        stopped = stopped_after_two_rounds(cfg)
+    run_app({**cfg, "resume-from": str(stopped)}, NODES, 9)
+    manifest = json.loads((stopped / "peft_4" / "manifest.json").read_text())
+    assert [d["key"] for d in manifest["differences"]].count(changed.key) == 1
+
+
+def test_a_renamed_folder_goes_on_with_what_its_clients_kept(cfg):
+    cfg = {**cfg, "train.transport": "int8"}
+    run_app(cfg, NODES, 1)
+    renamed = stopped_after_two_rounds(cfg).rename(folder(cfg).with_name("renamed"))
+    run_app({**cfg, "resume-from": str(renamed)}, NODES, 9)
+    assert adapter_sha(renamed, 4) == adapter_sha(folder(cfg, 1), 4)
+
+
+def test_a_folder_without_a_state_is_refused(cfg, tmp_path):
+    with pytest.raises(UserError, match="there is no folder"):
+        run_app({**cfg, "resume-from": str(tmp_path / "nowhere")}, NODES)
+    with pytest.raises(UserError, match="holds no state"):
+        run_app({**cfg, "resume-from": str(tmp_path)}, NODES)
+
+
+def test_two_runs_cannot_write_to_one_folder(cfg, tmp_path):
+    with setup.sole_writer(tmp_path), pytest.raises(UserError, match="still writing"):
+        setup.sole_writer(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("times", "rounds"), [(6, 14), pytest.param(20, 45, marks=pytest.mark.full)]
+)
+def test_killed_at_random_points_it_ends_with_the_same_bits(cfg, tmp_path, times, rounds):
+    """SIGKILL in rounds and while saving; each start goes on from the last finished round."""
+    app, output = rendered("finance"), tmp_path / "output.txt"
+    # Far more rounds than the starts get through before they are killed.
+    cfg |= {
+        "num-server-rounds": rounds, "train.save-every-round": 1, "train.transport": "int8",
+        "train.training-arguments.max-steps": 1,
+    }  # fmt: skip
+    run_app(cfg, NODES, 1)
+
+    rng, run = random.Random(11), folder(cfg, 2)
+
+    def start() -> BaseProcess:
+        begun = any(run.glob("state/round_*"))
+        resumed = {**cfg, "resume-from": str(run)} if begun else cfg
+        return fork(app, resumed, NODES, 2, tmp_path / "home", output)
+
+    for _ in range(times):
+        before = newest_state(run)
+        process = start()
+        # Wait for the next round to be on its way, so that every start gets somewhere.
+        deadline = time.monotonic() + 120
+        while process.is_alive() and time.monotonic() < deadline and newest_state(run) <= before:
+            time.sleep(0.002)
+        time.sleep(rng.random() * 0.12)
+        assert process.is_alive(), output.read_text()
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+    last = start()
+    last.join(300)
+    assert last.exitcode == 0, output.read_text()
+    assert adapter_sha(run, rounds) == adapter_sha(folder(cfg, 1), rounds)
+    for name in ("ledger.jsonl", "rounds.jsonl"):
+        assert without_times(run / name) == without_times(folder(cfg, 1) / name)
+
+
+def newest_state(run: Path) -> int:
+    return max((int(p.name.split("_")[1]) for p in run.glob("state/round_*")), default=0)
+
+
+def without_times(file: Path) -> list[dict]:
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    return [{k: v for k, v in row.items() if k not in ("time", "seconds")} for row in rows]
+
+
+def test_a_run_that_is_stopped_in_its_first_round_goes_on(cfg):
+    run_app(cfg, NODES, 1)
+    with pytest.raises(UserError, match="of round 1 failed"):
+        run_app(cfg, NODES, 2, lambda server_round, partition, reply: None)
+    stopped = folder(cfg, 2)
+    assert [path.name for path in (stopped / "state").iterdir()] == ["round_0"]
+    run_app({**cfg, "resume-from": str(stopped)}, NODES, 9)
+    assert adapter_sha(stopped, 4) == adapter_sha(folder(cfg, 1), 4)
+
+
+def test_another_lora_config_is_refused_by_name_and_the_record_stays(cfg, monkeypatch):
+    stopped = stopped_after_two_rounds(cfg)
+    before = {path.name: path.read_bytes() for path in stopped.glob("*.json*")}
+    server = sys.modules["flowertune_finance.server_app"]
+    sound = server.lora_config
+
+    def changed(cfg):
+        config = sound(cfg)
+        config.use_rslora = True
+        return config
+
+    monkeypatch.setattr(server, "lora_config", changed)
+    with pytest.raises(UserError, match=r"use_rslora was False and is True \(lora_config"):
+        run_app({**cfg, "resume-from": str(stopped)}, NODES, 9)
+    assert {path.name: path.read_bytes() for path in stopped.glob("*.json*")} == before
+
+
+def test_a_client_goes_on_from_the_last_round_in_which_its_reply_counted(cfg, monkeypatch):
+    cfg |= {"strategy.fraction-train": 1.0, "train.transport": "int8"}
+    sent = []
+    handle = LocalGrid.handle
+
+    def look(grid, message, partition):
+        if message.metadata.message_type == "train":
+            config = message.content.config_records["config"]
+            sent.append((config["server-round"], partition, config["last-round"]))
+        return handle(grid, message, partition)
+
+    monkeypatch.setattr(LocalGrid, "handle", look)
+    lost = lambda n, partition, reply: None if (n, partition) == (2, 1) else reply  # noqa: E731
+    run_app(cfg, 2, 1, lost)
+    assert sorted(sent) == [
+        (1, 0, 0), (1, 1, 0), (2, 0, 1), (2, 1, 1), (3, 0, 2), (3, 1, 1), (4, 0, 3), (4, 1, 3),
+    ]  # fmt: skip
+
+
+def test_the_estimate_of_a_rounds_bytes_goes_on_with_the_run(cfg, monkeypatch):
+    """A strategy that sends as much again beside the adapter, over a budget for three rounds."""
+    run_app({**cfg, "num-server-rounds": 1}, NODES, 1)
+    server = sys.modules["flowertune_finance.server_app"]
+
+    class Twice(server.LoraFedAvg):
+        def configure_train(self, server_round, arrays, config, grid):
+            for message in super().configure_train(server_round, arrays, config, grid):
+                message.content["control"] = arrays
+                yield message
+
+    once = lines(folder(cfg, 1))[0]
+    # Whole MiB can be locked: give every adapter enough weight to matter.
+    rank = 32 * int(1 + 1.2 * 2**20 / (2 * once["sent-bytes"] + once["received-bytes"]))
+    cfg |= {"model.lora.peft-lora-r": rank}
+    monkeypatch.setattr(server, "LoraFedAvg", Twice)
+    run_app({**cfg, "num-server-rounds": 1}, NODES, 2)
+    each = lines(folder(cfg, 2))[0]["total-mib"]
+    cfg |= {"static.budget-mib": int(3.5 * each)}
+    run_app(cfg, NODES, 3)
+    stopped = stopped_after_two_rounds(cfg, run_id=4)
+    run_app({**cfg, "resume-from": str(stopped)}, NODES, 9)
+    for run in (folder(cfg, 3), stopped):
+        about = json.loads((run / "run.json").read_text())
+        assert len(lines(run)) == 3 and lines(run)[-1]["total-mib"] <= cfg["static.budget-mib"]
+        assert "stopped after round 3" in about["reason"]
