@@ -1,6 +1,5 @@
 """The command ``flowertune``."""
 
-import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Annotated
@@ -86,7 +85,3 @@ def _about(
     ] = False,
 ) -> None:  # fmt: skip
     """Fine-tune language models in a federation, as a fair and checkable competition."""
-
-
-if __name__ == "__main__":
-    sys.exit(main())

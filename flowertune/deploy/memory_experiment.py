@@ -154,6 +154,7 @@ def plot(cells: Sequence[Cell], path: Path) -> None:
     """Draw the peak memory of every run: a group of bars for each model, a bar for each run."""
     done = [cell for cell in cells if cell.reason is None]
     kinds = list(dict.fromkeys((cell.mode, cell.clients) for cell in done))
+    counts = sorted({clients for _, clients in kinds})
     models = list(dict.fromkeys((cell.model, cell.model_gb) for cell in done))
     height = 1.6 + 0.35 * len(done)
     figure = Figure(figsize=(9.5, max(3.2, height)), dpi=130, layout="constrained")
@@ -171,7 +172,7 @@ def plot(cells: Sequence[Cell], path: Path) -> None:
                 list(bars.values()),
                 height=0.8 / len(kinds),
                 color=COLORS.get(kind[0], INK),
-                alpha=1 - 0.6 * sorted({c for _, c in kinds}).index(kind[1]) / len(kinds),
+                alpha=1 - 0.7 * counts.index(kind[1]) / len(counts),
                 label=f"{kind[0]}, {kind[1]} clients",
             )
             axes.bar_label(drawn, fmt="{:,.0f}", padding=2, fontsize=7, color=INK)
@@ -179,7 +180,7 @@ def plot(cells: Sequence[Cell], path: Path) -> None:
             range(len(models)), [f"{model.split('/')[-1]}\n{gb:g} GB" for model, gb in models]
         )
         axes.invert_yaxis()
-        axes.margins(x=0.15)
+        axes.margins(x=0.2)
         axes.set_xlabel(f"peak {name} memory (MiB)", color=INK)
         axes.grid(axis="x", alpha=0.25)
         axes.set_axisbelow(True)

@@ -68,7 +68,7 @@ def test_training_over_tls_with_keys_and_nothing_left_at_the_end(tmp_path):
     said = tmp_path / "said.txt"
     with said.open("w") as output:
         federation = subprocess.Popen(
-            [sys.executable, "-m", "flowertune.cli.main", "federation", "--auth", "--name", "fed"],
+            [sys.executable, "-m", "flowertune", "federation", "--auth", "--name", "fed"],
             cwd=app, env=env, stdout=output, stderr=subprocess.STDOUT,
         )  # fmt: skip
 

@@ -70,7 +70,9 @@ def imports() -> dict[str, set[str]]:
 
 def room(module: str) -> str:
     """The room of a module of the library; "" for the package itself."""
-    return module.split(".")[1] if "." in module else ""
+    name = module.split(".")[1] if "." in module else ""
+    # python -m flowertune is another name of the command line
+    return "cli" if name == "__main__" else name
 
 
 def upward(pairs: Iterator[tuple[str, str]]) -> list[str]:

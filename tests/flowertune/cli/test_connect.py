@@ -237,7 +237,7 @@ def test_it_starts_flowers_superlink_without_installs_and_stops_it(tmp_path, mon
 
     try:
         first = subprocess.run(
-            [sys.executable, "-m", "flowertune.cli.main", "connect", "--app", str(app)],
+            [sys.executable, "-m", "flowertune", "connect", "--app", str(app)],
             capture_output=True, text=True, timeout=120, check=False,
         )  # fmt: skip
         assert first.returncode == 0, first.stderr
