@@ -36,7 +36,7 @@ def timed(work: Callable[[], Any]) -> Timed:
 
 def scorer(model: Any, tokenizer: Any, batch_size: int) -> lm.RowwiseLM:
     """The model as `evaluation` uses it."""
-    with run.quiet():
+    with run.suppress_logs():
         return lm.RowwiseLM(model, tokenizer, batch_size)
 
 
@@ -93,7 +93,7 @@ def completions(model: Any, tokenizer: Any, rows: int, batch_size: int) -> tuple
     kwargs = form.config()["generation_kwargs"]
     stops = kwargs["until"]
     plain_kwargs = {"until": stops, "do_sample": False, "max_length": 1024, "max_gen_toks": 1}
-    with run.quiet():
+    with run.suppress_logs():
         hflm: Any = HFLM
         theirs = hflm(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
     ours = scorer(model, tokenizer, batch_size)
@@ -103,7 +103,7 @@ def completions(model: Any, tokenizer: Any, rows: int, batch_size: int) -> tuple
             Instance("generate_until", document, (document["context"], options), 0, ("t", n, 1))
             for n, document in enumerate(documents)
         ]
-        with run.quiet():
+        with run.suppress_logs():
             return asked.generate_until(requests, disable_tqdm=True)
 
     def plain() -> list[str]:
@@ -136,26 +136,26 @@ def measure(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 def main() -> None:
     """Measure, and print a line for each part as soon as it is there."""
-    made = argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    made.add_argument("--model", type=Path, required=True)
-    made.add_argument("--parts", default=",".join(PARTS))
-    made.add_argument("--rows", type=int, default=8, help="rows of each set")
-    made.add_argument("--batch-size", type=int, default=16)
-    made.add_argument("--json", type=Path)
-    arguments = made.parse_args()
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--parts", default=",".join(PARTS))
+    parser.add_argument("--rows", type=int, default=8, help="rows of each set")
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
     print("| part | answers | the same | plain | package | times faster |")
     print("|---|---:|---:|---:|---:|---:|", flush=True)
-    found = []
+    comparisons = []
     for one in measure(arguments):
-        found.append(one)
+        comparisons.append(one)
         keys = ("plain-seconds", "package-seconds", "times-faster")
         times = [f"{one[key][0]} ({one[key][1]})" for key in keys]
         cells = [one["part"], str(one["answers"]), str(one["same"]), *times]
         print(f"| {' | '.join(cells)} |", flush=True)
     if arguments.json:
-        arguments.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        arguments.json.write_text(json.dumps(comparisons, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import challenges
 from evaluation import sets
+from evaluation.evaluate import evaluate
 from flowertune.base.errors import UserError
 
 _DESCRIPTION = """\
@@ -40,13 +41,13 @@ def parser(challenge: str) -> argparse.ArgumentParser:
     facts, known = challenges.load(challenge), sets.of_challenge(challenge)
     titles = ", ".join(entry["title"] for entry in facts["evaluation"]["sets"])
     module = sets.module_name(challenge)
-    made = argparse.ArgumentParser(
+    options = argparse.ArgumentParser(
         prog=f"python -m {module}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description=_DESCRIPTION.format(title=facts["title"], titles=titles),
         epilog=_EPILOG.format(module=module),
     )
-    add = made.add_argument
+    add = options.add_argument
     add("checkpoint", nargs="?", type=Path, metavar="CKPT", help="folder peft_<round> of a run")
     add("--suite", choices=sets.SUITES, default="official", help="default: %(default)s")
     add(
@@ -61,14 +62,14 @@ def parser(challenge: str) -> argparse.ArgumentParser:
         metavar="DIR",
         help="folder for results.json and what is beside it (default: evaluation-<suite> in CKPT)",
     )
-    _add_models(made)
-    _add_rows(made, known)
-    _add_computing(made, known)
-    return made
+    _add_models(options)
+    _add_rows(options, known)
+    _add_computing(options, known)
+    return options
 
 
-def _add_models(made: argparse.ArgumentParser) -> None:
-    add = made.add_argument_group("what to score").add_argument
+def _add_models(options: argparse.ArgumentParser) -> None:
+    add = options.add_argument_group("what to score").add_argument
     add(
         "--model",
         help="base model, a hub id or a folder, instead of the one CKPT names; "
@@ -87,8 +88,8 @@ def _add_models(made: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_rows(made: argparse.ArgumentParser, known: sets.Challenge) -> None:
-    group = made.add_argument_group("on which rows").add_mutually_exclusive_group()
+def _add_rows(options: argparse.ArgumentParser, known: sets.Challenge) -> None:
+    group = options.add_argument_group("on which rows").add_mutually_exclusive_group()
     files = ", ".join(item.file for item in known.sets)
     group.add_argument(
         "--data-dir",
@@ -105,8 +106,8 @@ def _add_rows(made: argparse.ArgumentParser, known: sets.Challenge) -> None:
     )
 
 
-def _add_computing(made: argparse.ArgumentParser, known: sets.Challenge) -> None:
-    add = made.add_argument_group("how to compute").add_argument
+def _add_computing(options: argparse.ArgumentParser, known: sets.Challenge) -> None:
+    add = options.add_argument_group("how to compute").add_argument
     add(
         "--batch-size",
         type=int,
@@ -168,9 +169,6 @@ def main(challenge: str, argv: list[str] | None = None) -> None:
     """Run one challenge's command; exits with 1 and one sentence on stderr if it cannot be done."""
     arguments = parser(challenge).parse_args(argv)
     try:
-        # Late: imports huggingface_hub and more, which --help and a mistyped command do without.
-        from evaluation.evaluate import evaluate
-
         evaluate(challenge, arguments)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -136,6 +136,7 @@ def _check_columns(item: EvalSet, rows: Rows, origin: dict[str, Any]) -> None:
 
 def _revision(hub: Hub) -> str | None:
     """The commit to read: the pinned one, else what the branch points at now."""
+    # Late: takes a second to import, and rows in a folder do without the hub.
     from huggingface_hub import HfApi, constants
 
     pinned = hub.revision is not None and re.fullmatch("[0-9a-f]{40}", hub.revision)
@@ -146,6 +147,7 @@ def _revision(hub: Hub) -> str | None:
 
 
 def _from_hub(hub: Hub) -> tuple[Rows, dict[str, Any]]:
+    # Late, as the hub above.
     import datasets
 
     try:

@@ -8,7 +8,7 @@ from typing import Any
 
 import challenges
 from evaluation import checkpoint as checkpoints
-from evaluation import data, sets
+from evaluation import data, programs, sets
 from evaluation import model as loading
 from flowertune.base.errors import UserError
 
@@ -31,8 +31,8 @@ def evaluate(challenge: str, arguments: argparse.Namespace) -> dict[str, Any]:
     source = _source(challenge, arguments)
     folder = _output_folder(challenge, arguments)
     _check_writable(folder)
-    programs = {item.form(suite).language for item in chosen} - {None}
-    sandbox = _check_programs(programs, arguments) if programs else None
+    languages = {item.form(suite).language for item in chosen} - {None}
+    sandbox = _check_programs(languages, arguments) if languages else None
 
     choice = loading.ModelChoice(
         base=arguments.model or (checkpoint.base if checkpoint else ""),
@@ -68,7 +68,7 @@ def evaluate(challenge: str, arguments: argparse.Namespace) -> dict[str, Any]:
     )
     _say(provenance.heading(challenge, suite, choice, models, sandbox))
     loaded = loading.load(choice)
-    with run.quiet():
+    with run.suppress_logs():
         scorer = lm.RowwiseLM(
             loaded,
             tokenizer,
@@ -90,9 +90,9 @@ def evaluate(challenge: str, arguments: argparse.Namespace) -> dict[str, Any]:
         with loading.as_model(loaded, name, known.merge):
             passes[name] = run.score(scorer, plan, label=report.NAMES[name])
 
-    departures = provenance.departures(known, arguments)
+    deviations = provenance.deviations(known, arguments)
     full = arguments.limit is None and all(documents[item.name].full for item in chosen)
-    published = suite == "official" and full and not departures
+    published = suite == "official" and full and not deviations
     results: dict[str, Any] = {
         "format": 1,
         "challenge": challenge,
@@ -100,7 +100,7 @@ def evaluate(challenge: str, arguments: argparse.Namespace) -> dict[str, Any]:
         "models": models,
         "rules": provenance.rules(checkpoint),
         "unofficial": checkpoint.reasons if checkpoint and "checkpoint" in models else [],
-        "departures": departures,
+        "deviations": deviations,
         "sets": {
             item.name: report.set_result(
                 item,
@@ -211,8 +211,6 @@ def _source(challenge: str, arguments: argparse.Namespace) -> data.Source:
 
 
 def _check_programs(languages: set[Any], arguments: argparse.Namespace) -> str:
-    from evaluation import programs
-
     return str(programs.check(languages, allow_unsandboxed=arguments.allow_unsandboxed))
 
 

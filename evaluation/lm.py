@@ -11,6 +11,7 @@ from lm_eval.models.huggingface import HFLM
 from evaluation import generation, replay, score
 from evaluation.store import Store
 from flowertune.base.errors import UserError
+from flowertune.base.text import counted
 
 _Base: Any = HFLM  # its registration decorator hides its type
 
@@ -244,7 +245,8 @@ def check_lengths(name: str, contexts: list[str], kwargs: dict[str, Any], tokeni
     long = [number for number, length in enumerate(lengths, 1) if row_limit(length, kwargs) < 1]
     if long:
         raise UserError(
-            f"{len(long)} prompts of {name} are too long, first row {long[0]} with "
+            f"{counted(len(long), 'prompt')} of {name} {'is' if len(long) == 1 else 'are'} too "
+            f"long, first row {long[0]} with "
             f"{lengths[long[0] - 1]} tokens: prompt and answer together may have "
             f"{kwargs['max_length']} tokens in the official scorer; leave these rows out"
         )

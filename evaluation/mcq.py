@@ -58,7 +58,7 @@ def official(
 def builtin(
     file: str, adapt: Callable[[dict[str, Any]], dict[str, Any]], about: str | None = None
 ) -> Form:
-    """lm-eval's own multiple-choice task, on rows of ours.
+    """lm-eval's own multiple-choice task, on rows of this package.
 
     Args:
         file: its YAML file under lm-eval's `tasks` folder.

@@ -21,7 +21,14 @@ from flowertune.base.errors import UserError
 
 Language = Literal["python", "js", "cpp"]
 Status = Literal[
-    "passed", "failed", "did not compile", "left early", "timed out", "memory", "disk", "processes"
+    "passed",
+    "failed",
+    "did not compile",
+    "exited early",
+    "timed out",
+    "memory",
+    "disk",
+    "processes",
 ]
 
 TOOLS: dict[str, tuple[str, str]] = {
@@ -32,7 +39,7 @@ TOOLS: dict[str, tuple[str, str]] = {
 PYTHON_SECONDS, JS_SECONDS, COMPILE_SECONDS, CPP_SECONDS = 3, 5, 15, 15
 WALL_FACTOR = 3
 SPACE = 4 * 2**30  # bytes of address space of one process; node reserves more than it uses
-_TELLING = re.compile(r"\w*Error\b.*:|\berror:|Assertion .* failed|terminate called")
+_REASON = re.compile(r"\w*Error\b.*:|\berror:|Assertion .* failed|terminate called")
 _PATH = "/usr/local/bin:/usr/bin:/bin"
 
 
@@ -52,7 +59,7 @@ class Program:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Whether a program passed; how it ended; and the end of what it said about that."""
+    """Whether a program passed, how it ended, and the line of its error output that says why."""
 
     passed: bool
     status: Status
@@ -244,16 +251,16 @@ def _outcome(program: Program, verdict: Verdict, last: int) -> Outcome:
     status = verdict.status
     if program.language == "cpp" and verdict.step < last and status == "failed":
         status = "did not compile"
-    # nothing said and no token: it went before the tests were through
+    # no error and no token: it exited before its tests had finished
     elif status == "failed" and (program.strict or program.language == "python"):
-        status = "failed" if verdict.detail.strip() else "left early"
-    return Outcome(status == "passed", status, _telling(verdict.detail))  # type: ignore[arg-type]
+        status = "failed" if verdict.detail.strip() else "exited early"
+    return Outcome(status == "passed", status, _reason(verdict.detail))  # type: ignore[arg-type]
 
 
-def _telling(said: str) -> str:
+def _reason(errors: str) -> str:
     """The line of an error message that tells most."""
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
-    return next(filter(_TELLING.search, lines), lines[-1] if lines else "")[:500]
+    lines = [line.strip() for line in errors.splitlines() if line.strip()]
+    return next(filter(_REASON.search, lines), lines[-1] if lines else "")[:500]
 
 
 @cache
@@ -269,6 +276,6 @@ def _find_layer(programs: tuple[str, ...]) -> tuple[Layer | None, tuple[str, ...
         verdict = run_job(layer, files, steps)
         if verdict.status == "passed":
             return layer, tuple(reasons)
-        said = verdict.detail.strip().splitlines()
-        reasons.append(f"{build.__name__}: {said[-1][:200] if said else verdict.status}")
+        lines = verdict.detail.strip().splitlines()
+        reasons.append(f"{build.__name__}: {lines[-1][:200] if lines else verdict.status}")
     return None, tuple(reasons)

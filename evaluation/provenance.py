@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from evaluation import tasks
 from evaluation.checkpoint import Checkpoint
 from evaluation.model import ModelChoice
@@ -26,7 +28,7 @@ PACKAGES = (
 )  # fmt: skip
 
 
-def departures(known: Challenge, arguments: argparse.Namespace) -> list[str]:
+def deviations(known: Challenge, arguments: argparse.Namespace) -> list[str]:
     """Return what the user changed about the official way to compute, one phrase each."""
     changes = []
     if arguments.quantization != known.quantization:
@@ -90,8 +92,9 @@ def answers_depend_on(
 
 
 def open_store(folder: Path, facts: dict[str, Any]) -> Store:
-    """Open the store of answers that depend on `facts`; replayed batches, which go together, keep
-    none.
+    """Open the store of answers that depend on `facts`.
+
+    Replayed batches keep none, since one answer depends on the others.
     """
     return Store(None if facts["official-batching"] else store_path(folder, facts))
 
@@ -113,9 +116,6 @@ def rules(checkpoint: Checkpoint | None) -> dict[str, Any]:
 
 def hardware(device: str) -> dict[str, Any]:
     """Return processor, cores, and the accelerator if one was used."""
-    # Late: what only reads a checkpoint does without torch.
-    import torch
-
     facts: dict[str, Any] = {
         "machine": platform.machine(),
         "cores": os.cpu_count(),

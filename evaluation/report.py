@@ -214,8 +214,8 @@ def notes(results: dict[str, Any]) -> list[str]:
             if reasons
             else f"Official checkpoint ({rules})."
         )
-    if results["departures"]:
-        sentences.append("Not as the official scorer: " + "; ".join(results["departures"]) + ".")
+    if results["deviations"]:
+        sentences.append("Not as the official scorer: " + "; ".join(results["deviations"]) + ".")
     for result in sets:
         for model, score in result["scores"].items():
             if (

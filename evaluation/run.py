@@ -7,11 +7,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import transformers
+from lm_eval.api import task as building
 from lm_eval.evaluator import simple_evaluate
 from lm_eval.tasks import TaskManager
 from tqdm import tqdm
 
-from evaluation import tasks
+from evaluation import programs, tasks
 from evaluation.data import Documents
 from evaluation.sets import EvalSet, Outcome
 
@@ -75,23 +77,21 @@ def score(lm: Any, plan: Plan, label: str = "") -> Pass:
     """
     start = time.monotonic()
 
-    def run_programs(programs: list[str], language: str) -> list[dict[str, Any]]:
-        from evaluation.programs import Program, run_all
-
+    def run_programs(texts: list[str], language: str) -> list[dict[str, Any]]:
         strict = plan.suite == "standard"
-        wrapped = [Program(language, code, strict) for code in programs]  # type: ignore[arg-type]
+        wrapped = [programs.Program(language, code, strict) for code in texts]  # type: ignore[arg-type]
         with tqdm(total=len(wrapped), desc=f"{label}: running {language}", unit="program") as bar:
 
             def count(done: int) -> None:
                 bar.update(done - bar.n)
 
             options: dict[str, Any] = {"allow_unsandboxed": plan.allow_unsandboxed}
-            outcomes = run_all(wrapped, progress=count, **options)
+            outcomes = programs.run_all(wrapped, progress=count, **options)
         return [
             {"passed": one.passed, "status": one.status, "detail": one.detail} for one in outcomes
         ]
 
-    with quiet(), tqdm(total=plan.rows(), desc=label, unit="row") as bar:
+    with suppress_logs(), tqdm(total=plan.rows(), desc=label, unit="row") as bar:
         built: list[Any] = [
             tasks.build(
                 plan.challenge,
@@ -144,11 +144,8 @@ def _answers(item: EvalSet, suite: str, samples: list[dict[str, Any]]) -> list[A
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def suppress_logs() -> Iterator[None]:
     """Keep lm-eval's and transformers' notes about what we do on purpose off the screen."""
-    import transformers
-    from lm_eval.api import task as building
-
     bar = building.tqdm
     building.tqdm = lambda items, **_: items  # one bar, over rows, is enough
     logger = logging.getLogger("lm_eval")

@@ -13,9 +13,9 @@ SUITES = ("official", "standard")
 
 @dataclass(frozen=True)
 class Hub:
-    """Where a set lies on the Hugging Face hub.
+    """Where a set is on the Hugging Face hub.
 
-    `splits` are read in this order and put behind each other. A `revision` of None means the newest
+    `splits` are read and joined in this order. A `revision` of None means the newest
     one: it is then looked up and written into the result.
     """
 

@@ -91,21 +91,21 @@ def run_step(step, job, alone, lifeline):
         os.close(end)
     feed(given_in, step["stdin"] or "")
     expected = step["token"].encode() if step["token"] else None
-    said = {errors: bytearray(), tokens: bytearray()}
+    output = {errors: bytearray(), tokens: bytearray()}
     waiting = {errors, tokens, lifeline}
     deadline = time.monotonic() + step["wall"]
     next_look, spent_before = 0.0, spent_by_children()
     status = ended = None
     while status is None:
-        listen(said, waiting, errors, 0.0 if ended else TICK)
+        read_pipes(output, waiting, errors, 0.0 if ended else TICK)
         if lifeline not in waiting:
             end_all(child, alone)
             os._exit(1)
-        came = expected is not None and bytes(said[tokens]) == expected
+        has_token = expected is not None and bytes(output[tokens]) == expected
         now = time.monotonic()
         if ended:
-            status = status_of(ended, step, came)
-        elif came and not step["until_end"]:
+            status = status_of(ended, step, has_token)
+        elif has_token and not step["until_end"]:
             status = "passed"
         elif now > deadline:
             status = "timed out"
@@ -114,12 +114,12 @@ def run_step(step, job, alone, lifeline):
             next_look = now + (TICK if alone else TICK_OUTSIDE)
         ended = ended or reap(child)
     end_all(child, alone)
-    for end in said:
+    for end in output:
         os.close(end)
     return {
         "status": status,
-        "detail": bytes(said[errors]).decode("utf-8", "replace"),
-        "token": expected is not None and bytes(said[tokens]) == expected,
+        "detail": bytes(output[errors]).decode("utf-8", "replace"),
+        "token": expected is not None and bytes(output[tokens]) == expected,
     }
 
 
@@ -128,7 +128,7 @@ def become_program(step, job, given, errors_in, tokens_in):
     try:
         os.setsid()
         null = os.open(os.devnull, os.O_WRONLY)
-        # first out of the way of the numbers that are dealt out next
+        # first out of the way of the numbers that are given out next
         ends = [os.dup2(end, 64 + i, False) for i, end in enumerate((given, null, errors_in))]
         os.dup2(tokens_in, 67, False)
         for number, end in enumerate([*ends, 67]):
@@ -181,15 +181,15 @@ def feed(end, text):
     os.close(end)
 
 
-def listen(said, waiting, errors, seconds):
-    """Take what the pipes hold, so that the program never waits for us; keep the end of it."""
+def read_pipes(output, waiting, errors, seconds):
+    """Read what the pipes hold, so that the program never waits; keep the end of it."""
     for end in select.select(list(waiting), [], [], seconds)[0]:
         data = os.read(end, 65536)
         if not data:
             waiting.discard(end)
-        elif end in said:
-            said[end] += data
-            del said[end][: -TAIL if end == errors else -256]
+        elif end in output:
+            output[end] += data
+            del output[end][: -TAIL if end == errors else -256]
 
 
 def reap(child):
@@ -206,9 +206,9 @@ def reap(child):
             result = status, usage.ru_utime + usage.ru_stime
 
 
-def status_of(ended, step, came):
+def status_of(ended, step, has_token):
     status, seconds = ended
-    fine = came if step["token"] else os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0
+    fine = has_token if step["token"] else os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0
     if fine:
         return "passed"
     # of a compiler's child that the limit stopped there is no signal to see, only the time

@@ -49,7 +49,7 @@ def test_base_and_checkpoint_side_by_side(finance_checkpoint, tmp_path, capsys):
     assert provenance["seed"] == 2024
     assert provenance["versions"]["lm_eval"]
     assert results["rules"] == {"name": "50-supernodes", "version": "1.0.0"}
-    assert len(results["departures"]) == 2
+    assert len(results["deviations"]) == 2
 
 
 def test_a_model_alone_needs_no_checkpoint(tiny, tmp_path, capsys):
@@ -137,7 +137,7 @@ def test_a_prompt_that_leaves_no_room_is_named(tiny, tmp_path, capsys):
     row = {"text": "word " * 200, "label": 0}
     (tmp_path / "tfns.jsonl").write_text(json.dumps(row) + "\n")
     run("--model", tiny, "--sets", "tfns", "--data-dir", tmp_path, fails=True)
-    assert "1 prompts of tfns are too long, first row 1" in capsys.readouterr().err
+    assert "1 prompt of tfns is too long, first row 1" in capsys.readouterr().err
 
 
 def test_help_names_the_sets_and_gives_examples(capsys):

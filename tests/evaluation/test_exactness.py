@@ -38,7 +38,7 @@ def scored(challenge, names, suite, speaks, batch_size, count):
     source = Source("sample", data.SAMPLES / challenge)
     documents = {item.name: data.load(item, source, 1, suite) for item in chosen}
     plan = run.Plan(challenge, suite, chosen, documents, known.seed, limit=count)
-    with run.quiet():
+    with run.suppress_logs():
         scorer = lm.RowwiseLM(model, tokenizer, batch_size)
     return run.score(scorer, plan).answers
 

@@ -44,7 +44,7 @@ def test_misleading_answers_get_their_official_label(load, monkeypatch):
             on_done(row)
 
     monkeypatch.setattr(generation, "decode", scripted)
-    with run.quiet():
+    with run.suppress_logs():
         scorer = lm.RowwiseLM(wordy_llama(tokenizer, ["x"]), tokenizer, 4)
     requests = [
         Instance("generate_until", {}, (prompt, KWARGS), 0, ("t", n, 1), resps=[])

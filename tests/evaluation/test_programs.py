@@ -180,7 +180,7 @@ def test_strict_only_lets_a_main_that_returns_pass():
         ("js", "process.exit(0)"), ("js", "process.exit(0)", True), ("js", "1", True),
     )  # fmt: skip
     assert [o.passed for o in found] == [True, False, True, True, False, True]
-    assert [o.status for o in found if not o.passed] == ["left early", "left early"]
+    assert [o.status for o in found if not o.passed] == ["exited early", "exited early"]
 
 
 def test_the_end_mark_goes_into_the_last_main():

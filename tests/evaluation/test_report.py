@@ -47,7 +47,7 @@ def finance_results(found, published=True, suite="official"):
         "sets": made,
         "unofficial": [],
         "rules": {"name": "50-supernodes", "version": "1.0.0"},
-        "departures": [],
+        "deviations": [],
         "average": report.averages(made, models),
         "published-average": "45.27" if published else None,
     }
@@ -100,7 +100,7 @@ def test_standard_finance_has_macro_f1():
 
 def test_markdown_has_as_many_cells_in_every_line():
     results = finance_results(lambda e: {"base": answers(1, 9), "checkpoint": answers(2, 9)})
-    results["departures"] = ["quantization 0 (official: 4)"]
+    results["deviations"] = ["quantization 0 (official: 4)"]
     lines = report.markdown(results).splitlines()
     rows = [line for line in lines if line.startswith("|")]
     assert len(rows) == 6

@@ -228,7 +228,7 @@ def test_the_limit_that_stopped_it_is_named(contained, name):
 
 def test_leaving_early_is_called_so(contained):
     for language, strict in (("python", False), ("js", True), ("cpp", True)):
-        assert contained.outcomes["leaves early", language, strict].status == "left early"
+        assert contained.outcomes["leaves early", language, strict].status == "exited early"
 
 
 def test_nothing_is_left_running(contained):

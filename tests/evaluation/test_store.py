@@ -1,6 +1,9 @@
 """Answers that survive a kill."""
 
+import pytest
+
 from evaluation.store import Store, store_path
+from flowertune.base.errors import UserError
 
 
 def test_a_second_store_knows_what_the_first_was_told(tmp_path):
@@ -22,6 +25,15 @@ def test_a_line_that_was_cut_off_is_left_out_and_the_next_one_kept(tmp_path):
     assert set(second.known) == {"x"}
     second.put("z", "3")
     assert set(Store(path).known) == {"x", "z"}
+
+
+@pytest.mark.parametrize("line", ["{bad}", '{"key": "x"}'])
+def test_another_damage_is_one_sentence(tmp_path, line):
+    path = tmp_path / "a.jsonl"
+    path.write_text(f'{line}\n{{"key": "y", "answer": "1"}}\n')
+    with pytest.raises(UserError, match=r"a\.jsonl cannot be gone on with .*: remove it to begin"):
+        Store(path)
+    assert line in path.read_text()
 
 
 def test_without_a_file_nothing_is_kept():
