@@ -110,8 +110,9 @@ def _edited(installed: Distribution, files: dict[str, Path]) -> tuple[str, ...]:
     edited = []
     for name, path in files.items():
         known = wrote.get(name)
-        digest = base64.urlsafe_b64encode(hashlib.sha256(path.read_bytes()).digest())
-        as_recorded = digest.rstrip(b"=").decode()
-        if known is None or (known.mode, known.value) != ("sha256", as_recorded):
+        digest = hashlib.sha256(path.read_bytes()).digest()
+        # RECORD writes digests in base64, without padding.
+        value = base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+        if known is None or (known.mode, known.value) != ("sha256", value):
             edited.append(name)
     return tuple(edited)
