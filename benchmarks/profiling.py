@@ -1,18 +1,19 @@
-"""What a profile costs: the same run with and without `profile.enabled`, in turn.
+"""What a profile costs: the same run with and without `profile.enabled`, alternately.
 
     python -m benchmarks.profiling [--pairs 8] [--rounds 5] [--steps 8]
 
-A tiny random model, 4 SuperNodes of which 2 train in a round, server and clients in one process,
-one after the other: no Ray, no network, nothing but the run. Its rounds are far shorter than those
-of any real run, and a profile costs the same per phase; so what is measured here is more than a
-real run pays. Prints the median over all pairs of time with by time without.
+A tiny random model, 4 SuperNodes of which 2 train in a round; server and clients run in one
+process, one after the other, without Ray or a network. A profile costs the same per phase however
+long the phase is, and these rounds are far shorter than those of a real run, so the result is an
+upper bound. Prints the ratio of the time with a profile to the time without: median and quartiles
+of all pairs.
 """
 
 import argparse
 import contextlib
 import io
+import logging
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -22,7 +23,8 @@ NODES = 4
 
 
 def settings(folder: Path, rounds: int, steps: int) -> dict[str, Any]:
-    """The run-config of the benchmark; writes its model and its rows into ``folder``."""
+    """Return the run-config of the benchmark; write its model and its rows to ``folder``."""
+    # Late: --help is there without torch.
     from tests.apps import tiny_settings
     from tests.tiny import save_tiny_llama
 
@@ -40,7 +42,7 @@ def settings(folder: Path, rounds: int, steps: int) -> dict[str, Any]:
 
 
 def timed(cfg: dict[str, Any], run_id: int) -> tuple[float, float]:
-    """Run once; returns seconds of wall time and of processor time."""
+    """Run once; return seconds of wall time and of processor time."""
     from tests.local_grid import run_app
 
     wall, processor = time.perf_counter(), time.process_time()
@@ -51,16 +53,16 @@ def timed(cfg: dict[str, Any], run_id: int) -> tuple[float, float]:
 
 def main() -> None:
     """Measure and print."""
-    import logging
-
-    sys.path.insert(0, str(Path(__file__).parent.parent / "template"))
-    import torch
-
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--pairs", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=8)
     given = parser.parse_args()
+    # Late: --help is there without them.
+    import torch
+    from flwr.supercore.task_identity import TaskIdentity
+
+    TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1
     torch.set_num_threads(1)
     logging.getLogger("flwr").setLevel(logging.WARNING)
     ratios: dict[str, list[float]] = {"wall": [], "processor": []}
@@ -69,7 +71,7 @@ def main() -> None:
         timed(cfg, 1)
         for pair in range(given.pairs):
             seconds = {}
-            # Which of the two comes first changes, so that a drift of the machine cancels.
+            # The order alternates, so that a drift of the machine cancels.
             for on in (True, False) if pair % 2 else (False, True):
                 seconds[on] = timed({**cfg, "profile.enabled": on}, 10 + 2 * pair + on)
             for i, kind in enumerate(ratios):
@@ -77,8 +79,8 @@ def main() -> None:
             print(
                 f"pair {pair + 1}: {seconds[False][0]:.2f} s without, {seconds[True][0]:.2f} s with"
             )
-    for kind, found in ratios.items():
-        low, middle, high = statistics.quantiles(found, n=4)
+    for kind, values in ratios.items():
+        low, middle, high = statistics.quantiles(values, n=4)
         print(f"{kind} time with / without: median {middle:.4f}, quartiles {low:.4f} to {high:.4f}")
 
 

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.proto.summary_pb2 import Summary
+
+# Protobuf makes these classes at run time.
+from tensorboardX.proto.event_pb2 import Event, SessionLog  # type: ignore
+from tensorboardX.proto.summary_pb2 import Summary  # type: ignore
 
 from flowertune.base.errors import UserError
 from flowertune.loggers.scalars import round_scalars

@@ -3,6 +3,7 @@
 import io
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 from xml.etree import ElementTree
 
 import matplotlib
@@ -13,7 +14,7 @@ PIXEL = 1 / 72  # inches: an SVG of matplotlib has 72 units an inch
 # Colors that the page's style sheet has for light and for dark, by their light value.
 INK, SOFT, LINE, SERIES, BAD = "#1c2128", "#5a6472", "#dfe3e8", "#1f63b8", "#a8201a"
 VARIABLES = {INK: "--ink", SOFT: "--soft", LINE: "--line", SERIES: "--series", BAD: "--bad"}
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text
     "font.family": "DejaVu Sans",  # comes with matplotlib, which must know how wide texts are
     "font.size": 12,

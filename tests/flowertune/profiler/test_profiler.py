@@ -86,9 +86,10 @@ def test_the_summary(tmp_path, capsys):
 
 def test_a_narrow_terminal_gets_the_first_columns_and_the_names_of_the_others(tmp_path, capsys):
     summary = summarize(sittings_of(SPANS, tmp_path, capsys))
-    console = Console(width=80, file=io.StringIO())
+    printed = io.StringIO()
+    console = Console(width=80, file=printed)
     console.print(rich(summary, None, 80))
-    lines = console.file.getvalue().splitlines()
+    lines = printed.getvalue().splitlines()
     assert max(map(len, lines)) <= 80
     titles = " ".join(line for line in lines if " share " in line)
     left_out = " ".join(lines).split("columns that do not fit:")[1]

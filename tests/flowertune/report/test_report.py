@@ -48,7 +48,8 @@ class Tags(HTMLParser):
         self.loads += [
             f"{tag} {name}"
             for name, value in attrs
-            if name.rpartition(":")[2] in ("src", "href", "onload") and not value.startswith("#")
+            if name.rpartition(":")[2] in ("src", "href", "onload")
+            and not (value or "").startswith("#")
         ]
         if tag not in self.VOID:
             self.open.append(tag)
