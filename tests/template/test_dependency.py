@@ -15,6 +15,7 @@ from flwr.cli.build import build_fab_from_disk
 from packaging.requirements import Requirement
 from plumbum import local
 
+from challenges.hub.repository import copier_address
 from tests.templates import GIT_ENVIRONMENT, ROOT, clone, commit, contents, git, render
 
 # Addresses that git takes for those of a repository on this machine: nothing is fetched from afar.
@@ -202,6 +203,20 @@ def test_a_hub_gives_the_address_for_participants(ask) -> None:
     assert requirement == "flowertune @ git+https://hub.example/t.git@v1.0.0"
     assert answers["_src_path"] == "https://hub.example/t.git"
     assert "template_address" not in answers
+
+
+@pytest.mark.parametrize(
+    ("address", "given"),
+    [
+        ("https://user:s3cret@h.example/t", "git+https://h.example/t"),
+        ("https://s3cret@github.com/a/t", "https://github.com/a/t"),
+        ("git+https://user:s3cret@h.example/t.git", "git+https://h.example/t.git"),
+        ("ssh://git:s3cret@h.example/t.git", "ssh://git@h.example/t.git"),
+        ("git@h.example:a/t.git", "git@h.example:a/t.git"),
+    ],
+)
+def test_a_hub_gives_no_credentials(address: str, given: str) -> None:
+    assert copier_address(address) == given
 
 
 def test_no_file_of_an_app_nor_its_bundle_holds_credentials(tmp_path: Path) -> None:

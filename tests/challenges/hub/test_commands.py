@@ -20,7 +20,6 @@ from tempfile import TemporaryDirectory
 
 import copier
 import pytest
-import yaml
 from flwr.cli import constant
 from flwr.cli.utils import collect_files, filter_paths_for_publish
 from flwr.supercore.constant import SUPERGRID_ADDRESS
@@ -43,20 +42,12 @@ def flwr(hub: RunningHub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     ready.close()
 
 
-def without_source(folder: Path) -> tuple[Mapping[str, bytes], str]:
-    """An app's files with the template's address blanked, and that address."""
-    files = dict(contents(folder))
-    answers = yaml.safe_load(files[".copier-answers.yml"])
-    source = answers["_src_path"]
-    blanked = files[".copier-answers.yml"].replace(f"_src_path: {source}".encode(), b"_src_path:")
-    return {**files, ".copier-answers.yml": blanked}, source
-
-
 @functools.cache
-def from_copier(template: Path, ref: str) -> Mapping[str, bytes]:
-    """What `copier copy` makes of a release, without the template's address."""
-    with TemporaryDirectory() as folder:
-        return without_source(render(Path(folder, "app"), template, ref, challenge="finance"))[0]
+def from_copier(template: Path, ref: str, folder: str) -> Mapping[str, bytes]:
+    """What `copier copy` makes of a release in a folder of this name, from the public address."""
+    answers = {"challenge": "finance", "template_address": PUBLIC}
+    with TemporaryDirectory() as place:
+        return contents(render(Path(place, folder), template, ref, **answers))
 
 
 @pytest.mark.parametrize(
@@ -74,9 +65,10 @@ def test_flwr_new_gives_what_copier_copy_gives(
 ) -> None:
     done = flwr(tmp_path, "new", *app, typed=typed)
     assert done.returncode == 0, done.stderr
-    made, source = without_source(tmp_path / folder)
-    assert made == from_copier(hub.template, ref)
-    assert source == PUBLIC
+    made = contents(tmp_path / folder)
+    assert made == from_copier(hub.template, ref, folder)
+    assert f"_src_path: {PUBLIC}".encode() in made[".copier-answers.yml"]
+    assert f'"flowertune @ git+{PUBLIC}@{ref}"'.encode() in made["pyproject.toml"]
     if not app:
         listed = re.findall(r"@flowertune/[a-z-]+", done.stdout.split("Select a Flower App")[1])
         assert sorted({name.split("/")[1] for name in listed}) == challenges.names()
