@@ -262,7 +262,7 @@ def test_restart_averages_the_others_over_all_buckets(cfg, tmp_path, about):
     mean = (folder / "model_1" / "model.safetensors").read_bytes()
     assert mean == expected(cfg, tmp_path, about, [0, 2])
     assert last(folder)["partitions"] == [0, 2]
-    # Both of the others' weights count as they are: nothing is renormalised bucket by bucket.
+    # Both of the others' weights count as they are: nothing is renormalized bucket by bucket.
     assert mean != expected(cfg, tmp_path, about, [0, 1, 2])
 
 
