@@ -60,7 +60,7 @@ class Browser:
         self.tell("Emulation.setDeviceMetricsOverride", **size)
 
     def scheme(self, name: str) -> None:
-        """Prefer this colour scheme."""
+        """Prefer this color scheme."""
         feature = {"name": "prefers-color-scheme", "value": name}
         self.tell("Emulation.setEmulatedMedia", features=[feature])
 
