@@ -10,6 +10,7 @@ from flwr.app import ArrayRecord, Error, Message
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from flowertune.base.cache import clear_cache
 from flowertune.base.errors import UserError
 from tests.apps import rendered
 from tests.local_grid import LocalGrid, adapter_sha, folder, load, run_app
@@ -21,6 +22,13 @@ HEAD = "base_model.model.lm_head.weight"
 @pytest.fixture
 def cfg(cfg):
     return {**cfg, "num-server-rounds": 2, "strategy.fraction-train": 1.0}
+
+
+@pytest.fixture(autouse=True)
+def no_model_is_kept():
+    """The models here have other adapters than those of the tests that follow."""
+    yield
+    clear_cache()
 
 
 @pytest.fixture(params=["DoRA", "modules_to_save"])
