@@ -30,7 +30,26 @@ _PUBLIC = {
     "sample_clients": "data.order",
     "takes_logits_to_keep": "models.loader",
 }
-__all__ = sorted(_PUBLIC)
+__all__ = [
+    "IGNORED",
+    "ClientTask",
+    "RoundResult",
+    "Settings",
+    "Step",
+    "TrainingRun",
+    "UserError",
+    "as_int",
+    "ask",
+    "average_models",
+    "chat_prompt",
+    "client_app",
+    "derive_seed",
+    "is_whole_model_run",
+    "load_base_model",
+    "load_tokenizer",
+    "sample_clients",
+    "takes_logits_to_keep",
+]
 
 
 def __getattr__(name: str) -> Any:

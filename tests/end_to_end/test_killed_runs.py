@@ -51,10 +51,10 @@ def test_a_killed_run_goes_on_to_the_same_bits(shell, app, small, kills):
     before = set((app / "results").iterdir())
     whole = max(before, key=lambda folder: folder.stat().st_mtime)
 
-    resume, killed = "", None
+    resume, killed = "", Path()
     for done in range(1, kills + 1):
         shell.type(f'flwr run . --run-config "{config} {resume}"', app)
-        if killed is None:
+        if not resume:
             (killed,) = wait_for(lambda: set((app / "results").iterdir()) - before)
         wait_for((killed / "state" / f"round_{done}").is_dir)
         kill_whole(wait_for(lambda: simulation_of(shell)))
