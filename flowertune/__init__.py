@@ -30,6 +30,7 @@ _PUBLIC = {
     "sample_clients": "data.order",
     "takes_logits_to_keep": "models.loader",
 }
+# pyright: reportUnsupportedDunderAll=false
 __all__ = [
     "IGNORED",
     "ClientTask",

@@ -4,8 +4,8 @@ import tomllib
 from pathlib import Path
 
 import challenges
-from tests.templates import ROOT, clone
 from tests.end_to_end.test_flower_app import wheel
+from tests.templates import ROOT, clone
 
 
 def test_the_wheel_holds_the_data(tmp_path: Path) -> None:

@@ -1,1 +1,1 @@
-"""Average models bucket by bucket: no process ever holds a whole one. docs/guides/aggregation.md."""
+"""Average models bucket by bucket: no process holds a whole one (docs/guides/aggregation.md)."""
