@@ -25,13 +25,20 @@ def model(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def small(model) -> str:
-    """The settings of a run of two rounds of one step."""
-    return f"model.name='{model}' {SMALL}"
+def supernodes() -> int:
+    """How many SuperNodes are connected; a file that needs no official number has fewer."""
+    return 50
 
 
 @pytest.fixture(scope="module")
-def app(shell, tmp_path_factory):
+def small(model, supernodes) -> str:
+    """The settings of a run of two rounds of one step."""
+    fraction = "" if supernodes == 50 else " strategy.fraction-train=0.5"
+    return f"model.name='{model}' {SMALL}{fraction}"
+
+
+@pytest.fixture(scope="module")
+def app(shell, supernodes, tmp_path_factory):
     """From `pip install` to a running connection."""
     work = tmp_path_factory.mktemp("work")
     shell.type(f"pip install --quiet '{ROOT}[template,scoring]'", work)
@@ -41,7 +48,7 @@ def app(shell, tmp_path_factory):
     )
     app = work / "my-finance"
     shell.type("pip install --quiet -e .", app)
-    said = shell.type("flowertune connect", app)
-    assert "50" in said
+    number = "" if supernodes == 50 else f" --num-supernodes {supernodes}"
+    assert str(supernodes) in shell.type(f"flowertune connect{number}", app)
     yield app
     assert "Stopped" in shell.type("flowertune connect --stop", app)

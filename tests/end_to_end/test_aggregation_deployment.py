@@ -33,6 +33,7 @@ def process_of(home: Path, *words: str) -> psutil.Process | None:
 
 
 @pytest.mark.slow
+@pytest.mark.full
 def test_a_server_and_a_supernode_are_killed_amid_a_round_and_the_mean_is_that_of_both(tmp_path):
     home, results = tmp_path / "flwr-home", tmp_path / "results"
     model = save_tiny_llama(tmp_path / "model")

@@ -4,6 +4,14 @@ import hashlib
 import json
 from pathlib import Path
 
+import pytest
+
+
+@pytest.fixture(scope="module")
+def supernodes() -> int:
+    """Enough for rounds of three clients."""
+    return 6
+
 
 def last_line(text: str) -> str:
     return text.strip().splitlines()[-1]
@@ -23,11 +31,11 @@ def test_when_every_client_fails_the_run_fails_with_the_first_clients_sentence(
     shell, app, small, tmp_path
 ):
     rows = tmp_path / "few.jsonl"
-    rows.write_text('{"instruction": "a", "input": "b", "output": "c"}\n' * 7)
+    rows.write_text('{"instruction": "a", "input": "b", "output": "c"}\n' * 3)
     config = small.replace("./samples/finance.jsonl", str(rows))
     log = shell.type(f'flwr run . --stream --run-config "{config}"', app)
-    assert "all 50 clients failed: static.dataset.name is" in last_line(log)
-    assert "7" in last_line(log) and "50" in last_line(log)
+    assert "all 6 clients failed: static.dataset.name is" in last_line(log)
+    assert "with 3 rows" in last_line(log) and "6 SuperNodes" in last_line(log)
 
 
 def new_run(shell, app: Path, config: str) -> Path:
@@ -39,10 +47,10 @@ def new_run(shell, app: Path, config: str) -> Path:
     return folder
 
 
-def test_one_and_two_workers_give_the_same_bits(shell, app, small):
+def test_one_and_two_workers_give_the_same_bits(shell, app, small, supernodes):
     """Until here a client had 6 cores, or all there are: one worker on the machine of CI."""
     one = new_run(shell, app, small)
-    shell.type("flowertune connect --num-cpus 1", app)
+    shell.type(f"flowertune connect --num-supernodes {supernodes} --num-cpus 1", app)
     two = new_run(shell, app, small)
     weights = [run / "peft_2" / "adapter_model.safetensors" for run in (one, two)]
     assert len({hashlib.sha256(path.read_bytes()).hexdigest() for path in weights}) == 1

@@ -9,6 +9,12 @@ import psutil
 import pytest
 
 
+@pytest.fixture(scope="module")
+def supernodes() -> int:
+    """Enough for rounds of three clients."""
+    return 6
+
+
 def weights_sha(run: Path, rounds: int) -> str:
     weights = run / f"peft_{rounds}" / "adapter_model.safetensors"
     return hashlib.sha256(weights.read_bytes()).hexdigest()
