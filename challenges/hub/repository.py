@@ -12,7 +12,7 @@ _GIT_SECONDS = 120
 
 
 class HubError(Exception):
-    """Something the organiser has to put right; the message is one sentence."""
+    """Something the organizer has to put right; the message is one sentence."""
 
 
 @dataclass(frozen=True)

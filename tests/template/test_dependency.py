@@ -192,7 +192,7 @@ def test_a_plain_folder_names_its_version_and_says_what_cannot_fetch_it(
 
 
 @pytest.mark.parametrize("source", ["t", "plain"])
-def test_an_organiser_may_say_that_an_index_has_the_library(source, ask) -> None:
+def test_an_organizer_may_say_that_an_index_has_the_library(source, ask) -> None:
     requirement, answers, text = ask(source, library_index="true")
     assert requirement == "flowertune~=1.0"
     assert "library_index" not in answers and PLAIN not in text

@@ -228,10 +228,10 @@ def test_the_readme_keeps_its_front_matter(name: str, apps: Mapping[str, Path]) 
 
 
 def test_answers_reach_the_app(tmp_path: Path) -> None:
-    app = render(tmp_path / "app", project_name="My-App-2", publisher="an_organiser")
+    app = render(tmp_path / "app", project_name="My-App-2", publisher="an_organizer")
     config = pyproject(app)
     assert config["project"]["name"] == "My-App-2"
-    assert config["tool"]["flwr"]["app"]["publisher"] == "an_organiser"
+    assert config["tool"]["flwr"]["app"]["publisher"] == "an_organizer"
     answers = yaml.safe_load((app / ".copier-answers.yml").read_text("utf-8"))
     assert {key for key in answers if not key.startswith("_")} == {
         "challenge",

@@ -1,4 +1,4 @@
-"""flowertune.deploy.superlink: find, judge and stop a SuperLink, here a stand-in for one."""
+"""flowertune.deploy.superlink: find, check and stop a SuperLink, here a stand-in for one."""
 
 import os
 import socket

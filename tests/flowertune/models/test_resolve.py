@@ -148,7 +148,7 @@ def test_an_unreachable_hub_is_known_at_once(monkeypatch):
     hub.reachable.cache_clear()
 
 
-def test_the_offline_switch_is_honoured(monkeypatch):
+def test_the_offline_switch_is_honored(monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(
         "huggingface_hub.utils.get_session", lambda: pytest.fail("asked the hub although offline")
