@@ -86,29 +86,29 @@ def parser() -> argparse.ArgumentParser:
 
 def problems(arguments: argparse.Namespace) -> list[str]:
     """What is wrong with the options, one sentence each."""
-    found = []
+    sentences = []
     if not 0 < arguments.port < 65536:
-        found.append(f"--port is {arguments.port}; use 1 to 65535.")
+        sentences.append(f"--port is {arguments.port}; use 1 to 65535.")
     if arguments.rate < 0:
-        found.append(f"--rate is {arguments.rate:g}; use 0 or more.")
+        sentences.append(f"--rate is {arguments.rate:g}; use 0 or more.")
     if arguments.workers < 1:
-        found.append(f"--workers is {arguments.workers}; use at least 1.")
+        sentences.append(f"--workers is {arguments.workers}; use at least 1.")
     if (arguments.tls_cert is None) != (arguments.tls_key is None):
-        found.append("--tls-cert and --tls-key go together.")
+        sentences.append("--tls-cert and --tls-key go together.")
     for name in ("tls_cert", "tls_key"):
         path = getattr(arguments, name)
         if path is not None and not path.is_file():
-            found.append(f"--{name.replace('_', '-')} is {path}; there is no such file.")
+            sentences.append(f"--{name.replace('_', '-')} is {path}; there is no such file.")
     if arguments.uploads is not None and not os.environ.get(TOKEN_VARIABLE):
-        found.append(f"--uploads needs a token in the environment variable {TOKEN_VARIABLE}.")
-    return found
+        sentences.append(f"--uploads needs a token in the environment variable {TOKEN_VARIABLE}.")
+    return sentences
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     arguments = parser().parse_args(argv)
-    if found := problems(arguments):
-        print("\n".join(f"error: {problem}" for problem in found), file=sys.stderr)
+    if sentences := problems(arguments):
+        print("\n".join(f"error: {problem}" for problem in sentences), file=sys.stderr)
         return 2
     try:
         from challenges.hub.server import Settings, serve

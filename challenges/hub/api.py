@@ -61,8 +61,8 @@ class Hub:
         async with self._reading:
             now = asyncio.get_running_loop().time()
             if self._releases is None or now - self._releases[0] > RELEASES_SECONDS:
-                found = await asyncio.to_thread(self.repository.releases)
-                self._releases = (now, found)
+                releases = await asyncio.to_thread(self.repository.releases)
+                self._releases = (now, releases)
             return self._releases[1]
 
     async def index(self, release: Release) -> Index:
@@ -82,21 +82,21 @@ class Hub:
             404, in the forms that flwr prints: a sentence where there is no such app, the versions
             there are where there is no such version.
         """
-        found: dict[str, tuple[App, Release]] = {}
+        versions: dict[str, tuple[App, Release]] = {}
         for release in await self.releases():
             index = await self.index(release)
             if app_id in index.apps:
-                found[release.version] = (index.apps[app_id], release)
-        if not found:
+                versions[release.version] = (index.apps[app_id], release)
+        if not versions:
             raise HTTPException(404, f"There is no app {app_id} here.")
-        wanted = version or next(iter(found))
-        if wanted not in found:
+        wanted = version or next(iter(versions))
+        if wanted not in versions:
             detail: Any = {
                 "message": f"There is no version {wanted} of {app_id} here.",
-                "available_app_versions": list(found),
+                "available_app_versions": list(versions),
             }
             raise HTTPException(404, detail)
-        return found[wanted]
+        return versions[wanted]
 
     async def packed(self, app: App, release: Release, kind: Kind) -> bytes:
         """An app, rendered and packed.

@@ -60,13 +60,13 @@ class TemplateRepository:
                 "refs/tags",
                 "--format=%(refname:short) %(objectname) %(*objectname)",
             )
-        found: dict[tuple[int, ...], Release] = {}
+        releases: dict[tuple[int, ...], Release] = {}
         for line in lines.splitlines():
             tag, *objects = line.split()
             if match := _RELEASE_TAG.fullmatch(tag):
                 numbers = tuple(int(number) for number in match.groups())
-                found[numbers] = Release(".".join(map(str, numbers)), tag, objects[-1])
-        return [found[numbers] for numbers in sorted(found, reverse=True)]
+                releases[numbers] = Release(".".join(map(str, numbers)), tag, objects[-1])
+        return [releases[numbers] for numbers in sorted(releases, reverse=True)]
 
     def files(self, release: Release, folder: str) -> list[str]:
         """Names of the files in a folder of a release, without those in folders below it."""

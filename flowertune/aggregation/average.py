@@ -184,9 +184,9 @@ class Averaging:
     def _fill(self) -> None:
         window = len(self.cohort.manifests) if self.options.together else self.options.window
         while len(self.waiting) < window and (ask := next(self.asks, None)):
-            self.waiting.append(_Ask(*ask, self._push(*ask)))
+            self.waiting.append(_Ask(*ask, self._ask(*ask)))
 
-    def _push(self, part: Part, manifest: ClientManifest) -> str:
+    def _ask(self, part: Part, manifest: ClientManifest) -> str:
         node = self.cohort.nodes[manifest.partition]
         message = ask_part(node, self.job, self.plan.digest, part)
         return self.channel.send(message, manifest.partition)
@@ -257,7 +257,7 @@ class Averaging:
                 tries = 0
             else:
                 time.sleep(tries)
-            message_id = self._push(ask.part, ask.manifest)
+            message_id = self._ask(ask.part, ask.manifest)
 
     def _wait_for(self, manifest: ClientManifest, reason: str) -> None:
         log(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from flowertune.aggregation.plan import Piece, Plan, Tensor
-from flowertune.base.files import sync
+from flowertune.base.files import replace_folder
 
 SHARD_BYTES = 5 * 10**9
 # The order in which safetensors lays out kinds of values; within one it goes by name.
@@ -142,11 +142,7 @@ class SafetensorsSink:
             others = {**others, "model.safetensors.index.json": text}
         for name, text in others.items():
             (self.part / name).write_text(text, "utf-8")
-        for path in self.part.iterdir():
-            sync(path)
-        shutil.rmtree(self.folder, ignore_errors=True)
-        os.replace(self.part, self.folder)
-        sync(self.folder.parent)
+        replace_folder(self.part, self.folder)
         return self.folder
 
 
@@ -172,10 +168,7 @@ class DigestSink:
         """Write ``others`` (text by file name), and give the folder its name."""
         for name, text in others.items():
             (self.part / name).write_text(text, "utf-8")
-            sync(self.part / name)
-        shutil.rmtree(self.folder, ignore_errors=True)
-        os.replace(self.part, self.folder)
-        sync(self.folder.parent)
+        replace_folder(self.part, self.folder)
         return self.folder
 
 

@@ -66,22 +66,47 @@ def new_folder(target: Path) -> Iterator[Path]:
     OSError
         The disk is full, or the folder cannot be written.
     """
-    half, old = (target.with_name(f".{target.name}.{end}") for end in ("part", "old"))
+    half = target.with_name(f".{target.name}.part")
     shutil.rmtree(half, ignore_errors=True)
     half.mkdir(parents=True)
     try:
         yield half
-        for path in half.iterdir():
-            sync(path)
-        shutil.rmtree(old, ignore_errors=True)
-        if target.exists():
-            os.replace(target, old)
-        os.replace(half, target)
-        sync(target.parent)
-        shutil.rmtree(old, ignore_errors=True)
+        replace_folder(half, target)
     except BaseException:
         shutil.rmtree(half, ignore_errors=True)
         raise
+
+
+def replace_folder(part: Path, target: Path) -> None:
+    """Make the files of the folder ``part`` durable, and put it in the place of ``target``.
+
+    Raises
+    ------
+    OSError
+        The disk is full, or the folder cannot be written.
+    """
+    old = target.with_name(f".{target.name}.old")
+    for path in part.iterdir():
+        sync(path)
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        os.replace(target, old)
+    os.replace(part, target)
+    sync(target.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def replace_file(part: Path, target: Path) -> None:
+    """Make the file ``part`` durable, and put it in the place of ``target``.
+
+    Raises
+    ------
+    OSError
+        The disk is full, or the folder cannot be written.
+    """
+    sync(part)
+    os.replace(part, target)
+    sync(target.parent)
 
 
 def write_json(path: Path, body: Mapping[str, Any]) -> None:

@@ -1,8 +1,10 @@
-"""Versions of Python and of the packages that decide a result."""
+"""Versions of Python and of the packages that decide a result, and where one came from."""
 
+import json
 import platform
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 PACKAGES = (
     "flwr", "flwr-datasets", "torch", "transformers", "peft", "bitsandbytes", "datasets", "ray",
@@ -22,3 +24,12 @@ def package_versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
     """Return the versions of Python and of those of these packages that are installed."""
     versions = {package: package_version(package) for package in packages}
     return {"python": platform.python_version()} | {p: v for p, v in versions.items() if v}
+
+
+def read_direct_url(text: str | None) -> dict[str, Any]:
+    """Return what a ``direct_url.json`` (PEP 610) says; empty where there is none to read."""
+    try:
+        origin = json.loads(text or "{}")
+    except ValueError:
+        return {}
+    return origin if isinstance(origin, dict) else {}

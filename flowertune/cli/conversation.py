@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flowertune.base.quiet import disable_progress_bars
+from flowertune.base.progress_bars import disable_progress_bars
 from flowertune.chat.answer import Sampling, answer, room
 from flowertune.chat.checkpoint import Choice, choose
 from flowertune.chat.forms import Form, Turns, form_of, what_fits

@@ -52,7 +52,7 @@ def inspect(
     if not 0 <= partition < partitions:
         raise UserError(f"--partition is {partition}; use a number from 0 to {partitions - 1}.")
     # Late: datasets and transformers take seconds; --help and wrong settings need neither.
-    from flowertune.base.quiet import disable_progress_bars
+    from flowertune.base.progress_bars import disable_progress_bars
 
     disable_progress_bars()
     from flowertune.cli.app import load_app

@@ -65,7 +65,7 @@ def plan(
         if given is not None and given < 1:
             raise UserError(f"{option} is {given}; give a whole number of at least 1.")
     # Late: torch and transformers take seconds; --help and wrong settings need neither.
-    from flowertune.base.quiet import disable_progress_bars
+    from flowertune.base.progress_bars import disable_progress_bars
 
     disable_progress_bars()
     from flowertune.cli.app import load_app

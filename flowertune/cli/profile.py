@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import click
 import typer
 
+from flowertune.base.files import write_atomically
 from flowertune.cli.execute import alone, execute
 from flowertune.profiler import table
 from flowertune.profiler.reading import Reader, Sitting
@@ -89,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _read(
     run: str, superlink: str | None, extra: list[str], live: bool, quiet: bool
 ) -> tuple[list[Sitting], dict[str, str]]:
-    sittings, flower = _found(run, superlink, extra, live, quiet)
+    sittings, flower = _looked_up(run, superlink, extra, live, quiet)
     if not sittings:
         raise click.ClickException(
             f'Run {run} has left no profile; start a run with --run-config "profile.enabled=true".'
@@ -97,7 +98,7 @@ def _read(
     return sittings, flower
 
 
-def _found(
+def _looked_up(
     run: str, superlink: str | None, extra: list[str], live: bool, quiet: bool
 ) -> tuple[list[Sitting], dict[str, str]]:
     folder = Path(run)
@@ -117,11 +118,11 @@ def _found(
     reader = Reader(MARK)
     with contextlib.ExitStack() as stack:
         with _silence() if quiet else contextlib.nullcontext():
-            found = stack.enter_context(source(int(run), superlink, extra))
-            flower = found.about()
-        _follow(reader, found.log(live), flower, live, quiet)
+            record = stack.enter_context(source(int(run), superlink, extra))
+            flower = record.about()
+        _follow(reader, record.log(live), flower, live, quiet)
         if live:
-            flower = found.about()
+            flower = record.about()
     return reader.sittings, flower
 
 
@@ -202,7 +203,7 @@ def _as_json(sittings: list[Sitting], flower: dict[str, str]) -> dict[str, Any]:
 
 def _write_trace(path: Path, sittings: list[Sitting]) -> None:
     try:
-        path.write_text(json.dumps(trace(sittings)), "utf-8")
+        write_atomically(path, json.dumps(trace(sittings)))
     except OSError as error:
         raise click.ClickException(
             f"The trace cannot be written to {path}: {error.strerror or error}; name another "

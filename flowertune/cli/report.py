@@ -42,15 +42,15 @@ def report(
     scripts that loads nothing: open it anywhere, mail it, put it online. A run that still goes on
     is shown as far as it is.
     """
-    found = read_run(run_named(run, app, run_config))
+    files = read_run(run_named(run, app, run_config))
     # Late: templates and plots are for those who want the page.
     from flowertune.base.files import write_atomically
     from flowertune.loggers.tensorboard import write_events
     from flowertune.report.facts import collect
     from flowertune.report.page import page
 
-    target = output or found.folder / "report.html"
-    text = page(collect(found, _defaults(app)))
+    target = output or files.folder / "report.html"
+    text = page(collect(files, _defaults(app)))
     try:
         write_atomically(target, text)
     except OSError as error:
@@ -60,7 +60,7 @@ def report(
         ) from None
     print(target)
     if tensorboard:
-        write_events(tensorboard, found.rounds)
+        write_events(tensorboard, files.rounds)
         print(f"{tensorboard}: tensorboard --logdir {tensorboard}")
 
 

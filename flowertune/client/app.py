@@ -72,14 +72,14 @@ class ClientApp(clientapp.ClientApp):
     # with the answer, since torch and datasets take seconds.
 
     def _lengths(self, message: Message, context: Context) -> Message:
-        from flowertune.base.quiet import disable_progress_bars
+        from flowertune.base.progress_bars import disable_progress_bars
         from flowertune.client.lengths import answer_lengths
 
         disable_progress_bars()
         return answer_lengths(message, context, self.settings(context), self.functions)
 
     def _initial(self, message: Message, context: Context) -> Message:
-        from flowertune.base.quiet import disable_progress_bars
+        from flowertune.base.progress_bars import disable_progress_bars
         from flowertune.client.initial import answer_initial
 
         disable_progress_bars()

@@ -12,7 +12,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, 
 from flowertune.base.cache import cached
 from flowertune.base.errors import UserError
 from flowertune.base.numbers import as_float, as_int
-from flowertune.base.quiet import disable_progress_bars
+from flowertune.base.progress_bars import disable_progress_bars
 from flowertune.base.seeds import derive_seed
 from flowertune.client.functions import AppFunctions
 from flowertune.client.rows import load_rows

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from flowertune.base.errors import UserError
-from flowertune.base.files import flower_home, save_tensors, sync
+from flowertune.base.files import flower_home, replace_file, save_tensors
 
 RESIDUAL, TRAINED, STATE = "residual", "trained", "state"
 
@@ -84,9 +84,7 @@ class PartitionFiles:
         path = self.folder / f"{self.kind}_{server_round}.safetensors"
         part = path.with_name(f".{path.name}.part")
         save_tensors(tensors, part)
-        sync(part)
-        os.replace(part, path)
-        sync(self.folder)
+        replace_file(part, path)
         files = self.rounds()
         needed = max((n for n in files if n <= last_round), default=None)
         for n, file in files.items():

@@ -67,8 +67,8 @@ def rows_of(reply: Message) -> dict[str, Any] | None:
     return rows
 
 
-def check_messages(messages: Sequence[Message]) -> None:
-    """Check what a strategy sends in a round.
+def check_messages(messages: Sequence[Message], where: str = "configure_train") -> None:
+    """Check what a strategy sends in a round; ``where`` names its method.
 
     Raises
     ------
@@ -78,19 +78,19 @@ def check_messages(messages: Sequence[Message]) -> None:
     nodes = [message.metadata.dst_node_id for message in messages]
     if not nodes:
         raise UserError(
-            "configure_train returned no messages; return one for each client that is to train "
+            f"{where} returned no messages; return one for each client that is to train "
             "(strategy.py)."
         )
     for node, message in zip(nodes, messages, strict=True):
         if ARRAYS not in message.content.array_records:
             raise UserError(
-                f"configure_train returned a message without the record {ARRAYS!r}; put the "
-                "adapter there (strategy.py)."
+                f"{where} returned a message without the record {ARRAYS!r}; put the adapter "
+                "there (strategy.py)."
             )
         if nodes.count(node) > 1:
             raise UserError(
-                f"configure_train returned {nodes.count(node)} messages for node {node}; a client "
-                "trains once in a round (strategy.py)."
+                f"{where} returned {nodes.count(node)} messages for node {node}; a client trains "
+                "once in a round (strategy.py)."
             )
 
 

@@ -1,7 +1,6 @@
 """Where a run's results go, whichever folder its SuperLink was started in."""
 
 import importlib.metadata
-import json
 import os
 import tempfile
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from urllib.request import url2pathname
 
 from flowertune.base.errors import UserError
 from flowertune.base.files import flower_home
+from flowertune.base.versions import read_direct_url
 from flowertune.config.apps import app_id, recorded_folder
 from flowertune.config.settings import Settings
 
@@ -80,8 +80,8 @@ def editable_folder(project_name: str) -> Path | None:
 
 def editable_source(direct_url: str | None) -> Path | None:
     """The folder named by the content of a ``direct_url.json`` (PEP 610), if it is editable."""
+    record = read_direct_url(direct_url)
     try:
-        record = json.loads(direct_url or "{}")
         url = urlsplit(record["url"])
         editable = record["dir_info"]["editable"]
     except (ValueError, KeyError, TypeError):

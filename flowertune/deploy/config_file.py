@@ -39,8 +39,8 @@ def client_resources(text: str) -> tuple[float | None, float | None]:
     here: Any = _parse(text)
     for key in ("superlink", CONNECTION, "options", "backend", "client-resources"):
         here = here.get(key) if isinstance(here, Mapping) else None
-    found = here if isinstance(here, Mapping) else {}
-    cpus, gpus = (found.get(key) for key in ("num-cpus", "num-gpus"))
+    resources = here if isinstance(here, Mapping) else {}
+    cpus, gpus = (resources.get(key) for key in ("num-cpus", "num-gpus"))
     return _number(cpus), _number(gpus)
 
 

@@ -107,20 +107,20 @@ def read_cell(run: Path, model: str, clients: int, mode: str, bucket_mib: float)
     if about["status"] != "finished" or not rounds:
         return Cell(model, None, clients, mode, bucket_mib, reason=about["reason"] or "no round")
     line = rounds[0]
-    found: dict[str, Any] = line["aggregation"]
+    result: dict[str, Any] = line["aggregation"]
     return Cell(
         model,
-        round(found["model-bytes"] / 1e9, 2),
+        round(result["model-bytes"] / 1e9, 2),
         clients,
         mode,
         bucket_mib,
-        found["peak-rss-mib"],
-        found["peak-anonymous-mib"],
-        found["before-anonymous-mib"],
+        result["peak-rss-mib"],
+        result["peak-anonymous-mib"],
+        result["before-anonymous-mib"],
         round(line["received-bytes"] / 1e9, 2),
         line["seconds"],
-        found["gb-per-s"],
-        found["sha256"],
+        result["gb-per-s"],
+        result["sha256"],
     )
 
 

@@ -1,11 +1,12 @@
 """Compare the library that an app asks for with the one that is installed."""
 
-import json
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, distribution
 from typing import Any
 
 from packaging.requirements import InvalidRequirement, Requirement
+
+from flowertune.base.versions import read_direct_url
 
 NAME = "flowertune"
 
@@ -32,7 +33,7 @@ def pinned_library(project: Mapping[str, Any], name: str = NAME) -> str | None:
         installed = distribution(name)
     except PackageNotFoundError:
         return None
-    origin = _origin(installed.read_text("direct_url.json"))
+    origin = read_direct_url(installed.read_text("direct_url.json"))
     if asked.url:
         same = _is_from(asked.url, origin)
     else:
@@ -56,14 +57,6 @@ def _asked_for(project: Mapping[str, Any], name: str) -> Requirement | None:
         if requirement.name == name:
             return requirement
     return None
-
-
-def _origin(direct_url: str | None) -> dict[str, Any]:
-    try:
-        found = json.loads(direct_url or "{}")
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _is_from(url: str, origin: Mapping[str, Any]) -> bool:

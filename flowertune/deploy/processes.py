@@ -124,14 +124,14 @@ def environment_with(mark: str, env: Mapping[str, str]) -> dict[str, str]:
 
 def marked(mark: str) -> list[psutil.Process]:
     """Return every living process that carries ``mark``, wherever its parent went."""
-    found = []
+    carriers = []
     for process in psutil.process_iter():
         try:
             if process.pid != os.getpid() and process.environ().get(MARK) == mark:
-                found.append(process)
+                carriers.append(process)
         except (psutil.Error, OSError):
             continue
-    return found
+    return carriers
 
 
 def stop_marked(mark: str, grace: float) -> None:

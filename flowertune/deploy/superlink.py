@@ -179,20 +179,22 @@ def differences(
     runtime_install
         Whether it should install an app's dependencies anew at every run.
     """
-    found = []
+    reasons = []
     if superlink.installs_dependencies is None:
-        found.append("its environment cannot be read, so it may install dependencies at every run")
+        reasons.append(
+            "its environment cannot be read, so it may install dependencies at every run"
+        )
     elif superlink.installs_dependencies and not runtime_install:
-        found.append("it installs an app's dependencies anew at every run")
+        reasons.append("it installs an app's dependencies anew at every run")
     elif runtime_install and not superlink.installs_dependencies:
-        found.append("it does not install an app's dependencies at a run")
+        reasons.append("it does not install an app's dependencies at a run")
     theirs = superlink.environment
     if theirs is not None and flower_home(theirs) != flower_home(env):
-        found.append(f"its FLWR_HOME is {flower_home(theirs)}, yours is {flower_home(env)}")
+        reasons.append(f"its FLWR_HOME is {flower_home(theirs)}, yours is {flower_home(env)}")
     scripts = [Path(w).parent for w in superlink.command[:2] if Path(w).stem == _PROGRAM]
     if scripts and scripts[0].is_absolute() and not _same_folder(scripts[0], bin_dir):
-        found.append(f"it runs with the packages of {scripts[0].parent}, not of {bin_dir.parent}")
-    return found
+        reasons.append(f"it runs with the packages of {scripts[0].parent}, not of {bin_dir.parent}")
+    return reasons
 
 
 def _same_folder(one: Path, other: Path) -> bool:

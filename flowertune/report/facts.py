@@ -10,7 +10,7 @@ from flowertune.base.hashing import file_sha256
 from flowertune.profiler.reading import Sitting, read_file
 from flowertune.profiling.format import FILE as PROFILE
 from flowertune.rules.manifest import FILE
-from flowertune.run.files import Recorded
+from flowertune.run.files import RunFiles
 
 WEIGHTS = "adapter_model.safetensors"
 
@@ -40,7 +40,7 @@ class Facts:
     ``profile`` is empty where the run was not profiled.
     """
 
-    run: Recorded
+    run: RunFiles
     checkpoints: list[Checkpoint]
     versions: Mapping[str, str]
     rows_visited: float | None
@@ -48,7 +48,7 @@ class Facts:
     profile: list[Sitting] = field(default_factory=list)
 
 
-def collect(run: Recorded, defaults: Mapping[str, Any] | None) -> Facts:
+def collect(run: RunFiles, defaults: Mapping[str, Any] | None) -> Facts:
     """Read the checkpoints and the profile of a run, and compare its settings with ``defaults``."""
     manifests = {path.parent: read_json(path) or {} for path in run.folder.glob(f"peft_*/{FILE}")}
     checkpoints = [_checkpoint(folder, manifest) for folder, manifest in manifests.items()]

@@ -6,13 +6,15 @@ train the run again with the release of that digest; it cannot stop somebody who
 
 import base64
 import hashlib
-import json
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from flowertune.base.hashing import file_sha256
+from flowertune.base.versions import read_direct_url
 
 NAME = "flowertune"
 PACKAGES = ("flowertune", "evaluation", "challenges")
@@ -70,8 +72,7 @@ def digest_of(files: dict[str, Path]) -> str:
     """Return the sha256 over names and contents of files, in the order of names."""
     whole = hashlib.sha256()
     for name in sorted(files):
-        content = hashlib.sha256(files[name].read_bytes()).hexdigest()
-        whole.update(f"{name}\0{content}\n".encode())
+        whole.update(f"{name}\0{file_sha256(files[name])}\n".encode())
     return whole.hexdigest()
 
 
@@ -94,10 +95,7 @@ def installed_library() -> Library:
 
 
 def _is_editable(installed: Distribution, files: dict[str, Path]) -> bool:
-    try:
-        origin = json.loads(installed.read_text("direct_url.json") or "{}")
-    except ValueError:
-        origin = {}
+    origin = read_direct_url(installed.read_text("direct_url.json"))
     if origin.get("dir_info", {}).get("editable"):
         return True
     # A checkout that comes first on the path is as good as an editable install.

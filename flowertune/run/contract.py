@@ -18,7 +18,7 @@ from flowertune.base.errors import UserError
 from flowertune.base.text import one_line
 from flowertune.comms.codec import unpack
 from flowertune.comms.nodes import NodeRegistry
-from flowertune.comms.validation import ARRAYS, CLIENT, METRICS
+from flowertune.comms.validation import ARRAYS, CLIENT, METRICS, check_messages
 
 REHEARSED = 3  # clients, at most
 NOISE = 0.1  # of a tensor's mean absolute value: what a made-up reply is off the adapter
@@ -87,33 +87,6 @@ class StrategyContract:
             with suppress(CannotRehearse):
                 self._fresh = self._copy()
             log(INFO, "%s could not be tried on made-up replies (%s)", self.name, error)
-
-    def check_messages(self, messages: Sequence[Message]) -> None:
-        """Check what ``configure_train`` returned, before it is sent.
-
-        Raises
-        ------
-        UserError
-            If there is no message, one has no adapter, or two are for one node.
-        """
-        where = f"{self.name}.configure_train"
-        if not messages:
-            raise UserError(
-                f"{where} returned no messages; return one for each client that is to train "
-                "(strategy.py)."
-            )
-        nodes = [message.metadata.dst_node_id for message in messages]
-        for node, message in zip(nodes, messages, strict=True):
-            if ARRAYS not in message.content.array_records:
-                raise UserError(
-                    f"{where} returned a message without the record {ARRAYS!r}; put the adapter "
-                    "there (strategy.py)."
-                )
-            if nodes.count(node) > 1:
-                raise UserError(
-                    f"{where} returned {nodes.count(node)} messages for node {node}; a client "
-                    "trains once in a round (strategy.py)."
-                )
 
     def check_result(self, arrays: Any, metrics: Any) -> Tensors:
         """Return the adapter that ``aggregate_train`` returned, checked before it is saved.
@@ -259,7 +232,7 @@ class StrategyContract:
         config = ConfigRecord({"learning-rate": 1e-4})
         arrays = ArrayRecord(dict(adapter))
         messages = list(actor.configure_train(server_round, arrays, config, grid))
-        self.check_messages(messages)
+        check_messages(messages, f"{self.name}.configure_train")
         return messages[:REHEARSED]
 
     def _aggregate(

@@ -24,7 +24,7 @@ def now() -> str:
 
 
 @dataclass(frozen=True)
-class Recorded:
+class RunFiles:
     """What a run's folder says: the content of run.json, and a line for each finished round."""
 
     folder: Path
@@ -67,7 +67,7 @@ def tokens_per_second(line: dict[str, Any]) -> float | None:
     return tokens / seconds if tokens and seconds else None
 
 
-def read_run(folder: Path) -> Recorded:
+def read_run(folder: Path) -> RunFiles:
     """Read a run's folder.
 
     A last line of rounds.jsonl that is only half there yet is left out.
@@ -89,7 +89,7 @@ def read_run(folder: Path) -> Recorded:
         raise UserError(f"{about} is damaged: {error}.") from None
     if not isinstance(body, dict):
         raise UserError(f"{about} is damaged: it holds no JSON object.")
-    return Recorded(folder, body, _rounds(folder / ROUNDS), _held(folder / ".lock"))
+    return RunFiles(folder, body, _rounds(folder / ROUNDS), _held(folder / ".lock"))
 
 
 def since(line: dict[str, Any], now: datetime | None = None) -> float | None:

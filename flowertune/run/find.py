@@ -1,11 +1,11 @@
 """Find the folder of a run by its path or id, or the latest one."""
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from flowertune.base.errors import UserError
+from flowertune.base.files import read_json
 from flowertune.config.read import read_settings
 from flowertune.config.results import results_root
 from flowertune.config.settings import Settings
@@ -63,8 +63,5 @@ def run_folders(root: Path) -> list[Path]:
 
 
 def _started(folder: Path) -> tuple[str, float]:
-    try:
-        started = str(json.loads((folder / RUN).read_text("utf-8"))["started"])
-    except (OSError, ValueError, KeyError, TypeError):
-        started = ""
-    return started, (folder / RUN).stat().st_mtime
+    body = read_json(folder / RUN) or {}
+    return str(body.get("started", "")), (folder / RUN).stat().st_mtime

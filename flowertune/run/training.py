@@ -15,7 +15,7 @@ from flwr.serverapp import Grid
 
 from flowertune.aggregation.adapters import mean_adapter
 from flowertune.base.numbers import as_float
-from flowertune.base.quiet import disable_progress_bars
+from flowertune.base.progress_bars import disable_progress_bars
 from flowertune.comms.codec import pack
 from flowertune.comms.exchange import Exchanger, RoundResult
 from flowertune.comms.validation import ARRAYS, CONFIG, partition_of, rows_of

@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.live import Live
 
-from flowertune.run.files import Recorded, read_run
+from flowertune.run.files import RunFiles, read_run
 from flowertune.watch import lines
 from flowertune.watch.view import picture
 
@@ -33,7 +33,7 @@ def follow(folder: Path, once: bool, interval: float) -> int:
     return int(run.status in ("failed", "interrupted"))
 
 
-def _live(console: Console, run: Recorded, once: bool, interval: float) -> Recorded:
+def _live(console: Console, run: RunFiles, once: bool, interval: float) -> RunFiles:
     if once or run.status != "running":
         console.print(picture(run, console.width))
         return run
@@ -45,7 +45,7 @@ def _live(console: Console, run: Recorded, once: bool, interval: float) -> Recor
     return run
 
 
-def _plain(run: Recorded, once: bool, interval: float) -> Recorded:
+def _plain(run: RunFiles, once: bool, interval: float) -> RunFiles:
     print(lines.head(run), flush=True)
     said = 0
     while True:

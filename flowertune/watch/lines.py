@@ -3,10 +3,10 @@
 from typing import Any
 
 from flowertune.base.text import duration
-from flowertune.run.files import Recorded, tokens_per_second
+from flowertune.run.files import RunFiles, tokens_per_second
 
 
-def head(run: Recorded) -> str:
+def head(run: RunFiles) -> str:
     """Return the line that says which run this is."""
     about = run.about
     verdict = "official" if about.get("official") else "unofficial"
@@ -16,7 +16,7 @@ def head(run: Recorded) -> str:
     )
 
 
-def round_line(run: Recorded, line: dict[str, Any]) -> str:
+def round_line(run: RunFiles, line: dict[str, Any]) -> str:
     """Return the line of one finished round."""
     people = f"{line['clients']} client" + ("" if line["clients"] == 1 else "s")
     if line.get("failed"):
@@ -33,7 +33,7 @@ def round_line(run: Recorded, line: dict[str, Any]) -> str:
     return " | ".join(parts)
 
 
-def state(run: Recorded) -> str:
+def state(run: RunFiles) -> str:
     """Return the line that says where the run stands."""
     if run.status == "running":
         left = run.seconds_left

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flowertune.base.text import duration
-from flowertune.run.files import Recorded, since, tokens_per_second
+from flowertune.run.files import RunFiles, since, tokens_per_second
 from flowertune.watch import lines
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -20,7 +20,7 @@ WIDE = 76  # columns from which on everything has room
 STATUS = {"running": "cyan", "finished": "green", "failed": "bold red", "interrupted": "yellow"}
 
 
-def picture(run: Recorded, width: int, now: datetime | None = None) -> RenderableType:
+def picture(run: RunFiles, width: int, now: datetime | None = None) -> RenderableType:
     """Return the whole view for a terminal of ``width`` columns."""
     about = run.about
     official = bool(about.get("official"))
@@ -58,7 +58,7 @@ def sparkline(values: list[float], width: int) -> str:
     return "".join(BARS[min(7, int((value - low) / span * 8))] for value in means)
 
 
-def _bar(run: Recorded) -> RenderableType:
+def _bar(run: RunFiles) -> RenderableType:
     done = run.last.get("round", 0)
     row = Table.grid(padding=(0, 1), expand=True)
     row.add_column(no_wrap=True)
@@ -78,7 +78,7 @@ def _bar(run: Recorded) -> RenderableType:
     return row
 
 
-def _figures(run: Recorded, columns: int, now: datetime | None) -> RenderableType:
+def _figures(run: RunFiles, columns: int, now: datetime | None) -> RenderableType:
     last, budget = run.last, run.about.get("budget-mib") or 0
     used = last.get("total-mib", 0.0)
     share = f" ({used / budget:.1%})" if budget else ""
@@ -105,7 +105,7 @@ def _figures(run: Recorded, columns: int, now: datetime | None) -> RenderableTyp
     return table
 
 
-def _table(run: Recorded, wide: bool) -> RenderableType:
+def _table(run: RunFiles, wide: bool) -> RenderableType:
     names = ["round", "clients", "loss", "total MiB", "time"]
     if wide:
         names[3:3], names[5:5] = ["learning rate"], ["tokens/s"]
