@@ -67,6 +67,8 @@ def evaluate(challenge: str, arguments: argparse.Namespace) -> dict[str, Any]:
         allow_unsandboxed=getattr(arguments, "allow_unsandboxed", False),
     )
     _say(provenance.heading(challenge, suite, choice, models, sandbox))
+    if checkpoint and checkpoint.older_rules:
+        _say(checkpoint.older_rules)
     loaded = loading.load(choice)
     with run.suppress_logs():
         scorer = lm.RowwiseLM(

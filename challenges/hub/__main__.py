@@ -111,6 +111,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("\n".join(f"error: {problem}" for problem in sentences), file=sys.stderr)
         return 2
     try:
+        # Late: without the extra `hub` the sentence below is all there is to say.
         from challenges.hub.server import Settings, serve
     except ImportError as error:
         print(

@@ -55,6 +55,7 @@ def pack(order: Order) -> bytes:
         folder = Path(scratch) / order.name
         render(order.template, order.tag, answers | {"template_address": order.source}, folder)
         if order.kind == "fab":
+            # Late: the server itself reads this module, and only its workers render.
             from flwr.cli.build import build_fab_from_disk
 
             return build_fab_from_disk(folder)
@@ -63,6 +64,7 @@ def pack(order: Order) -> bytes:
 
 def render(template: str, tag: str, answers: Mapping[str, str], folder: Path) -> None:
     """Do what `copier copy --defaults --vcs-ref TAG` does."""
+    # Late, as above.
     import copier
 
     copier.run_copy(template, folder, data=dict(answers), vcs_ref=tag, defaults=True, quiet=True)

@@ -57,6 +57,7 @@ def main():
 def harden(alone):
     """Keep the program from reading or tracing this process; adopt the orphans it makes."""
     try:
+        # Late: a Python without it runs programs all the same.
         import ctypes
 
         libc = ctypes.CDLL(None, use_errno=True)

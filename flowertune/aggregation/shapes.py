@@ -155,6 +155,7 @@ def _refusal(cfg: Settings, reason: str) -> UserError:
 
 
 def _of_hub(cfg: Settings) -> list[Tensor]:
+    # Late: a client's process starts for every message, and few of them ask the hub.
     from huggingface_hub import get_safetensors_metadata
 
     name = cfg.model.name
@@ -178,6 +179,7 @@ def _of_hub(cfg: Settings) -> list[Tensor]:
 
 def _cached_folder(cfg: Settings) -> Path | None:
     """Return what the hub's cache has of the model; None where it has nothing."""
+    # Late, as above.
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:

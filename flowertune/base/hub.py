@@ -13,6 +13,7 @@ NO_HUB_ID = "this is no hub id (they look like owner/name)"
 @cache
 def reachable() -> bool:
     """Whether the hub answers, asked once; without this, each file costs 20 s of retries."""
+    # Late: huggingface_hub takes a part of a second to import, and most messages need no hub.
     from huggingface_hub import constants
     from huggingface_hub.utils import get_session
 
@@ -43,6 +44,7 @@ def why_not(error: Exception) -> str:
 
 def is_hub_id(name: str) -> bool:
     """Whether the hub could have something of this name."""
+    # Late, as above.
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
 

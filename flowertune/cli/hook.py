@@ -32,6 +32,7 @@ def register(flwr: Any) -> bool:
     names += [group.name for group in flwr.registered_groups]
     if NAME in names:
         return False
+    # Late: every command of flwr runs this module, and only one needs the profiler.
     from flowertune.cli.profile import CONTEXT, profile
 
     flwr.command(NAME, context_settings=CONTEXT)(profile)

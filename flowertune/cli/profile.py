@@ -19,6 +19,7 @@ from flowertune.profiler.reading import Reader, Sitting
 from flowertune.profiler.summary import Summary, summarize
 from flowertune.profiler.trace import trace
 from flowertune.profiling.format import FILE, MARK
+from flowertune.profiling.records import COLUMNS
 
 # Other commands of flwr took an app's folder and a federation after the run id.
 CONTEXT = {"allow_extra_args": True}
@@ -109,6 +110,7 @@ def _looked_up(
     if not run.isascii() or not run.isdecimal():
         raise click.UsageError(f"{run!r} is neither a run's id (flwr list) nor a folder.")
     try:
+        # Late: it needs parts of flwr that other versions may lack; a run's folder does without.
         from flowertune.profiler.superlink import source
     except ImportError as error:
         raise click.ClickException(
@@ -139,6 +141,7 @@ def _follow(
 
 
 def _follow_on_terminal(reader: Reader, pieces: Iterator[str], flower: dict[str, str]) -> None:
+    # Late: rich is for those who look at a terminal; --json and --trace do without.
     from rich.console import Console
     from rich.live import Live
 
@@ -181,6 +184,7 @@ def _file(path: Path, reader: Reader, live: bool) -> Iterator[str]:
 
 def _show(summary: Summary, flower: dict[str, str]) -> None:
     if sys.stdout.isatty():
+        # Late, as above.
         from rich.console import Console
 
         console = Console()
@@ -190,8 +194,6 @@ def _show(summary: Summary, flower: dict[str, str]) -> None:
 
 
 def _as_json(sittings: list[Sitting], flower: dict[str, str]) -> dict[str, Any]:
-    from flowertune.profiling.records import COLUMNS
-
     start = sittings[0].start
     spans = [
         {**{name: getattr(span, name) for name in COLUMNS}, "at": round(span.at - start, 6)}

@@ -61,6 +61,7 @@ class ClientApp(clientapp.ClientApp):
         SettingsError
             With a sentence for each setting that is wrong.
         """
+        # Late: torch and datasets take seconds, and the app is imported for every kind of message.
         from flowertune.client.task import ClientTask
 
         return ClientTask(message, context, self.functions, self.app_dir)

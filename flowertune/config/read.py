@@ -39,6 +39,7 @@ def default_settings(app: Path) -> dict[str, Any]:
     UserError
         If there is no app there.
     """
+    # Late: flwr takes long to import, and --help does without.
     from flwr.common.config import flatten_dict
 
     path = app / "pyproject.toml"
@@ -60,6 +61,7 @@ def default_settings(app: Path) -> dict[str, Any]:
 
 
 def _parsed(run_config: Sequence[str] | None) -> dict[str, Any]:
+    # Late, as above.
     from flwr.common.config import parse_config_args
 
     given = list(run_config or [])

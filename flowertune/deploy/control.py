@@ -11,6 +11,7 @@ from flowertune.base.errors import UserError
 
 def healthy(address: str, ca: Path | None) -> bool:
     """Whether a SuperLink answers there."""
+    # Late, as flwr's client below: both take long to import, and --help does without.
     import httpx
 
     scheme, verify = ("https", ssl.create_default_context(cafile=ca)) if ca else ("http", False)
@@ -22,6 +23,7 @@ def healthy(address: str, ca: Path | None) -> bool:
 
 def supernodes(connection: str) -> Counter[str]:
     """Return how many SuperNodes a SuperLink knows in each state ("online", "offline", …)."""
+    # Late, as above.
     from flwr.proto.control_pb2 import ListNodesRequest
 
     client = _client(connection)
@@ -33,6 +35,7 @@ def supernodes(connection: str) -> Counter[str]:
 
 def register(connection: str, public_key: Path) -> None:
     """Tell a SuperLink the public key of a SuperNode that may join."""
+    # Late, as above.
     from flwr.cli.supernode.register import try_load_public_key
     from flwr.proto.control_pb2 import RegisterNodeRequest
 
@@ -45,6 +48,7 @@ def register(connection: str, public_key: Path) -> None:
 
 def _client(connection: str):
     try:
+        # Late, as above; other versions of flwr may lack it.
         from flwr.cli.flower_config import read_superlink_connection
         from flwr.cli.utils import init_http_client_from_connection
     except ImportError as error:

@@ -149,6 +149,7 @@ def write_connection(layout: Layout, name: str, file: Path) -> None:
 def default_text() -> str:
     """Return the configuration file that Flower writes where there is none."""
     try:
+        # Late: flwr takes long to import, and where there is a configuration it is not needed.
         from flwr.cli.constant import DEFAULT_FLOWER_CONFIG_TOML
     except ImportError:
         return ""

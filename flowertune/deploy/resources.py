@@ -30,6 +30,7 @@ class Choice:
 
 def this_machine() -> Machine:
     """Count cores (affinity and container limit included) and the GPUs that torch can use."""
+    # Late: torch takes seconds to import, and wrong options are reported without it.
     import torch
 
     return Machine(cpus=_usable_cpus(), gpus=torch.cuda.device_count())

@@ -44,6 +44,7 @@ class SuperLink:
 
 def managed_port() -> int:
     """The port of the managed SuperLink, as ``flwr`` reads it from the environment."""
+    # Late: flwr and httpx take long to import, and --help does without.
     from flwr.cli.constant import LOCAL_SUPERLINK_HTTP_API_PORT
 
     return int(LOCAL_SUPERLINK_HTTP_API_PORT)
@@ -69,6 +70,7 @@ def find_superlink(port: int) -> SuperLink | None:
 
 def answers(port: int) -> bool:
     """Whether something answers like a SuperLink on this port of this machine."""
+    # Late, as above.
     import httpx
 
     try:
@@ -94,6 +96,7 @@ def start_superlink(connection: str, runtime_install: bool = False) -> None:
         It did not start; says where its log is.
     """
     try:
+        # Late: other versions of flwr may lack it.
         from flwr.cli.flower_config import read_superlink_connection
         from flwr.cli.local_superlink import ensure_local_superlink
     except ImportError as error:
@@ -101,6 +104,7 @@ def start_superlink(connection: str, runtime_install: bool = False) -> None:
             "This version of flwr starts its local SuperLink in another way "
             f"({error}); start it yourself with: {NO_INSTALL}=1 flwr run ."
         ) from error
+    # Late, as above.
     import click
 
     # Ray lets every client look for modules in the folder that the SuperLink was started in, before

@@ -31,6 +31,7 @@ def load_adapter(model: Any, adapter: Mapping[str, torch.Tensor]) -> None:
     UserError
         If its names or shapes are not the model's, or the model trains what is no part of it.
     """
+    # Late, as above.
     from peft.utils import set_peft_model_state_dict
 
     own = adapter_of(model)
@@ -90,6 +91,7 @@ def adapter_shapes(cfg: Settings, peft_config: Any, base: Any = None) -> dict[st
     UserError
         If the configuration does not fit the model, or adapts an embedding or the output head.
     """
+    # Late, as above.
     from peft import get_peft_model
     from peft.utils import get_peft_model_state_dict
 

@@ -42,6 +42,7 @@ def pretrained(
     compute = getattr(torch, dtype) if isinstance(dtype, str) else dtype
     config = None
     if quantization:
+        # Late: it is needed for quantized models only.
         import bitsandbytes  # noqa: F401  (a clear ImportError before any weight is read)
 
         config = BitsAndBytesConfig(
@@ -67,6 +68,7 @@ def with_adapter(model: Any, folder: str) -> Any:
     OSError, RuntimeError, ValueError
         If the folder holds no adapter, or one that does not fit.
     """
+    # Late, as transformers above.
     from peft import PeftModel
 
     return PeftModel.from_pretrained(model, folder)
@@ -86,6 +88,7 @@ def load_tokenizer(cfg: Settings) -> Any:
     UserError
         If the model cannot be had.
     """
+    # Late, as above.
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(source_of(cfg), **hub_arguments(cfg))
@@ -105,6 +108,7 @@ def load_base_model(cfg: Settings) -> Any:
     UserError
         If the model cannot be had.
     """
+    # Late, as above.
     from peft import prepare_model_for_kbit_training
 
     bits, checkpointing = cfg.model.quantization, cfg.model.gradient_checkpointing
@@ -136,6 +140,7 @@ def skeleton(cfg: Settings, config: Any = None) -> Any:
     UserError
         If its configuration cannot be had.
     """
+    # Late, as above.
     from transformers import AutoConfig, AutoModelForCausalLM
 
     try:

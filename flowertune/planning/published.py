@@ -6,6 +6,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from peft import LoraConfig
+
 from flowertune.config.settings import defaults, typed
 from flowertune.planning.architecture import architecture
 from flowertune.planning.memory import estimate
@@ -55,8 +57,6 @@ def comparisons() -> list[Comparison]:
 
 @cache
 def _estimated(model: str, bits: int) -> float:
-    from peft import LoraConfig
-
     cfg = typed({**defaults(), **SETTINGS, "model.name": model, "model.quantization": bits}, Path())
     lora = cfg.model.lora
     config = LoraConfig(r=lora.peft_lora_r, lora_alpha=64, task_type="CAUSAL_LM")

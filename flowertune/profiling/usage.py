@@ -90,6 +90,7 @@ def _opened(path: str) -> int | None:
 
 def _rss_alone() -> Memory | None:
     try:
+        # Late: only systems without /proc need it.
         import psutil
 
         return Memory(psutil.Process().memory_info().rss, None)

@@ -17,11 +17,8 @@ class BucketProgress:
     def __init__(self, server_round: int, buckets: int, ledger: Ledger) -> None:
         self.server_round, self.buckets, self.ledger = server_round, buckets, ledger
         self._first: int | None = None  # buckets that were done when this began
-        self._start(time.monotonic())
-
-    def _start(self, now: float) -> None:
-        self._began = self._logged = now
-        self._received = self.ledger.received
+        self._began = self._logged = time.monotonic()
+        self._received = ledger.received
 
     def __call__(self, done: int) -> None:
         """Note that ``done`` buckets are finished."""
@@ -30,7 +27,8 @@ class BucketProgress:
             self._first = done - 1
         elif done <= self._first:  # the round starts anew
             self._first = done
-            self._start(now)
+            self._began = self._logged = now
+            self._received = self.ledger.received
             return
         if now - self._logged < LOG_EVERY or done == self.buckets:
             return
