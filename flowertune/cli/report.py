@@ -8,7 +8,7 @@ import typer
 
 from flowertune.base.errors import UserError
 from flowertune.cli.options import AppFolder, RunConfig, RunName
-from flowertune.config.read import default_settings
+from flowertune.config.read import UnreadableApp, default_settings
 from flowertune.run.files import read_run
 from flowertune.run.find import run_named
 
@@ -67,5 +67,5 @@ def report(
 def _defaults(app: Path) -> Mapping[str, Any] | None:
     try:
         return default_settings(app)
-    except UserError:
+    except UnreadableApp:
         return None

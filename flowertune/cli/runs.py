@@ -4,11 +4,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from flowertune.base.errors import UserError
 from flowertune.cli.options import AppFolder, RunConfig
 from flowertune.config.read import read_settings
 from flowertune.config.results import results_root
-from flowertune.run.files import read_run
+from flowertune.run.files import UnreadableRun, read_run
 from flowertune.run.find import run_folders
 
 COLUMNS = ("run", "status", "round", "loss", "MiB", "official", "started")
@@ -42,7 +41,7 @@ def runs(app: AppFolder = Path(), run_config: RunConfig = None) -> None:
 def _row(folder: Path) -> tuple[str, ...]:
     try:
         run = read_run(folder)
-    except UserError:
+    except UnreadableRun:
         return (folder.name, "damaged", *["-"] * (len(COLUMNS) - 2))
     loss, communicated = run.last.get("train-loss"), run.last.get("total-mib")
     return (

@@ -8,7 +8,7 @@ import typer
 
 from flowertune.base.errors import UserError
 from flowertune.cli.options import AppFolder
-from flowertune.config.read import default_settings
+from flowertune.config.read import UnreadableApp, default_settings
 from flowertune.config.settings import WHERE, Entry, table
 
 EXAMPLES = """\b
@@ -32,7 +32,7 @@ def settings(
     """
     try:
         values = default_settings(app)
-    except UserError:
+    except UnreadableApp:
         values = {entry.key: entry.default for entry in table() if entry.default is not None}
     known = {entry.key: entry for entry in table()}
     keys = list(dict.fromkeys((*known, *values)))

@@ -11,6 +11,10 @@ from flowertune.config.checks import check_settings
 from flowertune.config.settings import Settings
 
 
+class UnreadableApp(UserError):
+    """A folder holds no app, or one whose pyproject.toml cannot be read."""
+
+
 def read_settings(app: Path, run_config: Sequence[str] | None) -> Settings:
     """Return the flat, checked settings of the app in ``app`` with ``--run-config`` applied.
 
@@ -36,8 +40,8 @@ def default_settings(app: Path) -> dict[str, Any]:
 
     Raises
     ------
-    UserError
-        If there is no app there.
+    UnreadableApp
+        If there is no app there, or its pyproject.toml cannot be read.
     """
     # Late: flwr takes long to import, and --help does without.
     from flwr.common.config import flatten_dict
@@ -47,14 +51,14 @@ def default_settings(app: Path) -> dict[str, Any]:
         toml = tomllib.loads(path.read_text("utf-8"))
         return dict(flatten_dict(toml["tool"]["flwr"]["app"]["config"]))
     except FileNotFoundError:
-        raise UserError(
+        raise UnreadableApp(
             f"{app.resolve()} has no pyproject.toml; run this in the app's folder or name it "
             "with --app."
         ) from None
     except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{path.resolve()} is not valid TOML: {error}.") from None
+        raise UnreadableApp(f"{path.resolve()} is not valid TOML: {error}.") from None
     except KeyError:
-        raise UserError(
+        raise UnreadableApp(
             f"{path.resolve()} has no table [tool.flwr.app.config], so it is not a FlowerTune "
             "app; run this in the app's folder or name it with --app."
         ) from None

@@ -23,6 +23,10 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
+class UnreadableRun(UserError):
+    """A folder is not that of a run, or a file in it is damaged."""
+
+
 @dataclass(frozen=True)
 class RunFiles:
     """What a run's folder says: the content of run.json, and a line for each finished round."""
@@ -74,21 +78,21 @@ def read_run(folder: Path) -> RunFiles:
 
     Raises
     ------
-    UserError
+    UnreadableRun
         If the folder is not that of a run, or a file in it is damaged.
     """
     about = folder / RUN
     try:
         body = json.loads(about.read_text("utf-8"))
     except (FileNotFoundError, NotADirectoryError):
-        raise UserError(
+        raise UnreadableRun(
             f"{folder} holds no {RUN}, so it is not the folder of a run; name one like "
             "results/<run id>."
         ) from None
     except ValueError as error:
-        raise UserError(f"{about} is damaged: {error}.") from None
+        raise UnreadableRun(f"{about} is damaged: {error}.") from None
     if not isinstance(body, dict):
-        raise UserError(f"{about} is damaged: it holds no JSON object.")
+        raise UnreadableRun(f"{about} is damaged: it holds no JSON object.")
     return RunFiles(folder, body, _rounds(folder / ROUNDS), _held(folder / ".lock"))
 
 
@@ -105,7 +109,7 @@ def _rounds(file: Path) -> list[dict[str, Any]]:
     try:
         return read_jsonl(file)
     except ValueError as error:
-        raise UserError(f"{error}.") from None
+        raise UnreadableRun(f"{error}.") from None
 
 
 def _held(lock: Path) -> bool | None:

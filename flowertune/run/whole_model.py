@@ -74,11 +74,26 @@ class WholeModelRun(BaseRun):
     def __init__(self, context: RunContext, grid: Grid) -> None:
         super().__init__(context, grid)
         self.rounds: int = self.cfg.num_server_rounds
+        self.together = self.cfg.aggregation.mode == ALL_AT_ONCE
+        self._plan: Plan | None = None
 
     @property
     def simulated(self) -> bool:
         """Whether this process is that of the Simulation Engine."""
         return type(self.grid).__name__ == "InMemoryGrid"
+
+    @property
+    def plan(self) -> Plan:
+        """The buckets of every round.
+
+        Raises
+        ------
+        RuntimeError
+            If ``begin`` was not called.
+        """
+        if self._plan is None:
+            raise RuntimeError("call begin() of a WholeModelRun first")
+        return self._plan
 
     def begin(self) -> None:
         """Make the plan; go on with an earlier run where that is asked for.
@@ -95,9 +110,8 @@ class WholeModelRun(BaseRun):
         torch.set_num_threads(1)
         with self.profile.phase("plan"):
             tensors = shapes.model_tensors(self.cfg)
-            self.together = self.cfg.aggregation.mode == ALL_AT_ONCE
             size = int(self.cfg.aggregation.bucket_mb * MIB)
-            self.plan = Plan.of_one_bucket(tensors) if self.together else Plan(tensors, size)
+            self._plan = Plan.of_one_bucket(tensors) if self.together else Plan(tensors, size)
         self._refuse_what_does_not_fit()
         self.write_run("running")
         if not self.rounds_done:
