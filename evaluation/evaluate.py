@@ -88,7 +88,7 @@ def evaluate(challenge: str, arguments: argparse.Namespace) -> dict[str, Any]:
         scorer.store = provenance.open_store(folder, facts_of_answers)
         stores.append(scorer.store)
         if scorer.store.known:
-            _say(f"{report.NAMES[name]}: going on after {len(scorer.store.known)} answers")
+            _say(f"{report.NAMES[name]}: resuming after {len(scorer.store.known)} answers")
         with loading.as_model(loaded, name, known.merge):
             passes[name] = run.score(scorer, plan, label=report.NAMES[name])
 

@@ -30,7 +30,7 @@ class Store:
             self.known = {line["key"]: line["answer"] for line in read_jsonl(path)}
         except (KeyError, ValueError) as error:
             raise UserError(
-                f"{path} cannot be gone on with ({error}): remove it to begin anew"
+                f"{path} cannot be resumed from ({error}): remove it to start again"
             ) from None
         # Written anew, so that a cut-off last line does not swallow the first new one.
         write_jsonl(path, [_line(key, answer) for key, answer in self.known.items()])

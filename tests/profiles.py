@@ -30,15 +30,15 @@ def written(folder, capsys) -> str:
     return capsys.readouterr().out
 
 
-def sittings_of(spans, tmp_path, capsys, seconds=100.0):
+def attempts_of(spans, tmp_path, capsys, seconds=100.0):
     """The profile of a run of ``seconds`` with these spans, written to a file and read back."""
     with recording(ON, tmp_path, {"run": "77", "rounds": 2, "clients-per-round": 2}) as profile:
         start = time.time()
         profile.enter([Span(**{**values_of(s), "at": start + s.at}) for s in spans])
     capsys.readouterr()
-    (sitting,) = read_file(tmp_path / FILE)
-    sitting.end = sitting.start + seconds
-    return [sitting]
+    (attempt,) = read_file(tmp_path / FILE)
+    attempt.end = attempt.start + seconds
+    return [attempt]
 
 
 def values_of(given: Span) -> dict:

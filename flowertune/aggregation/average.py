@@ -151,7 +151,7 @@ class Averaging:
                         f"{len(cohort.manifests)} clients are left; strategy.min-clients is "
                         f"{self.options.least}."
                     ) from None
-                log(WARNING, "%s; the round starts anew without it", reason)
+                log(WARNING, "%s; the round is restarted without it", reason)
         raise UserError(f"round {self.job.server_round} has no client left to average: {reason}")
 
     def _all_buckets(self) -> None:

@@ -181,7 +181,7 @@ def find_rejoined(
             raise UserError(
                 f"partition {manifest.partition} came back with another weight or other content "
                 f"({given} instead of {manifest}); parts of two models are never mixed. Go on with "
-                "resume-from: the round starts anew with what its clients have then."
+                "resume-from: the round is then restarted with what its clients have."
             )
         return node
     return None

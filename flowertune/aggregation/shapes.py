@@ -197,7 +197,7 @@ def _hub_files(cfg: Settings, patterns: Iterable[str]) -> str:
 
 @cache
 def _fetched(name: str, revision: str, patterns: tuple[str, ...]) -> str:
-    # Once in a process: a branch that moves amid a round would change the client's content.
+    # Once in a process: a branch that moves during a round would change the client's content.
     from huggingface_hub import snapshot_download
 
     return snapshot_download(

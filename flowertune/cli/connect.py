@@ -12,7 +12,7 @@ examples:
   flowertune connect                    the usual set-up
   flowertune connect --dry-run          show what would change in the file, do nothing
   flowertune connect --num-gpus 0.5     two clients share a GPU
-  flowertune connect --restart          start the SuperLink anew; it keeps the environment
+  flowertune connect --restart          restart the SuperLink; it keeps the environment
                                         (HF_TOKEN, CUDA_VISIBLE_DEVICES, …) it was started with
   flowertune connect --stop             stop the SuperLink when you are done
 """
@@ -52,7 +52,7 @@ def connect(
         bool,
         typer.Option(
             "--runtime-install",
-            help="Start a SuperLink that installs the app's own dependencies anew at every run.",
+            help="Start a SuperLink that installs the app's own dependencies again for every run.",
         ),
     ] = False,
     dry_run: Annotated[
@@ -61,7 +61,7 @@ def connect(
     no_start: Annotated[
         bool, typer.Option("--no-start", help="Leave the SuperLink alone.")
     ] = False,
-    restart: Annotated[bool, typer.Option("--restart", help="Start the SuperLink anew.")] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="Restart the SuperLink.")] = False,
     stop: Annotated[bool, typer.Option("--stop", help="Only stop the SuperLink.")] = False,
     force: Annotated[
         bool, typer.Option("--force", help="With --restart: even while a run is in progress.")
@@ -75,13 +75,13 @@ def connect(
       1. writes the connection [superlink.flowertune] into Flower's configuration
          file ($FLWR_HOME/config.toml, else ~/.flwr/config.toml) and makes it the
          default; comments and other connections stay as they are;
-      2. writes down where the app lies ($FLWR_HOME/flowertune/apps.json), so that
+      2. records where the app is ($FLWR_HOME/flowertune/apps.json), so that
          a run puts its results into the app's own folder;
       3. starts Flower's local SuperLink so that apps run with the packages of
          this environment. Left to itself, Flower installs an app's dependencies
-         anew at every run (--runtime-install).
+         again for every run (--runtime-install).
 
-    The app need not be installed. Run this again at any time: what is right already is left alone.
+    The app need not be installed. Run this again at any time: what is already right is left alone.
     """
     exclusive({"--dry-run": dry_run, "--no-start": no_start, "--restart": restart, "--stop": stop})
     # Late: tomlkit, psutil and flwr are for those who connect.

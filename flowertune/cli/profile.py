@@ -15,7 +15,7 @@ import typer
 from flowertune.base.files import write_atomically
 from flowertune.cli.execute import alone, execute
 from flowertune.profiler import table
-from flowertune.profiler.reading import Reader, Sitting
+from flowertune.profiler.reading import Attempt, Reader
 from flowertune.profiler.summary import Summary, summarize
 from flowertune.profiler.trace import trace
 from flowertune.profiling.format import FILE, MARK
@@ -65,9 +65,9 @@ def profile(
         raise click.UsageError(f"Got unexpected extra arguments ({' '.join(ctx.args[1:])})")
     as_json = output_format == "json"
     try:
-        sittings, flower = _read(run, superlink, ctx.args, live, quiet=as_json)
+        attempts, flower = _read(run, superlink, ctx.args, live, quiet=as_json)
         if trace_file is not None:
-            _write_trace(trace_file, sittings)
+            _write_trace(trace_file, attempts)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     except click.ClickException as error:
@@ -76,9 +76,9 @@ def profile(
         print(json.dumps({"success": False, "error-message": error.format_message()}))
         raise typer.Exit(1) from None
     if as_json:
-        print(json.dumps({"success": True, **_as_json(sittings, flower)}, indent=2))
+        print(json.dumps({"success": True, **_as_json(attempts, flower)}, indent=2))
     elif not live or not sys.stdout.isatty():
-        _show(summarize(sittings), flower)
+        _show(summarize(attempts), flower)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -90,23 +90,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _read(
     run: str, superlink: str | None, extra: list[str], live: bool, quiet: bool
-) -> tuple[list[Sitting], dict[str, str]]:
-    sittings, flower = _looked_up(run, superlink, extra, live, quiet)
-    if not sittings:
+) -> tuple[list[Attempt], dict[str, str]]:
+    attempts, flower = _looked_up(run, superlink, extra, live, quiet)
+    if not attempts:
         raise click.ClickException(
             f'Run {run} has left no profile; start a run with --run-config "profile.enabled=true".'
         )
-    return sittings, flower
+    return attempts, flower
 
 
 def _looked_up(
     run: str, superlink: str | None, extra: list[str], live: bool, quiet: bool
-) -> tuple[list[Sitting], dict[str, str]]:
+) -> tuple[list[Attempt], dict[str, str]]:
     folder = Path(run)
     if folder.is_dir():
         reader = Reader(mark="")
         _follow(reader, _file(folder / FILE, reader, live), {}, live, quiet)
-        return reader.sittings, {}
+        return reader.attempts, {}
     if not run.isascii() or not run.isdecimal():
         raise click.UsageError(f"{run!r} is neither a run's id (flwr list) nor a folder.")
     try:
@@ -125,7 +125,7 @@ def _looked_up(
         _follow(reader, record.log(live), flower, live, quiet)
         if live:
             flower = record.about()
-    return reader.sittings, flower
+    return reader.attempts, flower
 
 
 def _follow(
@@ -149,10 +149,10 @@ def _follow_on_terminal(reader: Reader, pieces: Iterator[str], flower: dict[str,
     with Live("waiting for the first lines", console=console, auto_refresh=False) as shown:
         for piece in pieces:
             if reader.feed(piece):
-                summary = summarize(reader.sittings)
+                summary = summarize(reader.attempts)
                 shown.update(table.rich(summary, flower, console.width), refresh=True)
-        if reader.sittings:
-            summary = summarize(reader.sittings)
+        if reader.attempts:
+            summary = summarize(reader.attempts)
             shown.update(table.rich(summary, None, console.width), refresh=True)
 
 
@@ -161,7 +161,7 @@ def _follow_in_pipe(reader: Reader, pieces: Iterator[str]) -> None:
     for piece in pieces:
         if not reader.feed(piece):
             continue
-        spans = [span for sitting in reader.sittings for span in sitting.spans]
+        spans = [span for attempt in reader.attempts for span in attempt.spans]
         # A round is over when the next one has begun, or the run has ended.
         newest = max((span.round for span in spans), default=0)
         for number in range(said + 1, newest + reader.ended):
@@ -193,19 +193,19 @@ def _show(summary: Summary, flower: dict[str, str]) -> None:
         print(table.plain(summary, flower), end="")
 
 
-def _as_json(sittings: list[Sitting], flower: dict[str, str]) -> dict[str, Any]:
-    start = sittings[0].start
+def _as_json(attempts: list[Attempt], flower: dict[str, str]) -> dict[str, Any]:
+    start = attempts[0].start
     spans = [
         {**{name: getattr(span, name) for name in COLUMNS}, "at": round(span.at - start, 6)}
-        for sitting in sittings
-        for span in sitting.spans
+        for attempt in attempts
+        for span in attempt.spans
     ]
-    return {**summarize(sittings).as_json(), "flower": flower, "start": start, "spans": spans}
+    return {**summarize(attempts).as_json(), "flower": flower, "start": start, "spans": spans}
 
 
-def _write_trace(path: Path, sittings: list[Sitting]) -> None:
+def _write_trace(path: Path, attempts: list[Attempt]) -> None:
     try:
-        write_atomically(path, json.dumps(trace(sittings)))
+        write_atomically(path, json.dumps(trace(attempts)))
     except OSError as error:
         raise click.ClickException(
             f"The trace cannot be written to {path}: {error.strerror or error}; name another "

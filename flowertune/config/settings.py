@@ -145,7 +145,7 @@ class Model:
         False, _SWITCH, "true runs code that comes with the model: only for authors you trust"
     )
     chat_template: bool = setting(
-        False, _SWITCH, "true: ask in the tokenizer's own chat form instead of prompt.template"
+        False, _SWITCH, "true: use the tokenizer's chat template instead of prompt.template"
     )
     lora: Lora
 
@@ -230,7 +230,7 @@ class Strategy:
     min_clients: int = setting(
         1,
         _at_least(1),
-        "a round with fewer usable replies is done once more, then the run fails; its state stays",
+        "a round with fewer usable replies is repeated once, then the run fails; its state is kept",
     )
     timeout: int = setting(
         43200, _above_zero("a number of seconds", int), "seconds a round waits for its clients"
@@ -270,7 +270,7 @@ class Aggregation:
     on_failure: str = setting(
         "wait",
         _one_of("wait", "restart", "abort"),
-        "a client lost amid a round: wait for it, restart the round without it, or abort",
+        "a client lost during a round: wait for it, restart the round without it, or abort",
     )
     sink: str = setting(
         "safetensors",
@@ -342,7 +342,7 @@ class Settings(Mapping[str, Any]):
     resume_from: str = setting(
         ANEW,
         _text("none, or the folder of a run"),
-        "none starts anew; the folder of a run (results/<run id>) goes on where that run stopped",
+        "none starts a new run; the folder of a run (results/<run id>) resumes that run",
     )
     results_dir: str = setting(
         "results",

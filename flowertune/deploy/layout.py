@@ -52,7 +52,7 @@ class Layout:
     def superlink(self) -> list[str]:
         """Return the SuperLink's command line."""
         words = ["flower-superlink", "--host", HOST, "--port", str(self.port)]
-        # left to itself, it installs the app's dependencies anew at every run
+        # left to itself, it installs the app's dependencies again for every run
         words.append("--disable-runtime-dependency-installation")
         if self.certificates is None:
             return [*words, "--insecure"]

@@ -34,7 +34,7 @@ class SuperLink:
 
     @property
     def installs_dependencies(self) -> bool | None:
-        """Whether it installs an app's dependencies anew at every run; None if unknown."""
+        """Whether it installs an app's dependencies again for every run; None if unknown."""
         if "--disable-runtime-dependency-installation" in self.command:
             return False
         if self.environment is None:
@@ -88,7 +88,7 @@ def start_superlink(connection: str, runtime_install: bool = False) -> None:
         The name of a connection of the Flower configuration whose address is
         ``:local:``.
     runtime_install
-        Whether it installs an app's dependencies anew at every run, as Flower does by itself.
+        Whether it installs an app's dependencies again for every run, as Flower does by itself.
 
     Raises
     ------
@@ -181,7 +181,7 @@ def differences(
     bin_dir
         The folder of the programs of the environment that apps should use.
     runtime_install
-        Whether it should install an app's dependencies anew at every run.
+        Whether it should install an app's dependencies again for every run.
     """
     reasons = []
     if superlink.installs_dependencies is None:
@@ -189,7 +189,7 @@ def differences(
             "its environment cannot be read, so it may install dependencies at every run"
         )
     elif superlink.installs_dependencies and not runtime_install:
-        reasons.append("it installs an app's dependencies anew at every run")
+        reasons.append("it installs an app's dependencies again for every run")
     elif runtime_install and not superlink.installs_dependencies:
         reasons.append("it does not install an app's dependencies at a run")
     theirs = superlink.environment

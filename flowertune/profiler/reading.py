@@ -12,7 +12,7 @@ from flowertune.profiling.records import from_row
 
 
 @dataclass
-class Sitting:
+class Attempt:
     """What one server process wrote of a run; a run that was resumed has several.
 
     ``end`` and ``status`` are None while the process runs, or where it was killed. ``lost`` counts
@@ -35,14 +35,14 @@ class Sitting:
 
 
 class Reader:
-    """Takes in text in pieces of any size, and collects the profile in it in ``sittings``.
+    """Takes in text in pieces of any size, and collects the profile in it in ``attempts``.
 
     ``mark`` is what precedes the JSON of a line: ``MARK`` in a log, nothing in a file.
     """
 
     def __init__(self, mark: str = MARK) -> None:
         self._mark = mark
-        self.sittings: list[Sitting] = []
+        self.attempts: list[Attempt] = []
         self._rest = ""
 
     def feed(self, text: str) -> bool:
@@ -52,8 +52,8 @@ class Reader:
 
     @property
     def ended(self) -> bool:
-        """Whether the last sitting has ended."""
-        return bool(self.sittings) and self.sittings[-1].status is not None
+        """Whether the last attempt has ended."""
+        return bool(self.attempts) and self.attempts[-1].status is not None
 
     def _line(self, line: str) -> bool:
         # In a log, another thread's text may surround it.
@@ -72,39 +72,39 @@ class Reader:
         if "start" in body:
             if body["version"] != VERSION:
                 raise ValueError(f"version {body['version']} of a profile is not supported")
-            self.sittings.append(Sitting(float(body["start"]), dict(body["facts"])))
+            self.attempts.append(Attempt(float(body["start"]), dict(body["facts"])))
             return True
-        sitting = self.sittings[-1] if self.sittings else Sitting(0.0, {})
-        if number < sitting.expected:
+        attempt = self.attempts[-1] if self.attempts else Attempt(0.0, {})
+        if number < attempt.expected:
             return False
-        sitting.lost += number - sitting.expected
-        sitting.expected = number + 1
+        attempt.lost += number - attempt.expected
+        attempt.expected = number + 1
         if "end" in body:
-            sitting.end, sitting.status = sitting.start + float(body["end"]), str(body["status"])
+            attempt.end, attempt.status = attempt.start + float(body["end"]), str(body["status"])
         for row in body.get("rows", ()):
             try:
-                sitting.spans.append(from_row(row, sitting.start))
+                attempt.spans.append(from_row(row, attempt.start))
             except (ValueError, TypeError, OverflowError):
-                sitting.lost += 1
+                attempt.lost += 1
         return True
 
 
-def joined(sittings: Sequence[Sitting]) -> tuple[list[Span], list[float], float]:
-    """Return all spans with times from 0, the times where later sittings begin, and the duration.
+def joined(attempts: Sequence[Attempt]) -> tuple[list[Span], list[float], float]:
+    """Return all spans with times from 0, the times where later attempts begin, and the duration.
 
-    The pauses between sittings are left out.
+    The pauses between attempts are left out.
     """
     spans, starts, offset = [], [], 0.0
-    for sitting in sittings:
+    for attempt in attempts:
         starts.append(offset)
-        for span in sitting.spans:
-            spans.append(replace(span, at=span.at - sitting.start + offset))
-        offset += sitting.seconds
+        for span in attempt.spans:
+            spans.append(replace(span, at=span.at - attempt.start + offset))
+        offset += attempt.seconds
     return spans, starts[1:], offset
 
 
-def read_file(path: Path) -> list[Sitting]:
-    """Return the sittings in a profile.jsonl; none if there is no such file.
+def read_file(path: Path) -> list[Attempt]:
+    """Return the attempts in a profile.jsonl; none if there is no such file.
 
     An incomplete last line is left out.
     """
@@ -113,4 +113,4 @@ def read_file(path: Path) -> list[Sitting]:
         reader.feed(path.read_text("utf-8", errors="replace"))
     except (FileNotFoundError, NotADirectoryError):
         return []
-    return reader.sittings
+    return reader.attempts

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from itertools import accumulate
 from typing import Any
 
-from flowertune.profiler.reading import Sitting, joined
+from flowertune.profiler.reading import Attempt, joined
 from flowertune.profiling.phases import Span
 from flowertune.profiling.records import folded, most, seconds_of
 
@@ -74,17 +74,17 @@ class Summary:
         return {**_hyphens(asdict(self)), "rows": rows}
 
 
-def summarize(sittings: Sequence[Sitting]) -> Summary:
+def summarize(attempts: Sequence[Attempt]) -> Summary:
     """Return the summary of a run, or of what has been recorded of it so far."""
-    spans, _, seconds = joined(sittings)
+    spans, _, seconds = joined(attempts)
     server = [span for span in spans if span.who == SERVER]
     clients = [span for span in spans if span.who != SERVER]
     rows = _rows(SERVER, server, seconds) + _rows(CLIENTS, clients, None)
     training = covered(span for span in clients if span.tokens)
     tokens = sum(span.tokens for span in spans)
     return Summary(
-        facts=sittings[-1].facts if sittings else {},
-        status=(sittings[-1].status or "no end yet") if sittings else "empty",
+        facts=attempts[-1].facts if attempts else {},
+        status=(attempts[-1].status or "no end yet") if attempts else "empty",
         seconds=seconds,
         rounds=len({span.round for span in spans if span.round}),
         clients=len({span.who for span in clients}),
@@ -96,7 +96,7 @@ def summarize(sittings: Sequence[Sitting]) -> Summary:
         client_rss=most(span.rss for span in clients),
         client_anon=most(span.anon for span in clients),
         vram=most(span.vram for span in spans),
-        lost=sum(sitting.lost for sitting in sittings),
+        lost=sum(attempt.lost for attempt in attempts),
         rows=rows,
     )
 

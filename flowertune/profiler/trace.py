@@ -4,20 +4,20 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from flowertune.profiler.reading import Sitting
+from flowertune.profiler.reading import Attempt
 from flowertune.profiling.phases import Span
 
 MICRO = 1_000_000
 TOUCHING = 1e-4  # seconds; times are rounded, so a shorter overlap is none
 
 
-def trace(sittings: Sequence[Sitting]) -> dict[str, Any]:
+def trace(attempts: Sequence[Attempt]) -> dict[str, Any]:
     """Return the trace: a process for the server and each client, a slice for each phase.
 
     Counters show memory (the peak of each phase, where it ends) and the bytes handled so far.
     """
-    spans = [span for sitting in sittings for span in sitting.spans]
-    start = min((sitting.start for sitting in sittings), default=0.0)
+    spans = [span for attempt in attempts for span in attempt.spans]
+    start = min((attempt.start for attempt in attempts), default=0.0)
     events: list[dict[str, Any]] = []
     for pid, who in enumerate(processes(spans), start=1):
         own = sorted((s for s in spans if s.who == who), key=lambda s: (s.at, -s.seconds))

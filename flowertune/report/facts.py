@@ -7,7 +7,7 @@ from typing import Any
 
 from flowertune.base.files import read_json
 from flowertune.base.hashing import file_sha256
-from flowertune.profiler.reading import Sitting, read_file
+from flowertune.profiler.reading import Attempt, read_file
 from flowertune.profiling.format import FILE as PROFILE
 from flowertune.rules.manifest import FILE
 from flowertune.run.files import RunFiles
@@ -45,7 +45,7 @@ class Facts:
     versions: Mapping[str, str]
     rows_visited: float | None
     changed: dict[str, tuple[Any, Any]] | None
-    profile: list[Sitting] = field(default_factory=list)
+    profile: list[Attempt] = field(default_factory=list)
 
 
 def collect(run: RunFiles, defaults: Mapping[str, Any] | None) -> Facts:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
-from flowertune.profiler.reading import Sitting, joined
+from flowertune.profiler.reading import Attempt, joined
 from flowertune.profiler.summary import Summary, summarize
 from flowertune.profiler.table import LEFT, TITLES, columns, head
 from flowertune.profiler.trace import lanes, processes
@@ -80,12 +80,12 @@ class ProfileSection:
     tables: list[PhaseTable]
 
 
-def profile_section(sittings: Sequence[Sitting]) -> ProfileSection | None:
+def profile_section(attempts: Sequence[Attempt]) -> ProfileSection | None:
     """Return what the page shows of a profile; None where the run has none."""
-    spans, pauses, duration = joined(sittings)
+    spans, pauses, duration = joined(attempts)
     if not spans:
         return None
-    summary = summarize(sittings)
+    summary = summarize(attempts)
     return ProfileSection(
         duration=seconds(summary.seconds),
         timeline=timeline(spans, pauses, duration),

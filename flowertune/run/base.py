@@ -109,8 +109,9 @@ class BaseRun:
         began_with = Library.of(body["library"])
         if began_with != self.library:
             names = [f"{x.version} ({x.sha256[:12]})" for x in (began_with, self.library)]
-            self._differences.append(lock.Difference("the library the run was begun with", *names))
-        log(INFO, "going on after round %d of %s", state.server_round, self.folder)
+            started_with = "the library the run was started with"
+            self._differences.append(lock.Difference(started_with, *names))
+        log(INFO, "resuming after round %d of %s", state.server_round, self.folder)
         return state
 
     def save_round(

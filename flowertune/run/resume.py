@@ -1,4 +1,4 @@
-"""A run goes on only under the settings, and over the partitions, that it was started with."""
+"""A run is resumed only with the settings, partitions and adapter that it was started with."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +13,7 @@ MAY_DIFFER = (
 
 
 def check_resume_config(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Refuse to go on under other settings.
+    """Refuse to resume a run with other settings.
 
     Raises
     ------
@@ -23,12 +23,13 @@ def check_resume_config(before: Mapping[str, Any], now: Mapping[str, Any]) -> No
     kept = [{k: v for k, v in cfg.items() if k not in MAY_DIFFER} for cfg in (before, now)]
     if changes := _changes(*kept):
         raise UserError(
-            f"a run goes on only with the settings it was started with: {changes} (resume-from)."
+            f"a run can be resumed only with the settings it was started with: {changes} "
+            "(resume-from)."
         )
 
 
 def check_federation(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Refuse to go on over other partitions: a round's clients and rows are drawn from them.
+    """Refuse to resume a run with other partitions: a round's clients and rows are drawn from them.
 
     Raises
     ------
@@ -37,16 +38,16 @@ def check_federation(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """
     if before != now:
         raise UserError(
-            f"the run was begun with {len(before['held'])} SuperNodes of "
+            f"the run was started with {len(before['held'])} SuperNodes of "
             f"{max(before['partitions'])} partitions, and {len(now['held'])} of "
             f"{max(now['partitions'])} are here (missing: {_listed(before, now)}; new: "
-            f"{_listed(now, before)}); a run goes on only over the partitions it was begun with "
-            "(resume-from)."
+            f"{_listed(now, before)}); a run can be resumed only with the partitions it was "
+            "started with (resume-from)."
         )
 
 
 def check_adapter(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Refuse to go on with an adapter of another configuration.
+    """Refuse to resume a run with an adapter of another configuration.
 
     Raises
     ------
@@ -55,8 +56,8 @@ def check_adapter(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """
     if changes := _changes(before, now):
         raise UserError(
-            f"a run goes on only with the adapter it was started with: {changes} (lora_config in "
-            "models.py)."
+            f"a run can be resumed only with the adapter it was started with: {changes} "
+            "(lora_config in models.py)."
         )
 
 

@@ -65,7 +65,7 @@ def writable_folder(cfg: Settings, run_id: int) -> Path:
     if not folder.is_dir():
         raise UserError(
             f"resume-from is {cfg.resume_from!r}, and there is no folder {folder}; give a "
-            f"run's folder (results/<run id>), or {ANEW!r} to start anew."
+            f"run's folder (results/<run id>), or {ANEW!r} to start a new run."
         )
     return run_folder(folder.parent, folder.name)
 

@@ -181,7 +181,7 @@ class TrainingRun(BaseRun):
         """Send a round's messages; return the replies that count, in the order of partitions.
 
         Each message's own arrays travel, in the run's precision. A round in which fewer than
-        ``strategy.min-clients`` replies count is done once more.
+        ``strategy.min-clients`` replies count is repeated once.
 
         Raises
         ------
@@ -224,11 +224,11 @@ class TrainingRun(BaseRun):
 
     def _may_do_again(self, server_round: int, valid: int) -> bool:
         if not self.ledger.has_room_for(self.method.cost.nbytes):
-            log(WARNING, "round %d is not done once more: that would pass the budget of %s MiB "
+            log(WARNING, "round %d is not repeated: that would pass the budget of %s MiB "
                 "(%.1f MiB used)", server_round, f"{self.ledger.budget_mib:,}",
                 self.ledger.mib)  # fmt: skip
             return False
-        log(WARNING, "round %d is done once more: %d replies count, and strategy.min-clients is "
+        log(WARNING, "round %d is repeated: %d replies count, and strategy.min-clients is "
             "%d", server_round, valid, self.cfg.strategy.min_clients)  # fmt: skip
         self.registry.handle_rejoins(self.grid)
         return True

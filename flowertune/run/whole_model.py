@@ -231,13 +231,13 @@ class WholeModelRun(BaseRun):
         goes_on = False
         before = read_journal(part_of(self._target(server_round)) / JOURNAL)
         if before and before[0] == self._about(job, cohort, before[0].get("cohort")):
-            # A round that was begun is finished with the clients it was begun with.
+            # A round is resumed with the clients it was started with.
             cohort = cohort.only(before[0]["cohort"]) or cohort
             goes_on = True
             done = sum(p.nbytes for b in self.plan.buckets[: len(before[1])] for p in b)
             for manifest in cohort.manifests:
                 self.ledger.count_recovered(server_round, manifest.partition, done)
-            log(INFO, "round %d goes on after bucket %d", server_round, len(before[1]))
+            log(INFO, "round %d is resumed after bucket %d", server_round, len(before[1]))
         return cohort, len(nodes), goes_on
 
     def _facts(self) -> dict[str, Any]:

@@ -86,7 +86,7 @@ def test_a_server_and_a_supernode_are_killed_amid_a_round_and_the_mean_is_that_o
     (run_folder,) = results.iterdir()
     line = json.loads((run_folder / "rounds.jsonl").read_text())
     assert line["partitions"] == [0, 1] and line["failed"] == 0
-    assert f"round 1 goes on after bucket {len(before) - 1}" in log(tmp_path)
+    assert f"round 1 is resumed after bucket {len(before) - 1}" in log(tmp_path)
     assert "supernode-1 runs again" in log(tmp_path)
     # Two models that differ, of weights 1 and 2: every value of every row is their exact mean.
     mean = load_file(run_folder / "model_1" / "model.safetensors")

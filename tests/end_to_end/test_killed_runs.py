@@ -68,6 +68,6 @@ def test_a_killed_run_goes_on_to_the_same_bits(shell, app, small, kills):
         shell.type("flowertune connect --restart --force", app)
         resume = f"resume-from='results/{killed.name}'"
     log = shell.type(f'flwr run . --stream --run-config "{config} {resume}"', app)
-    assert "going on after round" in log
+    assert "resuming after round" in log
     assert weights_sha(killed, kills + 1) == weights_sha(whole, kills + 1)
     assert (killed / "rounds.jsonl").read_text().count("\n") == kills + 1

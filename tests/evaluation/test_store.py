@@ -31,7 +31,7 @@ def test_a_line_that_was_cut_off_is_left_out_and_the_next_one_kept(tmp_path):
 def test_another_damage_is_one_sentence(tmp_path, line):
     path = tmp_path / "a.jsonl"
     path.write_text(f'{line}\n{{"key": "y", "answer": "1"}}\n')
-    with pytest.raises(UserError, match=r"a\.jsonl cannot be gone on with .*: remove it to begin"):
+    with pytest.raises(UserError, match=r"a\.jsonl cannot be resumed from .*: remove it to start"):
         Store(path)
     assert line in path.read_text()
 

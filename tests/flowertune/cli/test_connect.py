@@ -209,7 +209,7 @@ def test_a_pin_is_compared_with_what_is_installed(asked, origin, same, tmp_path,
 def test_help_is_worth_reading(capsys):
     assert main(["connect", "--help"]) == 0
     text = " ".join(capsys.readouterr().out.split())
-    for word in ("--dry-run", "--restart", "--stop", "config.toml", "anew at every run"):
+    for word in ("--dry-run", "--restart", "--stop", "config.toml", "again for every run"):
         assert word in text
 
 

@@ -148,7 +148,7 @@ def test_every_difference_is_named():
     assert "/h" in found[0] and "/other" in found[0]
     assert "/v" in found[1] and "/w" in found[1]
     installs = SuperLink(1, 1, command, {"FLWR_HOME": "/h"})
-    assert "anew at every run" in differences(installs, {"FLWR_HOME": "/h"}, Path("/v/bin"))[0]
+    assert "again for every run" in differences(installs, {"FLWR_HOME": "/h"}, Path("/v/bin"))[0]
     wanted = {"runtime_install": True, "env": {"FLWR_HOME": "/h"}, "bin_dir": Path("/v/bin")}
     assert differences(installs, **wanted) == []
     assert "does not install" in differences(fine, **wanted)[0]

@@ -13,7 +13,7 @@ from flowertune.profiler.summary import UNTIMED, percentile, summarize
 from flowertune.profiler.table import columns, plain, rich, round_line
 from flowertune.profiler.trace import lanes, trace
 from flowertune.profiling.format import FILE, MARK
-from tests.profiles import sittings_of, span, written
+from tests.profiles import attempts_of, span, written
 
 
 @pytest.mark.parametrize("share", [0.5, 0.95, 0.99, 1.0])
@@ -31,8 +31,8 @@ def test_a_log_is_read_through_noise_in_pieces_of_any_size(tmp_path, capsys):
     whole.feed(text)
     for i in range(0, len(text), 7):
         pieces.feed(text[i : i + 7])
-    assert whole.sittings == pieces.sittings == read_file(tmp_path / FILE)
-    assert whole.sittings[0].lost == 0 and whole.ended
+    assert whole.attempts == pieces.attempts == read_file(tmp_path / FILE)
+    assert whole.attempts[0].lost == 0 and whole.ended
 
 
 def test_lines_that_are_missing_or_come_twice_are_noticed(tmp_path, capsys):
@@ -44,7 +44,7 @@ def test_lines_that_are_missing_or_come_twice_are_noticed(tmp_path, capsys):
     ):
         reader = Reader()
         reader.feed(text)
-        assert (reader.sittings[0].lost, len(reader.sittings[0].spans)) == (lost, spans)
+        assert (reader.attempts[0].lost, len(reader.attempts[0].spans)) == (lost, spans)
 
 
 def test_a_file_that_is_being_written_and_a_run_that_was_resumed(tmp_path, capsys):
@@ -52,7 +52,7 @@ def test_a_file_that_is_being_written_and_a_run_that_was_resumed(tmp_path, capsy
     written(tmp_path, capsys)
     with (tmp_path / FILE).open("a") as file:
         file.write('{"line":0,"version":1,"st')
-    assert [sitting.status for sitting in read_file(tmp_path / FILE)] == ["finished", "finished"]
+    assert [attempt.status for attempt in read_file(tmp_path / FILE)] == ["finished", "finished"]
     assert read_file(tmp_path / "nothing") == []
 
 
@@ -66,7 +66,7 @@ SPANS = [
 
 
 def test_the_summary(tmp_path, capsys):
-    found = summarize(sittings_of(SPANS, tmp_path, capsys))
+    found = summarize(attempts_of(SPANS, tmp_path, capsys))
     rows = {row.phase: row for row in found.rows}
     assert list(rows) == ["wait", "transfer", "save", UNTIMED, "train"]
     assert rows["transfer"].gb_per_second == pytest.approx(2.0)
@@ -85,7 +85,7 @@ def test_the_summary(tmp_path, capsys):
 
 
 def test_a_narrow_terminal_gets_the_first_columns_and_the_names_of_the_others(tmp_path, capsys):
-    summary = summarize(sittings_of(SPANS, tmp_path, capsys))
+    summary = summarize(attempts_of(SPANS, tmp_path, capsys))
     printed = io.StringIO()
     console = Console(width=80, file=printed)
     console.print(rich(summary, None, 80))
@@ -98,7 +98,7 @@ def test_a_narrow_terminal_gets_the_first_columns_and_the_names_of_the_others(tm
 
 
 def test_the_trace_is_one_that_viewers_take(tmp_path, capsys):
-    events = trace(sittings_of(SPANS, tmp_path, capsys))["traceEvents"]
+    events = trace(attempts_of(SPANS, tmp_path, capsys))["traceEvents"]
     names = {e["pid"]: e["args"]["name"] for e in events if e["name"] == "process_name"}
     assert list(names.values()) == ["server", "client 0", "client 10"]
     slices = [e for e in events if e["ph"] == "X"]

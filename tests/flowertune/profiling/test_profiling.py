@@ -177,9 +177,9 @@ def test_the_log_and_the_file_say_the_same_in_whole_lines(tmp_path, capsys):
     lines = (tmp_path / FILE).read_text().splitlines(keepends=True)
     assert out == "".join(MARK + line for line in lines)
     assert [json.loads(line)["line"] for line in lines] == list(range(len(lines)))
-    (sitting,) = read_file(tmp_path / FILE)
-    assert sitting.status == "finished" and sitting.facts == {"run": "77", "rounds": 2}
-    assert sorted(s.phase for s in sitting.spans) == ["train", "train", "wait", "wait"]
+    (attempt,) = read_file(tmp_path / FILE)
+    assert attempt.status == "finished" and attempt.facts == {"run": "77", "rounds": 2}
+    assert sorted(s.phase for s in attempt.spans) == ["train", "train", "wait", "wait"]
 
 
 def test_a_run_does_not_fail_over_its_profile(tmp_path, capsys):
