@@ -101,11 +101,15 @@ def commit(folder: Path, tag: str | None = None) -> None:
 
 
 def contents(folder: Path) -> Mapping[str, bytes]:
-    """Relative path -> bytes, of every file below a folder except what is in `.git`."""
+    """Relative path -> bytes, of every file below a folder but git's own and bytecode.
+
+    Renders are shared, and a test that imports an app leaves its bytecode beside it.
+    """
+    own = {".git", "__pycache__"}
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and ".git" not in path.relative_to(folder).parts
+        if path.is_file() and own.isdisjoint(path.relative_to(folder).parts)
     }
 
 

@@ -51,7 +51,7 @@ def kill_whole(process: psutil.Process) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kills", [1, pytest.param(3, marks=pytest.mark.full)])
-def test_a_killed_run_goes_on_to_the_same_bits(shell, app, small, kills):
+def test_a_killed_run_goes_on_to_the_same_bits(shell, app, small, supernodes, kills):
     config = small.replace("num-server-rounds=2", f"num-server-rounds={kills + 1}")
     shell.type(f'flwr run . --stream --run-config "{config}"', app)
     before = set((app / "results").iterdir())
@@ -65,7 +65,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(shell, app, small, kills):
         wait_for((killed / "state" / f"round_{done}").is_dir)
         kill_whole(wait_for(lambda: simulation_of(shell)))
         # Left alone, the SuperLink takes a minute to notice, and starts no other run before.
-        shell.type("flowertune connect --restart --force", app)
+        shell.type(f"flowertune connect --num-supernodes {supernodes} --restart --force", app)
         resume = f"resume-from='results/{killed.name}'"
     log = shell.type(f'flwr run . --stream --run-config "{config} {resume}"', app)
     assert "resuming after round" in log
