@@ -25,9 +25,7 @@ SOON, PAUSE, TRIES = 20.0, 10.0, 12
 class Federation:
     """A SuperLink and SuperNodes that were started together."""
 
-    layout: Layout
     connection: str
-    mark: str
     superlink: Component
     supernodes: list[Component]
     environment: dict[str, str]
@@ -90,7 +88,7 @@ def federation(layout: Layout, connection: str, timeout: float, say: Say) -> Ite
         )
         for number in range(len(layout.node_ports))
     ]
-    running = Federation(layout, connection, mark, superlink, supernodes, everyone)
+    running = Federation(connection, superlink, supernodes, everyone)
     try:
         superlink.start()
         ca = layout.certificates.ca if layout.certificates else None

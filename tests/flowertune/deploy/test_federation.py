@@ -239,7 +239,7 @@ def test_a_component_that_ends_early_is_told_with_the_end_of_its_log(tmp_path):
 def running(tmp_path: Path, node: Component) -> local.Federation:
     link = component(tmp_path, "superlink", "import time; time.sleep(99)", "mark-5")
     link.start()
-    return local.Federation(layout(tmp_path), "x", "mark-5", link, [node], {})
+    return local.Federation("x", link, [node], {})
 
 
 @pytest.fixture
