@@ -70,7 +70,7 @@ class ScratchBuffer:
         return self._blocks[dtype][: len(part)].copy_(part)
 
     def reserve(self, nbytes: int) -> None:
-        """Make scratch for ``nbytes`` and forget what was there."""
+        """Reserve ``nbytes`` of scratch space; earlier content is lost."""
         self._used = 0
         if self._all.numel() < nbytes:
             self._all = torch.empty(0, dtype=torch.uint8)

@@ -79,7 +79,7 @@ class _Ask:
 
 
 class _Lost(Exception):
-    """A client that cannot give what it is asked for."""
+    """A client did not deliver a bucket."""
 
     def __init__(self, manifest: ClientManifest, reason: str, there: bool) -> None:
         super().__init__(reason)

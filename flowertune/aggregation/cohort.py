@@ -20,7 +20,7 @@ from flowertune.base.errors import UserError
 from flowertune.comms.failures import InvalidReply, reason_of
 from flowertune.comms.nodes import exchange
 
-TIMEOUT = 300.0  # seconds in which a client says what it has to give, where that is at hand
+TIMEOUT = 300.0  # seconds in which a client sends its manifest, where the model is on its disk
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Cohort:
 
 
 def validate_manifest(reply: Message, plan: str) -> ClientManifest:
-    """Return what a client has to give.
+    """Return the manifest that a client sent.
 
     Raises
     ------
@@ -104,7 +104,7 @@ def request_manifests(
     weights: Mapping[int, int] | None = None,
     timeout: float = TIMEOUT,
 ) -> tuple[Cohort, dict[int, str]]:
-    """Ask what clients have to give; return those that take part, and the others' reasons.
+    """Ask clients for their manifests; return those that take part, and the others' reasons.
 
     Parameters
     ----------

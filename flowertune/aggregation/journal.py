@@ -1,4 +1,4 @@
-"""What is done of a round, written down bucket by bucket, so that a killed server can go on."""
+"""The finished buckets of a round, recorded one by one, so that a killed server can resume."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Memory: what a process takes at most, what there is, and what all at once would take."""
+"""Memory: a process's peak, what is available, and what all_at_once would need."""
 
 import threading
 from pathlib import Path

@@ -57,7 +57,7 @@ class AggregationJob:
 
 @dataclass(frozen=True)
 class ClientManifest:
-    """What a client has to give, and how much it counts."""
+    """What a client can contribute, and its weight."""
 
     partition: int
     weight: int
@@ -87,7 +87,7 @@ class ClientManifest:
 
 
 def manifest_request(node: int, job: AggregationJob) -> Message:
-    """Return the question what a client has to give."""
+    """Return the message that asks a client for its manifest."""
     return Message(RecordDict({"job": job.record()}), node, MANIFEST)
 
 

@@ -125,7 +125,7 @@ class SafetensorsSink:
         self._touched.clear()
 
     def close(self) -> None:
-        """Close the files; what is there can be gone on with."""
+        """Close the files; what was written can be resumed."""
         while self._files:
             os.close(self._files.pop())
 
@@ -189,5 +189,5 @@ class MemorySink:
 
 
 def part_of(folder: Path) -> Path:
-    """Return where a folder lies until it is complete."""
+    """Return the temporary place of a folder that is not complete yet."""
     return folder.with_name(f".{folder.name}.part")

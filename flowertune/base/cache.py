@@ -1,4 +1,4 @@
-"""Keep what is costly to make over the messages that one worker process serves."""
+"""Cache expensive results across the messages that one worker process serves."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping

@@ -7,7 +7,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is chosen: temperature 0 always takes the likeliest."""
+    """How the next token is chosen: temperature 0 always takes the most likely token."""
 
     max_new_tokens: int = 512
     temperature: float = 0.7

@@ -1,4 +1,4 @@
-"""The app that lies in a folder, loaded as Flower would load it."""
+"""The app in a folder, loaded as Flower would load it."""
 
 import importlib
 import sys

@@ -27,7 +27,7 @@ examples:
   {name} --peft-path=results/RUN/peft_100 --question="What is a good day in London?"
   {name} --peft-path=results/RUN --template trained       its newest checkpoint
   {name} --model smollm2-135m-instruct --template model   a model without a checkpoint
-  {name} --peft-path=results/RUN --temperature 0          always the likeliest token
+  {name} --peft-path=results/RUN --temperature 0          always the most likely token
 """
 
 
@@ -50,7 +50,7 @@ def chat(
     ] = 512,
     temperature: Annotated[
         float,
-        typer.Option(metavar="X", min=0, help="0: always the likeliest token; more: more varied."),
+        typer.Option(metavar="X", min=0, help="0: the most likely token; higher: more varied."),
     ] = 0.7,
     seed: Annotated[int, typer.Option(metavar="N", help="Same seed, same answer.")] = 0,
     device: Annotated[

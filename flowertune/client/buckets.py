@@ -1,4 +1,4 @@
-"""What a client does for an aggregation: say what it has to give, and give a bucket of it.
+"""What a client answers in an aggregation: its manifest, and buckets of its tensors.
 
 Nothing here imports transformers, peft or datasets: in the Deployment Engine every message starts
 a new process.
@@ -23,7 +23,7 @@ WEIGHT, FOLDER = "num-examples", "model-path"
 
 
 def answer_manifest(message: Message, context: Context, cfg: Settings) -> Message:
-    """Reply with what this client has to give: its plan's digest, its weight, its identity."""
+    """Reply with this client's manifest: its plan's digest, its weight, its identity."""
     job = messages.AggregationJob.of(message.content.config_records["job"])
     source = source_of(cfg, job, context.node_config)
     plan = Plan(source.tensors, job.bucket_bytes)

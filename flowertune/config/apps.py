@@ -1,4 +1,4 @@
-"""Remember where an app lies: a run sees only the copy that Flower installed."""
+"""Remember the folder of an app: a run sees only the copy that Flower installed."""
 
 import json
 import tomllib

@@ -1,4 +1,4 @@
-"""Paths in the settings: what is one, and where a relative one starts."""
+"""Paths in the settings: which values are paths, and what relative ones are relative to."""
 
 import os
 from pathlib import Path

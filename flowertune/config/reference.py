@@ -1,4 +1,4 @@
-"""What is made from the table of settings: the tables in an app's pyproject.toml, and a page."""
+"""Text generated from the table of settings: the tables in an app's pyproject.toml, and a page."""
 
 import json
 from typing import Any

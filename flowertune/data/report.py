@@ -16,7 +16,7 @@ Row = tuple[int, int, Lengths]
 
 
 def report_of(partitions: Mapping[int, Sequence[Lengths]], seq_length: int) -> dict[str, Any]:
-    """Return what is to be known about rows of ``partitions``, cut at ``seq_length`` tokens.
+    """Return the statistics of the rows of ``partitions``, cut at ``seq_length`` tokens.
 
     Keys: partitions, rows, rows-per-partition (fewest, most), seq-length; tokens (kept, prompts
     and answers), supervised-tokens, supervised-share; without-answer (rows cut before their

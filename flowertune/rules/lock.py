@@ -13,7 +13,7 @@ PREFIX = "static."
 
 @dataclass(frozen=True)
 class Difference:
-    """One thing that is not as it is locked."""
+    """One deviation from what is locked."""
 
     key: str
     given: Any

@@ -19,5 +19,5 @@ def seal(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_sealed(manifest: Mapping[str, Any]) -> bool:
-    """Whether a manifest is as it was when it was written."""
+    """Whether a manifest is unchanged since it was written."""
     return manifest.get(SEAL) == seal(manifest)[SEAL]

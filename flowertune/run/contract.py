@@ -56,7 +56,7 @@ class StrategyContract:
         self._fresh: Any = None
 
     def rehearse(self, layerwise: bool, grid: Grid) -> None:
-        """Let copies of the strategy do two rounds of made-up replies.
+        """Rehearse two rounds with synthetic replies on copies of the strategy.
 
         Raises
         ------
@@ -86,7 +86,7 @@ class StrategyContract:
             # Its real rounds are checked all the same, before they are saved.
             with suppress(CannotRehearse):
                 self._fresh = self._copy()
-            log(INFO, "%s could not be tried on made-up replies (%s)", self.name, error)
+            log(INFO, "%s could not be tried on synthetic replies (%s)", self.name, error)
 
     def check_result(self, arrays: Any, metrics: Any) -> Tensors:
         """Return the adapter that ``aggregate_train`` returned, checked before it is saved.
@@ -196,7 +196,7 @@ class StrategyContract:
         self._restores = True
 
     def _check_weighted_mean(self, adapter: Mapping[str, torch.Tensor], grid: Grid) -> None:
-        """Compare what becomes of replies, and of as many copies of their weighted mean."""
+        """Compare the result for replies with that for as many copies of their weighted mean."""
         results, scale = [], {}
         for averaged in (False, True):
             actor = self._copy()
@@ -403,7 +403,7 @@ def _replies(sent: Sequence[Message]) -> list[Tensors]:
 
 
 def _mean(replies: Sequence[Tensors]) -> Tensors:
-    """Return the weighted mean of made-up replies, whose weights are 1, 2, 3, …"""
+    """Return the weighted mean of synthetic replies, whose weights are 1, 2, 3, …"""
     total = sum(range(1, len(replies) + 1))
     mean = {}
     for name, first in replies[0].items():

@@ -103,7 +103,7 @@ class OwnArraysAndHalfOfItsState(OwnArrays):
 def test_what_cannot_be_tried_is_checked_before_its_first_round_is_saved(kind, said, caplog):
     held = contract(kind)
     held.rehearse(False, GRID)  # type: ignore[arg-type]
-    assert "could not be tried on made-up replies" in caplog.text and "own" in caplog.text
+    assert "could not be tried on synthetic replies" in caplog.text and "own" in caplog.text
     held.strategy.done, held.strategy.kept = 1, "something"
     with pytest.raises(UserError, match=said):
         held.state()
