@@ -28,7 +28,8 @@ def cached(
         one is made, so that two base models are never held at once.
     """
     settings = tuple(sorted((k, v) for k, v in cfg.items() if k.startswith(depends_on)))
-    name = (make.__module__, make.__qualname__)
+    # With its code: two lambdas of one function have the same name.
+    name = (make.__module__, make.__qualname__, getattr(make, "__code__", None))
     key = (name, settings, arguments)
     if key not in _cache:
         of_this = [k for k in _cache if k[0] == name]  # type: ignore[index]

@@ -183,8 +183,16 @@ def save_tensors(
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
+    # A strategy may keep one tensor under two names, and safetensors refuses shared memory.
+    seen: set[int] = set()
+    own = {}
+    for name, tensor in tensors.items():
+        dense = tensor.to_dense().contiguous()
+        memory = dense.untyped_storage().data_ptr()
+        own[name] = dense.clone() if memory in seen else dense
+        seen.add(memory)
     try:
-        save_file({name: t.contiguous() for name, t in tensors.items()}, path, metadata=metadata)
+        save_file(own, path, metadata=metadata)
     except SafetensorError as error:
         raise OSError(errno.EIO, str(error), str(path)) from error
     path.chmod(path.parent.stat().st_mode & 0o666)

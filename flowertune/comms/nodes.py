@@ -81,14 +81,12 @@ def _read(reply: Message) -> Answer:
     try:
         answer = reply.content.config_records["answer"]
         library = Library.of(json.loads(str(answer["library"])))
-        return Answer(
-            reply.metadata.src_node_id,
-            as_int(answer, "partition-id"),
-            as_int(answer, "num-partitions"),
-            str(answer["static-sha256"]),
-            library,
-        )
-    except (KeyError, TypeError, ValueError) as error:
+        partition, partitions = as_int(answer, "partition-id"), as_int(answer, "num-partitions")
+        if partition < 0 or partitions < 1:
+            raise ValueError(f"it holds partition {partition} of {partitions}, numbered from 0")
+        digest = str(answer["static-sha256"])
+        return Answer(reply.metadata.src_node_id, partition, partitions, digest, library)
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise CannotAnswer(f"{type(error).__name__}: {error}") from None
 
 
@@ -202,6 +200,12 @@ class NodeRegistry:
         except CannotAnswer as error:
             node = reply.metadata.src_node_id
             raise UserError(f"SuperNode {node} could not answer: {error}") from None
+        if answer.partition >= answer.partitions:
+            raise UserError(
+                f"SuperNode {answer.node} holds partition {answer.partition} of "
+                f"{answer.partitions}, numbered from 0; give it a partition-id below "
+                "num-partitions (flower-supernode --node-config)."
+            )
         if self.nodes.get(answer.partition, answer.node) != answer.node:
             raise UserError(
                 f"two SuperNodes hold partition {answer.partition}; give each its own "

@@ -1,5 +1,6 @@
 """Check every setting of a run at once, before anything is loaded."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -42,9 +43,16 @@ def _problem(entry: Entry, run_config: Mapping[str, Any]) -> str | None:
     wrong_kind = isinstance(value, bool) != (rule.kind is bool) or not isinstance(
         value, (int, float) if rule.kind is float else rule.kind
     )
-    if wrong_kind or not rule.test(value):
+    if wrong_kind or not _has_size(value) or not rule.test(value):
         return f"{key} is {value!r}; use {rule.allowed} ({WHERE})."
     return None
+
+
+def _has_size(value: Any) -> bool:
+    """Whether a number is finite and, where it is whole, one that Flower can send (64 bits)."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return not isinstance(value, int) or -(2**63) <= value < 2**63
 
 
 def _together(cfg: Settings) -> list[str]:

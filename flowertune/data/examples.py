@@ -67,14 +67,31 @@ def load_pairs(
     Raises
     ------
     UserError
-        If the dataset cannot be had, or lacks a column.
+        If the dataset cannot be had or lacks a column, or ``prompt_and_answer`` returns other than
+        two texts.
     """
     dataset = cfg.static.dataset
     rows = load_partition(dataset.name, dataset.revision, cfg.app_dir, count, partition)
     check_columns(rows.column_names, dataset.question, dataset.answer, cfg.prompt.template)
     listed = rows.to_list()
     record = RowsRecord(dataset.name, dataset.revision, len(listed), rows_sha256(listed))
-    return [prompt_and_answer(row, cfg, tokenizer) for row in listed], record
+    return [_pair(prompt_and_answer(row, cfg, tokenizer)) for row in listed], record
+
+
+def _pair(given: Any) -> tuple[str, str]:
+    if (
+        isinstance(given, tuple | list)
+        and len(given) == 2
+        and all(isinstance(text, str) for text in given)
+    ):
+        return given[0], given[1]
+    # Types only: what a row says stays on its client.
+    parts = given if isinstance(given, tuple | list) else [given]
+    kinds = ", ".join(type(part).__name__ for part in parts[:3]) or "nothing"
+    raise UserError(
+        f"prompt_and_answer of dataset.py returned {type(given).__name__} ({kinds}); return two "
+        "texts, the prompt and the answer."
+    )
 
 
 def tokenized_rows(

@@ -48,8 +48,8 @@ class Library:
             If it is something else.
         """
         edited = body["edited"]
-        if not isinstance(body["version"], str) or not isinstance(body["sha256"], str):
-            raise TypeError("version and sha256 of a library are texts")
+        if not all(isinstance(text, str) for text in (body["version"], body["sha256"], *edited)):
+            raise TypeError("version, sha256 and edited files of a library are texts")
         return cls(body["version"], body["sha256"], body["editable"] is True, tuple(edited))
 
 

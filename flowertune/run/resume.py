@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flowertune.base.errors import UserError
+from flowertune.base.text import one_line
 
 # These may differ between a run and its continuation: they change nothing of the result.
 MAY_DIFFER = (
@@ -58,6 +59,30 @@ def check_adapter(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         raise UserError(
             f"a run can be resumed only with the adapter it was started with: {changes} "
             "(lora_config in models.py)."
+        )
+
+
+def restore_strategy(strategy: Any, kept: Mapping[str, Any]) -> None:
+    """Give a strategy what that of the earlier run kept between rounds.
+
+    Raises
+    ------
+    UserError
+        If it cannot take it: it is another strategy than the run was started with.
+    """
+    name, reason = type(strategy).__name__, ""
+    if hasattr(strategy, "load_state_dict"):
+        try:
+            strategy.load_state_dict(dict(kept))
+        except Exception as error:  # a strategy is its author's and may raise anything
+            reason = f"its load_state_dict raised {type(error).__name__}: {one_line(error)}"
+    elif kept:
+        reason = "it has no load_state_dict"
+    if reason:
+        raise UserError(
+            f"the run's strategy kept {', '.join(sorted(kept)) or 'nothing'} between rounds, and "
+            f"{name} cannot take that ({reason}); a run can be resumed only with the strategy it "
+            "was started with (strategy.py)."
         )
 
 

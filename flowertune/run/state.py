@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from flowertune.base.errors import UserError
 from flowertune.base.files import new_folder, save_tensors
+from flowertune.base.text import one_line
+from flowertune.config.settings import ANEW
 
 FOLDER = "state"
 NAME = re.compile(r"round_(\d+)")
@@ -53,7 +56,7 @@ def load_state(run_folder: Path) -> State:
     Raises
     ------
     UserError
-        If the folder holds no state.
+        If the folder holds no state, or one that is damaged.
     """
     by_round = states(run_folder)
     if not by_round:
@@ -63,9 +66,15 @@ def load_state(run_folder: Path) -> State:
         )
     newest = max(by_round)
     path = by_round[newest]
-    return State(
-        newest,
-        load_file(path / "adapter.safetensors"),
-        load_file(path / "strategy.safetensors"),
-        json.loads((path / "state.json").read_text("utf-8")),
-    )
+    try:
+        return State(
+            newest,
+            load_file(path / "adapter.safetensors"),
+            load_file(path / "strategy.safetensors"),
+            json.loads((path / "state.json").read_text("utf-8")),
+        )
+    except (OSError, ValueError, SafetensorError) as error:
+        raise UserError(
+            f"resume-from is {str(run_folder)!r}, and {path} is damaged ({one_line(error)}); "
+            f"give the folder of another run, or {ANEW!r} to start a new one."
+        ) from error

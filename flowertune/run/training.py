@@ -38,6 +38,7 @@ from flowertune.run.files import now
 from flowertune.run.first_adapter import first_adapter
 from flowertune.run.metadata import build_manifest, run_info
 from flowertune.run.progress import round_line
+from flowertune.run.resume import restore_strategy
 from flowertune.run.round_cost import RoundCost
 from flowertune.run.setup import RunContext, app_folder, prepare_run
 
@@ -121,8 +122,8 @@ class TrainingRun(BaseRun):
             adapter = dict(state.adapter)
             cost = RoundCost(int(state.body["bytes-per-round"]))
             self.rows = {int(p): record for p, record in state.body["rows"].items()}
-            if state.server_round and hasattr(strategy, "load_state_dict"):
-                strategy.load_state_dict(dict(state.strategy))
+            if state.server_round:
+                restore_strategy(strategy, state.strategy)
             self.write_lines()
         contract = StrategyContract(strategy, adapter, self.registry)
         contract.rehearse(is_layerwise(self.cfg), self.grid)

@@ -125,3 +125,11 @@ def test_tensors_are_readable_by_whoever_may_read_their_folder(tmp_path):
     with pytest.raises(OSError) as caught:
         save_tensors(tensors, folder / "nowhere" / "a.safetensors")
     assert caught.value.filename == str(folder / "nowhere" / "a.safetensors")
+
+
+def test_a_tensor_that_is_kept_under_two_names_is_written_twice(tmp_path):
+    whole = torch.arange(6.0)
+    tensors = {"a": whole, "b": whole, "part": whole[2:4], "sparse": whole.to_sparse()}
+    save_tensors(tensors, tmp_path / "a.safetensors")
+    loaded = load_file(tmp_path / "a.safetensors")
+    assert all(torch.equal(loaded[name], t.to_dense()) for name, t in tensors.items())

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from flwr.app import Context, Error, Message, RecordDict
+from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 
 from flowertune.base.errors import UserError
 from flowertune.comms import nodes
@@ -20,6 +20,7 @@ from tests.local_grid import LocalGrid, load
 
 SUPERLINK = 1
 LOST = "Error: Node Unavailable"
+LIBRARY = Library("1.0.0", "0" * 64)
 
 
 class Changing(LocalGrid):
@@ -247,3 +248,34 @@ def test_a_superlink_that_goes_away_leaves_a_reason_and_a_state_to_go_on_from(cf
     assert [path.name for path in (folder / "state").iterdir()] == ["round_1"]
     rounds, _ = run({**cfg, "resume-from": str(folder)}, Changing(cfg, 2))
     assert [line["round"] for line in rounds] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"library": "[" * 100_000},
+        {"library": json.dumps({**LIBRARY.record(), "edited": [["nested"]]})},
+        {"library": json.dumps({**LIBRARY.record(), "edited": None})},
+        {"partition-id": -1},
+        {"partition-id": 2},
+        {"num-partitions": 0},
+    ],
+)
+def test_an_answer_that_makes_no_sense_is_a_sentence(changes):
+    answer = {
+        "partition-id": 0,
+        "num-partitions": 2,
+        "static-sha256": "",
+        "library": json.dumps(LIBRARY.record()),
+        **changes,
+    }
+
+    class Answering(LocalGrid):
+        def __init__(self) -> None:
+            self.nodes, self.tamper, self.sent = 1, None, 0
+
+        def handle(self, message: Message, partition: int) -> Message:
+            return Message(RecordDict({"answer": ConfigRecord(answer)}), reply_to=message)
+
+    with pytest.raises(UserError, match=r"SuperNode 1000 (could not answer|holds)"):
+        NodeRegistry().discover(Answering(), wait=1.0)

@@ -72,6 +72,10 @@ def test_all_wrong_settings_are_named_at_once():
         ("strategy.fraction-train", 1.5),
         ("train.training-arguments.max-steps", -1),
         ("static.partitioner.name", "dirichlet"),
+        ("model.lora.peft-lora-alpha", float("inf")),
+        ("train.learning-rate-max", float("nan")),
+        ("train.training-arguments.weight-decay", float("inf")),
+        ("static.num-supernodes", 2**63),
     ],
 )
 def test_one_wrong_value_is_one_sentence(key, value):

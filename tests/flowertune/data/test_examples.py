@@ -89,3 +89,11 @@ def test_a_worker_reads_and_hashes_a_partition_once(saved, monkeypatch):
     assert load_rows(cfg, functions, 1, 2) is not first
     assert load_rows(cfg, functions, 0, 2) is first
     assert hashed == [10, 10]
+
+
+@pytest.mark.parametrize("given", [None, "ab", ("prompt",), ("prompt", None), ("a", "b", "c")])
+def test_what_is_not_a_prompt_and_an_answer_is_refused_without_its_content(saved, given):
+    with pytest.raises(UserError, match=r"prompt_and_answer of dataset\.py") as caught:
+        load_pairs(saved(ROWS), lambda row, cfg, tokenizer: given, None, 0, 2)
+    assert type(given).__name__ in str(caught.value)
+    assert "ab" not in str(caught.value)

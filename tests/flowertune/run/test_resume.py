@@ -9,10 +9,13 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
+import torch
 
 from flowertune.base.errors import UserError
 from flowertune.rules import lock
 from flowertune.run import setup
+from flowertune.run.resume import restore_strategy
+from flowertune.run.state import State, load_state, save_state
 from tests.apps import rendered
 from tests.local_grid import LocalGrid, adapter_sha, folder, fork, lines, run_app
 
@@ -219,3 +222,30 @@ def test_the_estimate_of_a_rounds_bytes_goes_on_with_the_run(cfg, monkeypatch):
         about = json.loads((run / "run.json").read_text())
         assert len(lines(run)) == 3 and lines(run)[-1]["total-mib"] <= cfg["static.budget-mib"]
         assert "stopped after round 3" in about["reason"]
+
+
+@pytest.mark.parametrize("file", ["adapter.safetensors", "strategy.safetensors", "state.json"])
+def test_a_damaged_state_is_named(tmp_path, file):
+    save_state(tmp_path, State(2, {"a": torch.ones(2)}, {}, {}))
+    damaged = tmp_path / "state" / "round_2" / file
+    damaged.write_text("{")
+    with pytest.raises(UserError, match=r"round_2 is damaged"):
+        load_state(tmp_path)
+    damaged.unlink()
+    with pytest.raises(UserError, match=r"round_2 is damaged"):
+        load_state(tmp_path)
+
+
+def test_what_a_strategy_kept_is_not_dropped_in_silence():
+    class Restoring:
+        def load_state_dict(self, state):
+            self.momentum = state["momentum"]
+
+    restoring, kept = Restoring(), {"momentum": torch.ones(1)}
+    restore_strategy(restoring, kept)
+    assert restoring.momentum is kept["momentum"]
+    with pytest.raises(UserError, match=r"momentum.*object cannot take that.*strategy\.py"):
+        restore_strategy(object(), kept)
+    with pytest.raises(UserError, match=r"Restoring cannot take that.*KeyError"):
+        restore_strategy(restoring, {})
+    restore_strategy(object(), {})
