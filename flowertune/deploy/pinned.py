@@ -43,8 +43,8 @@ def pinned_library(project: Mapping[str, Any], name: str = NAME) -> str | None:
     there = f"{name} {installed.version}" + (f" from {origin['url']}" if "url" in origin else "")
     return (
         f"The app asks for {asked}, and {there} is installed here. Runs use what is installed; "
-        "for the other, type pip install -e . in the app's folder, or connect with "
-        "--runtime-install."
+        f"for the other, type pip uninstall -y {name} and then pip install -e . in the app's "
+        "folder, or connect with --runtime-install."
     )
 
 
