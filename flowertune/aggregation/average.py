@@ -43,7 +43,7 @@ class AveragingOptions:
     Parameters
     ----------
     window : int
-        Most replies on their way at a time, in any process, over all clients.
+        Most replies in flight, over all clients.
     exact : bool
         Whether sums must not depend on the order of clients.
     on_failure : str
@@ -141,13 +141,13 @@ class Averaging:
                 left_out = lost.there and self.job.kind == ADAPTER
                 if self.options.on_failure != "restart" and not left_out:
                     raise UserError(
-                        f"round {self.job.server_round} has no mean, for {reason}. The last "
-                        "global model stays; go on with resume-from, or see aggregation.on-failure."
+                        f"round {self.job.server_round} cannot be averaged: {reason}. The last "
+                        "global model is kept; resume with resume-from, or see aggregation.on-failure."
                     ) from None
                 cohort = cohort.without(lost.manifest.partition)
                 if 0 < len(cohort.manifests) < self.options.least:
                     raise UserError(
-                        f"round {self.job.server_round} has no mean, for {reason}, and "
+                        f"round {self.job.server_round} cannot be averaged: {reason}, and "
                         f"{len(cohort.manifests)} clients are left; strategy.min-clients is "
                         f"{self.options.least}."
                     ) from None

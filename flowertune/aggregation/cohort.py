@@ -179,7 +179,7 @@ def find_rejoined(
             given = replace(given, weight=manifest.weight)  # the weight came with the training
         if given != manifest:
             raise UserError(
-                f"partition {manifest.partition} came back with another weight or other content "
+                f"partition {manifest.partition} rejoined with another weight or other content "
                 f"({given} instead of {manifest}); parts of two models are never mixed. Go on with "
                 "resume-from: the round is then restarted with what its clients have."
             )

@@ -7,7 +7,7 @@ from flowertune.base.cache import cached, clear_cache
 from flowertune.base.seeds import derive_seed
 from flowertune.client.functions import AppFunctions
 from flowertune.comms.validation import ARRAYS
-from flowertune.config.settings import Settings
+from flowertune.config.settings import Settings, keys_of_models
 from flowertune.models.adapter import adapter_of
 
 
@@ -18,6 +18,6 @@ def answer_initial(message: Message, cfg: Settings, functions: AppFunctions) -> 
     # is the same on every client.
     clear_cache()
     torch.manual_seed(derive_seed("adapter", cfg.seed))
-    adapter = adapter_of(cached(functions.load_model, cfg, ("model.",)))
+    adapter = adapter_of(cached(functions.load_model, cfg, keys_of_models(cfg)))
     tensors = {name: adapter[name].detach().float().cpu() for name in names}  # type: ignore
     return Message(RecordDict({ARRAYS: ArrayRecord(tensors)}), reply_to=message)

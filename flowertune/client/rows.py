@@ -4,7 +4,7 @@ from typing import Any
 
 from flowertune.base.cache import cached
 from flowertune.client.functions import AppFunctions
-from flowertune.config.settings import Settings
+from flowertune.config.settings import Settings, keys_of_models
 from flowertune.data.examples import TokenizedRows, tokenized_rows
 
 # Settings that the tokens of a row depend on, with what a participant adds: any key may be read
@@ -14,7 +14,7 @@ NOT_OF_ROWS = ("train.", "strategy.", "aggregation.", "log.", "profile.", "resum
 
 def load_tokenizer(cfg: Settings, functions: AppFunctions) -> Any:
     """Return the app's tokenizer, made once for the model it belongs to."""
-    return cached(functions.load_tokenizer, cfg, ("model.",))
+    return cached(functions.load_tokenizer, cfg, keys_of_models(cfg))
 
 
 def load_rows(
@@ -27,8 +27,10 @@ def load_rows(
     UserError
         If the dataset cannot be had, or lacks a column.
     """
-    keys = tuple(key for key in cfg if not key.startswith(NOT_OF_ROWS))
-    return cached(_make, cfg, keys, functions, partition, partitions, keep=partitions)
+    keys = {key for key in cfg if not key.startswith(NOT_OF_ROWS)} | {*keys_of_models(cfg)}
+    return cached(
+        _make, cfg, tuple(sorted(keys)), functions, partition, partitions, keep=partitions
+    )
 
 
 def _make(cfg: Settings, functions: AppFunctions, partition: int, partitions: int) -> TokenizedRows:

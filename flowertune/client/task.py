@@ -21,7 +21,7 @@ from flowertune.comms.codec import unpack
 from flowertune.comms.partition_files import RESIDUAL, STATE, TRAINED, PartitionFiles
 from flowertune.comms.validation import ARRAYS, CLIENT, CONFIG, METRICS, ROWS
 from flowertune.config.checks import check_settings, is_layerwise
-from flowertune.config.settings import Settings
+from flowertune.config.settings import Settings, keys_of_models
 from flowertune.data.steps import Step, steps_of_round, tokens_in
 from flowertune.models.adapter import adapter_of, load_adapter
 from flowertune.profiling.phases import profile_of
@@ -82,10 +82,10 @@ class ClientTask:
     def cached(self, make: Callable[..., T], *arguments: Hashable) -> T:
         """Return ``make(cfg, *arguments)``, made once in this worker for the settings of a model.
 
-        Only a change of a ``model.`` setting, or other arguments, make it anew. One result of each
-        function is kept.
+        A change of a ``model.`` setting or of a setting of your own, or other arguments, make it
+        anew. One result of each function is kept.
         """
-        return cached(make, self.cfg, ("model.",), *arguments)
+        return cached(make, self.cfg, keys_of_models(self.cfg), *arguments)
 
     def load_adapter(self, model: Any) -> None:
         """Put the adapter that came on a PEFT model.

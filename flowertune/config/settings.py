@@ -124,7 +124,7 @@ class Model:
     dtype: str = setting(
         "auto",
         _one_of("auto", "float32", "bfloat16", "float16"),
-        "to compute in; auto is bfloat16 on a GPU that has it, else float32",
+        "type of the computation; auto is bfloat16 on a GPU that has it, else float32",
     )
     device_map: str = setting(
         "auto",
@@ -250,7 +250,7 @@ class Aggregation:
     weights: str = setting(
         "auto",
         _one_of("auto", "adapter", "model"),
-        "adapter, or model: the whole one; auto: the model where max-steps and quantization are 0",
+        "adapter, or the whole model; auto: the model where max-steps and quantization are 0",
     )
     bucket_mb: float = setting(
         256,
@@ -260,7 +260,7 @@ class Aggregation:
     window: int = setting(
         2,
         _at_least(1),
-        "replies on their way at a time; more is faster where clients are slow, and takes memory",
+        "replies in flight; more is faster where clients are slow, and takes memory",
     )
     exact: bool = setting(
         False,
@@ -403,6 +403,15 @@ def table(section: type = Settings, prefix: str = "") -> list[Entry]:
         elif item.name not in _NOT_SETTINGS:
             entries += table(item.type, key + ".")  # type: ignore[arg-type]
     return entries
+
+
+def keys_of_models(cfg: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what a loaded model may depend on: the settings of ``model``, and a participant's own.
+
+    The latter are keys that the table does not have; their meaning is the participant's.
+    """
+    known = {entry.key for entry in table()}
+    return ("model.", *sorted(key for key in cfg if key not in known))
 
 
 def defaults() -> dict[str, Any]:

@@ -53,7 +53,7 @@ class Federation:
             if not restart:
                 node.given_up = True
             elif node.short_lives >= TRIES:
-                raise UserError(f"{node.name} {how} again and again; its log ends:\n{node.tail()}")
+                raise UserError(f"{node.name} keeps failing ({how}); its log ends:\n{node.tail()}")
             elif not node.short_lives or now - node.started >= PAUSE:
                 node.start()
                 say(f"{node.name} runs again (pid {node.pid}).")

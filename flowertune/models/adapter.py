@@ -42,7 +42,7 @@ def load_adapter(model: Any, adapter: Mapping[str, torch.Tensor]) -> None:
     if lost:
         raise UserError(
             f"load_model of models.py lets {lost[0]!r} be trained ({len(lost)} such parameters), "
-            "which is no part of the adapter and would never reach the server; name its module in "
+            "which is not in the adapter and is not sent; name its module in "
             "modules_to_save of lora_config, or freeze it."
         )
     for name in sorted(own.keys() | adapter.keys()):

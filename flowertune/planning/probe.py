@@ -12,7 +12,7 @@ from flowertune.base.errors import UserError
 from flowertune.client.app import ClientApp
 from flowertune.comms.validation import ARRAYS, METRICS
 from flowertune.config.checks import STEPS
-from flowertune.config.settings import Settings
+from flowertune.config.settings import Settings, keys_of_models
 from flowertune.models.adapter import adapter_of
 
 
@@ -45,7 +45,7 @@ def probe(cfg: Settings, app: ClientApp, partitions: int, steps: int = 3) -> Pro
     # Flower's messages want to know the run and the node that they belong to.
     TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1
     started = time.perf_counter()
-    model = cached(app.functions.load_model, cfg, ("model.",))
+    model = cached(app.functions.load_model, cfg, keys_of_models(cfg))
     adapter = {name: t.detach().float().cpu() for name, t in adapter_of(model).items()}
     _train(cfg, app, partitions, adapter, 1)
     setup = time.perf_counter() - started

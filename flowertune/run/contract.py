@@ -183,8 +183,8 @@ class StrategyContract:
             raise UserError(self._loses(lost))
         if not _equal(again, once_more):
             raise UserError(
-                f"{self.name} does something else each time it is given the same round, so that a "
-                "resumed run gives other values; draw clients with flowertune.sample_clients, and "
+                f"{self.name} is not deterministic: given the same round twice, it gave two "
+                "results, and so would a resumed run; draw clients with flowertune.sample_clients, and "
                 "random numbers from flowertune.derive_seed(cfg.seed, server_round) (strategy.py)."
             )
         if not _equal(went_on, again):
@@ -221,9 +221,9 @@ class StrategyContract:
             limit = TOLERANCE * scale[name]
             if not torch.allclose(tensor, of_mean[name], rtol=1e-5, atol=limit):
                 raise UserError(
-                    "aggregation.mode is 'layerwise', which hands a strategy the weighted mean of "
-                    f"the replies, and {self.name} makes something else of replies than of their "
-                    "mean; use aggregation.mode='all_at_once' with it."
+                    "aggregation.mode is 'layerwise', which passes the weighted mean of the "
+                    f"replies to the strategy, and {self.name} is not a function of that mean; use "
+                    "aggregation.mode='all_at_once' with it."
                 )
 
     def _messages(

@@ -367,14 +367,14 @@ REFUSED = {
     "no metrics": Refused(strategy(aggregated("metrics = None")), ("NoneType", "MetricRecord")),
     "random draws of its own": Refused(
         strategy(aggregated(NOISE.replace("SEED", ""))),
-        ("each time it is given the same round", "derive_seed"),
+        ("is not deterministic", "derive_seed"),
     ),
     "Flower's choice of clients": Refused(
         strategy(
             "class Own(LoraFedAvg):\n    def configure_train(self, server_round, *arguments):\n"
             "        return FedAvg.configure_train(self, server_round, *arguments)\n"
         ),
-        ("each time it is given the same round", "sample_clients"),
+        ("is not deterministic", "sample_clients"),
     ),
     "no messages": Refused(
         strategy(CONFIGURED.replace("RETURNED", "[]")), ("no messages", "each client")
