@@ -142,7 +142,8 @@ class Averaging:
                 if self.options.on_failure != "restart" and not left_out:
                     raise UserError(
                         f"round {self.job.server_round} cannot be averaged: {reason}. The last "
-                        "global model is kept; resume with resume-from, or see aggregation.on-failure."
+                        "global model is kept; resume with resume-from, or see "
+                        "aggregation.on-failure."
                     ) from None
                 cohort = cohort.without(lost.manifest.partition)
                 if 0 < len(cohort.manifests) < self.options.least:

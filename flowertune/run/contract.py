@@ -184,8 +184,9 @@ class StrategyContract:
         if not _equal(again, once_more):
             raise UserError(
                 f"{self.name} is not deterministic: given the same round twice, it gave two "
-                "results, and so would a resumed run; draw clients with flowertune.sample_clients, and "
-                "random numbers from flowertune.derive_seed(cfg.seed, server_round) (strategy.py)."
+                "results, and so would a resumed run; draw clients with "
+                "flowertune.sample_clients, and random numbers from "
+                "flowertune.derive_seed(cfg.seed, server_round) (strategy.py)."
             )
         if not _equal(went_on, again):
             raise UserError(
