@@ -18,7 +18,7 @@ from flowertune.aggregation.messages import (
 )
 from flowertune.base.errors import UserError
 from flowertune.comms.failures import InvalidReply, reason_of
-from flowertune.comms.nodes import exchange
+from flowertune.comms.nodes import exchange, partitions_by_node
 
 TIMEOUT = 300.0  # seconds in which a client sends its manifest, where the model is on its disk
 
@@ -117,7 +117,7 @@ def request_manifests(
     timeout : float
         Seconds to wait for answers. A model of the hub is fetched before a client answers.
     """
-    partition_of = {node: partition for partition, node in nodes.items()}
+    partition_of = partitions_by_node(nodes)
     asks = [manifest_request(node, job) for node in nodes.values()]
     valid: list[tuple[ClientManifest, int]] = []
     reasons = dict.fromkeys(nodes, f"no answer within {timeout:.0f} s")

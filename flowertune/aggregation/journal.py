@@ -60,7 +60,10 @@ class Journal:
 
 
 def read_journal(path: Path) -> tuple[dict[str, Any], list[str]] | None:
-    """Return what a journal is about, and the sha256 of its finished buckets; None without one."""
+    """Return what a journal is about, and the sha256 of its finished buckets; None without one.
+
+    It ends where a line is damaged, wherever that is: what comes after is averaged again.
+    """
     if not path.is_file():
         return None
     lines = []

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from logging import INFO, WARNING
 from pathlib import Path
@@ -90,6 +90,11 @@ def _read(reply: Message) -> Answer:
         raise CannotAnswer(f"{type(error).__name__}: {error}") from None
 
 
+def partitions_by_node(nodes: Mapping[int, int]) -> dict[int, int]:
+    """Return the partition of each node id, from the node id of each partition."""
+    return {node: partition for partition, node in nodes.items()}
+
+
 @dataclass
 class NodeRegistry:
     """Which SuperNode holds which partition, and what the SuperNodes said of themselves.
@@ -115,7 +120,7 @@ class NodeRegistry:
 
     def by_node(self) -> dict[int, int]:
         """Return the partition of each node id."""
-        return {node: partition for partition, node in self.nodes.items()}
+        return partitions_by_node(self.nodes)
 
     @property
     def complete(self) -> bool:

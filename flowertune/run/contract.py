@@ -32,6 +32,10 @@ class CannotRehearse(Exception):
     """A strategy needs more than a rehearsal has; the text says what it raised."""
 
 
+class BrokenContract(UserError):
+    """A strategy that breaks the contract; the sentence says how, and what to change."""
+
+
 class StrategyContract:
     """Checks a strategy before the first step and after each round.
 
@@ -71,14 +75,14 @@ class StrategyContract:
         try:
             try:
                 self._rehearse(part, layerwise, grid)
-            except (CannotRehearse, UserError):
+            except (CannotRehearse, BrokenContract):
                 if len(part) == len(self.adapter):
                     raise
                 # It may know of the other tensors: what it does with all of them counts.
                 self._rehearse(self.adapter, layerwise, grid)
         except CannotRehearse as error:
             if layerwise:
-                raise UserError(
+                raise BrokenContract(
                     f"aggregation.mode is 'layerwise', and {self.name} cannot be shown to average "
                     f"replies by their weighted mean ({error}); use "
                     "aggregation.mode='all_at_once' with it."
@@ -103,24 +107,26 @@ class StrategyContract:
         where = f"{self.name}.aggregate_train"
         if not isinstance(arrays, ArrayRecord) or not isinstance(metrics, Mapping):
             kinds = f"{type(arrays).__name__} and {type(metrics).__name__}"
-            raise UserError(f"{where} returned {kinds}; return an ArrayRecord and a MetricRecord.")
+            raise BrokenContract(
+                f"{where} returned {kinds}; return an ArrayRecord and a MetricRecord."
+            )
         tensors: Tensors = dict(arrays.to_torch_state_dict())
         for key in sorted(tensors.keys() | like.keys()):
             given, wanted = _kind(tensors.get(key)), _kind(like.get(key))
             if given != wanted:
-                raise UserError(
+                raise BrokenContract(
                     f"{where} returned {key!r} as {given}, and in the adapter it is {wanted}; the "
                     "adapter of a run keeps the names, shapes and dtype that lora_config of "
                     "models.py gives it."
                 )
             if not torch.isfinite(tensors[key]).all():
-                raise UserError(
+                raise BrokenContract(
                     f"{where} returned {key!r} with values that are not finite; the replies' "
                     "values are all finite."
                 )
         loss = metrics.get("train-loss")
         if not isinstance(loss, int | float) or not math.isfinite(loss):
-            raise UserError(
+            raise BrokenContract(
                 f"{where} returned the train-loss {loss!r}; return a finite number, as the "
                 "replies' metrics have one."
             )
@@ -141,7 +147,7 @@ class StrategyContract:
             return state
         changed = self._changed(self._attributes, self._attributes_of(self.strategy))
         if kept := [key for key in changed if key not in self._within_a_round]:
-            raise UserError(self._forgets(kept))
+            raise BrokenContract(self._forgets(kept))
         return {}
 
     def _rehearse(self, adapter: Mapping[str, torch.Tensor], layerwise: bool, grid: Grid) -> None:
@@ -178,18 +184,18 @@ class StrategyContract:
         kept = [key for key in changed if key in differ]
         if not hasattr(self.strategy, "state_dict"):
             if kept:
-                raise UserError(self._forgets(kept))
+                raise BrokenContract(self._forgets(kept))
         elif lost := [k for k in kept if restored.get(k) == self._attributes.get(k)]:
-            raise UserError(self._loses(lost))
+            raise BrokenContract(self._loses(lost))
         if not _equal(again, once_more):
-            raise UserError(
+            raise BrokenContract(
                 f"{self.name} is not deterministic: given the same round twice, it gave two "
                 "results, and so would a resumed run; draw clients with "
                 "flowertune.sample_clients, and random numbers from "
                 "flowertune.derive_seed(cfg.seed, server_round) (strategy.py)."
             )
         if not _equal(went_on, again):
-            raise UserError(
+            raise BrokenContract(
                 f"{self.name} gives other values after load_state_dict(state_dict()) than without; "
                 f"return all that it keeps between rounds as named torch tensors, to the bit "
                 "(strategy.py)."
@@ -206,7 +212,7 @@ class StrategyContract:
             shapes = {name: tensor.shape for name, tensor in adapter.items()}
             for reply in replies:
                 if {name: tensor.shape for name, tensor in reply.items()} != shapes:
-                    raise UserError(
+                    raise BrokenContract(
                         "aggregation.mode is 'layerwise', which averages adapters of one shape, "
                         f"and {self.name} sends clients adapters of other shapes; use "
                         "aggregation.mode='all_at_once' with it."
@@ -221,7 +227,7 @@ class StrategyContract:
         for name, tensor in of_replies.items():
             limit = TOLERANCE * scale[name]
             if not torch.allclose(tensor, of_mean[name], rtol=1e-5, atol=limit):
-                raise UserError(
+                raise BrokenContract(
                     "aggregation.mode is 'layerwise', which passes the weighted mean of the "
                     f"replies to the strategy, and {self.name} is not a function of that mean; use "
                     "aggregation.mode='all_at_once' with it."
@@ -277,7 +283,7 @@ class StrategyContract:
         if isinstance(state, Mapping):
             kinds = {f"{type(k).__name__}: {type(v).__name__}" for k, v in state.items()}
             given += f" of {', '.join(sorted(kinds))}"
-        raise UserError(
+        raise BrokenContract(
             f"{self.name}.state_dict returned {given}; return a dict of named torch tensors "
             "(strategy.py)."
         )
@@ -291,14 +297,14 @@ class StrategyContract:
         self._fresh.load_state_dict({name: tensor.clone() for name, tensor in state.items()})
         restored = self._attributes_of(self._fresh)
         if lost := [k for k in changed if restored.get(k) == self._attributes.get(k)]:
-            raise UserError(self._loses(lost))
+            raise BrokenContract(self._loses(lost))
 
     def _check_pair(self) -> None:
         pair = ("state_dict", "load_state_dict")
         there = [method for method in pair if hasattr(self.strategy, method)]
         if len(there) == 1:
             (lacking,) = set(pair) - set(there)
-            raise UserError(
+            raise BrokenContract(
                 f"{self.name} has {there[0]} and no {lacking}; a strategy that keeps something "
                 "between rounds needs both, so that a resumed run has it, too (strategy.py)."
             )

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, RecordDict
+from flwr.app import ArrayRecord, Context, Error, Message, RecordDict
 
 from flowertune.base import cache
 from flowertune.base.errors import UserError
@@ -206,27 +206,3 @@ def test_a_run_that_has_not_begun_says_so(cfg, monkeypatch):
     context = Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config=cfg)
     with pytest.raises(RuntimeError, match="call begin"):
         server(grid=grid, context=context)
-
-
-def test_a_models_cache_depends_on_a_participants_own_settings(cfg):
-    client = load(rendered("finance"))[1]
-    message = Message(
-        RecordDict(
-            {
-                "arrays": ArrayRecord({}),
-                "config": ConfigRecord({"server-round": 1, "state-key": "x"}),
-            }
-        ),
-        1000,
-        "train",
-    )
-    made = []
-    for scale in (1.0, 2.0, 2.0):
-        context = LocalGrid({**cfg, "my-scale": scale}, NODES, client=client).context(0)
-        task = client.task(message, context)  # type: ignore[attr-defined]
-        made.append(task.cached(own_scale))
-    assert made == [1.0, 2.0, 2.0]
-
-
-def own_scale(cfg) -> float:
-    return cfg["my-scale"]
