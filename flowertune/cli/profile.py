@@ -205,6 +205,8 @@ def _as_json(attempts: list[Attempt], flower: dict[str, str]) -> dict[str, Any]:
 
 def _write_trace(path: Path, attempts: list[Attempt]) -> None:
     try:
+        # A mistyped folder is named, not made.
+        path.resolve().parent.stat()
         write_atomically(path, json.dumps(trace(attempts)))
     except OSError as error:
         raise click.ClickException(
