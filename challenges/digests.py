@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import challenges
 from challenges import record
@@ -44,7 +45,11 @@ def expected_text() -> str:
 def expected_record(rules: str) -> tuple[Path, str]:
     """The record of the current version of a rule set: where it lies, and its text."""
     version = challenges.rule_sets()[rules]["version"]
-    tables = {name: challenges.static_table(name, rules) for name in challenges.names()}
+    tables: dict[str, Any] = {
+        name: challenges.static_table(name, rules) for name in challenges.names()
+    }
+    if hashes := record.evaluation_data(rules, version):
+        tables[record.EVALUATION_DATA] = hashes
     text = json.dumps(tables, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
     return PUBLISHED / f"{rules}-{version}.json", text
 
@@ -72,11 +77,32 @@ def problems() -> list[str]:
                     f"(Was {version} never released? Then delete "
                     f"challenges/published/{rules}-{version}.json and run that command.)"
                 )
+        sentences += wrong_hashes(rules, version)
         sentences += [
             f"challenges/published/{rules}-{older}.json is not there, but {older} is among the "
             f"`changes` of {rules}: put it back from the release it came with."
             for older in challenges.versions(rules)[1:]
             if not record.published(rules, older)
+        ]
+    return sentences
+
+
+def wrong_hashes(rules: str, version: str) -> list[str]:
+    """What is wrong with the recorded hashes of evaluation data, one sentence each."""
+    sentences = []
+    for name, hashes in record.evaluation_data(rules, version).items():
+        sets = challenges.load(name)["evaluation"]["sets"] if name in challenges.names() else []
+        known = [entry["set"] for entry in sets]
+        sentences += [
+            f"challenges/published/{rules}-{version}.json has {record.EVALUATION_DATA} for "
+            f"{name}, set {found}; the sets of {name} are {', '.join(known) or 'none'}."
+            for found in sorted(hashes.keys() - set(known))
+        ]
+        sentences += [
+            f"challenges/published/{rules}-{version}.json has the {record.EVALUATION_DATA} "
+            f"{value!r} for {name}, set {found}; a sha256 has 64 digits, 0-9 and a-f."
+            for found, value in sorted(hashes.items())
+            if not (isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value))
         ]
     return sentences
 

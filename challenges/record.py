@@ -10,6 +10,7 @@ from typing import Any
 
 _PUBLISHED = files(__name__.rpartition(".")[0]) / "published"
 LIBRARY = "library.json"
+EVALUATION_DATA = "evaluation-data"
 
 
 def published(rules: str, version: str) -> dict[str, dict[str, str | int]]:
@@ -17,7 +18,18 @@ def published(rules: str, version: str) -> dict[str, dict[str, str | int]]:
 
     A record never changes, but for challenges that are added to it.
     """
-    return _read(f"{rules}-{version}.json")
+    tables = _read(f"{rules}-{version}.json")
+    return {name: table for name, table in tables.items() if name != EVALUATION_DATA}
+
+
+def evaluation_data(rules: str, version: str) -> dict[str, dict[str, str]]:
+    """What identifies the rows that a version of a rule set is scored on.
+
+    Challenge -> evaluation set -> sha256 of its rows, as the scorer computes it; empty where the
+    version records none, and then no file that somebody brings counts as the official one. They
+    are added by hand, under "evaluation-data" of challenges/published/<rules>-<version>.json.
+    """
+    return _read(f"{rules}-{version}.json").get(EVALUATION_DATA, {})
 
 
 def library() -> dict[str, str]:

@@ -55,7 +55,39 @@ def test_no_release_ever_published_other_values() -> None:
         for path in listed.split():
             was = json.loads(git(ROOT, "show", f"{tag}:{path}"))
             now = json.loads((ROOT / path).read_text("utf-8"))
+            # Hashes of evaluation data may be added to a version, set by set.
+            for name, sets in was.get(record.EVALUATION_DATA, {}).items():
+                assert sets.items() <= now[record.EVALUATION_DATA][name].items()
+            was.pop(record.EVALUATION_DATA, None)
             assert {name: now.get(name) for name in was} == was, f"{path} is not as in {tag}"
+
+
+@pytest.mark.parametrize(
+    ("data", "part"),
+    [
+        ({"finance": {"fpb": "0" * 64}}, None),
+        ({"finance": {"fqb": "0" * 64}}, "set fqb; the sets of finance are fpb, fiqa, tfns."),
+        ({"sports": {"a": "0" * 64}}, "for sports, set a; the sets of sports are none."),
+        ({"finance": {"fpb": "0X"}}, "'0X' for finance, set fpb; a sha256 has 64 digits"),
+    ],
+)
+def test_a_version_can_record_the_rows_that_it_is_scored_on(
+    data: dict[str, dict[str, str]], part: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = record._read
+    monkeypatch.setattr(record, "_read", lambda name: {**read(name), "evaluation-data": data})
+    assert record.evaluation_data("flower.ai", "1.0.0") == data
+    assert sorted(record.published("flower.ai", "1.0.0")) == challenges.names()
+    if part is None:
+        assert digests.problems() == []
+        assert json.loads(digests.expected_record("flower.ai")[1])["evaluation-data"] == data
+    else:
+        assert all(part in sentence for sentence in digests.problems())
+        assert len(digests.problems()) == 2  # one for each rule set
+
+
+def test_a_version_that_records_no_rows_has_none() -> None:
+    assert record.evaluation_data("50-supernodes", "9.9.9") == {}
 
 
 @pytest.mark.parametrize("command", [(), ("--write",)])
