@@ -3,8 +3,8 @@
 Both come out of packages that ship them, so no model hub is needed.
 """
 
-import os
 import shutil
+import sys
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,16 +18,20 @@ def _folder(package: str) -> Path:
     return Path(spec.origin).parent
 
 
+def mistral_file(name: str = "mistral_instruct_tokenizer_240323.model.v3") -> Path:
+    """A tokenizer file of Mistral's, which scripts/setup puts beside the installed packages."""
+    file = Path(sys.prefix, "data", "mistral_common", "data", name)
+    assert file.is_file(), "run scripts/setup: the tests need the data of mistral-common"
+    return file
+
+
 @cache
 def mistral() -> Any:
     """Mistral-7B-v0.3's tokenizer, from mistral-common; it puts BOS in front, as on the hub."""
-    # transformers' copy of SentencePiece's schema is newer than the protobuf that flwr allows.
-    os.environ.setdefault("TEMPORARILY_DISABLE_PROTOBUF_VERSION_CHECK", "true")
     from transformers import LlamaTokenizer
 
-    model = _folder("mistral_common") / "data" / "mistral_instruct_tokenizer_240323.model.v3"
     with TemporaryDirectory() as folder:
-        shutil.copy(model, Path(folder, "tokenizer.model"))
+        shutil.copy(mistral_file(), Path(folder, "tokenizer.model"))
         return LlamaTokenizer.from_pretrained(folder, add_bos_token=True, add_eos_token=False)
 
 
