@@ -1,0 +1,162 @@
+"""Files that somebody else wrote: read whole, within limits, and never through a link."""
+
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from flowertune.base.text import one_line
+
+JSON_BYTES = 8 * 2**20
+JSON_DEPTH = 32
+_KINDS = {
+    stat.S_IFLNK: "a symbolic link",
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+class UnusableFile(ValueError):
+    """A file is not what it should be; the text continues a sentence that begins with its name."""
+
+
+@contextmanager
+def open_regular(path: Path, most: int) -> Iterator[BinaryIO]:
+    """Yield a regular file of at most ``most`` bytes, open for reading.
+
+    Its last component is not followed where it is a link, and a named pipe does not block.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such file.
+    UnusableFile
+        It is something else than a regular file, is larger, or cannot be opened.
+    """
+    try:
+        mode = path.lstat().st_mode
+        if not stat.S_ISREG(mode):
+            raise UnusableFile(f"is {_KINDS.get(stat.S_IFMT(mode), 'no file')}, not a regular file")
+        # The file may have been exchanged since: the open file is what counts.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise UnusableFile(f"cannot be opened ({error.strerror})") from None
+    with os.fdopen(descriptor, "rb") as file:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise UnusableFile("is not a regular file")
+        if found.st_size > most:
+            raise UnusableFile(f"has {found.st_size:,} bytes, and at most {most:,} are read")
+        yield file
+
+
+def copy_regular(source: Path, target: Path, most: int) -> str:
+    """Copy a regular file of at most ``most`` bytes to a new file; return its sha256, in hex.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such file.
+    UnusableFile
+        It cannot be used, as with ``open_regular``, or it grew while it was copied.
+    OSError
+        ``target`` cannot be written, or exists.
+    """
+    digest, left = hashlib.sha256(), most
+    with open_regular(source, most) as file, target.open("xb") as copy:
+        while piece := file.read(2**20):
+            left -= len(piece)
+            if left < 0:
+                raise UnusableFile(f"grew beyond {most:,} bytes while it was read")
+            digest.update(piece)
+            copy.write(piece)
+    return digest.hexdigest()
+
+
+def read_strict_json(path: Path, most: int = JSON_BYTES) -> dict[str, Any]:
+    """Return the JSON object that a regular file of at most ``most`` bytes holds.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such file.
+    UnusableFile
+        It cannot be read, or ``strict_json`` refuses what it holds.
+    """
+    with open_regular(path, most) as file:
+        body = strict_json(file.read(most + 1))
+    if not isinstance(body, dict):
+        raise UnusableFile("is not a JSON object")
+    return body
+
+
+def strict_json(data: bytes) -> Any:
+    """Return a JSON value as RFC 8259 has it, nested at most ``JSON_DEPTH`` deep.
+
+    Raises
+    ------
+    UnusableFile
+        It is no UTF-8 or no JSON, names a key twice, is nested deeper, or holds NaN, an infinite
+        number or half a surrogate pair.
+    """
+    try:
+        body = json.loads(
+            data.decode("utf-8"),
+            object_pairs_hook=_unique,
+            parse_constant=_no_constant,
+            parse_float=_finite,
+        )
+    except RecursionError:
+        raise UnusableFile(f"is nested more than {JSON_DEPTH} deep") from None
+    except UnusableFile:
+        raise
+    except UnicodeDecodeError as error:
+        raise UnusableFile(f"is no UTF-8 text (byte {error.start})") from None
+    except ValueError as error:
+        raise UnusableFile(f"is no JSON ({one_line(error)})") from None
+    _check(body)
+    return body
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    body = dict(pairs)
+    if len(body) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UnusableFile(f"names {one_line(ascii(twice), 60)} twice")
+    return body
+
+
+def _no_constant(name: str) -> Any:
+    raise UnusableFile(f"holds {name}, which is no number in JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if number in (float("inf"), float("-inf")):
+        raise UnusableFile(f"holds {one_line(text, 40)}, which no float can hold")
+    return number
+
+
+def _check(body: Any) -> None:
+    waiting = [(body, 1)]
+    while waiting:
+        value, depth = waiting.pop()
+        if depth > JSON_DEPTH:
+            raise UnusableFile(f"is nested more than {JSON_DEPTH} deep")
+        if isinstance(value, str) and any("\ud800" <= char <= "\udfff" for char in value):
+            raise UnusableFile("holds half a surrogate pair, which is no text")
+        if isinstance(value, dict):
+            waiting += [(key, depth) for key in value]
+            waiting += [(item, depth + 1) for item in value.values()]
+        if isinstance(value, list):
+            waiting += [(item, depth + 1) for item in value]
