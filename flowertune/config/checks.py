@@ -109,20 +109,18 @@ def is_layerwise(cfg: Settings) -> bool:
 
 
 def clients_per_round(fraction: float, nodes: int) -> int:
-    """Return how many of ``nodes`` SuperNodes train in a round (rounded down)."""
+    """Return how many of ``nodes`` SuperNodes train in a round: rounded down, and at least two.
+
+    Two is the least that Flower's own FedAvg samples; of one SuperNode there is only one.
+    """
     # A fraction like 0.29 is stored slightly low: 0.29 * 100 must still give 29.
-    return int(fraction * nodes + 1e-9)
+    return max(int(fraction * nodes + 1e-9), min(2, nodes))
 
 
 def client_problems(cfg: Settings, nodes: int) -> list[str]:
     """Return what is wrong with how many of ``nodes`` SuperNodes train in a round."""
     fraction, least = cfg.strategy.fraction_train, cfg.strategy.min_clients
     clients = clients_per_round(fraction, nodes)
-    if clients < 1:
-        return [
-            f"strategy.fraction-train is {fraction}, which selects no client out of {nodes} "
-            f"SuperNodes; use at least {1 / nodes:.4g} ({WHERE})."
-        ]
     if least > clients:
         return [
             f"strategy.min-clients is {least}, but strategy.fraction-train {fraction} of {nodes} "

@@ -225,7 +225,7 @@ class Strategy:
     fraction_train: float = setting(
         _CHALLENGE,
         Rule(float, "a number above 0 and at most 1", lambda v: 0 < v <= 1),
-        "share of the SuperNodes that train in a round",
+        "share of the SuperNodes that train in a round, rounded down; at least two",
     )
     min_clients: int = setting(
         1,

@@ -58,7 +58,7 @@ def make_plan(
     Raises
     ------
     UserError
-        If the model's config cannot be had, or no client would train.
+        If the model's config cannot be had, or fewer clients would train than have to.
     """
     if problems := client_problems(cfg, supernodes):
         raise SettingsError(problems)

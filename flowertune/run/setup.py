@@ -22,6 +22,7 @@ from flowertune.config.results import results_root, run_folder
 from flowertune.config.settings import ANEW, Settings
 from flowertune.rules import lock
 from flowertune.rules.provenance import Library, code_digest, installed_library
+from flowertune.run.workers import in_simulation, replace_dead_workers
 
 
 @dataclass(frozen=True)
@@ -95,9 +96,11 @@ def prepare_run(grid: Grid, context: Context, app_dir: Path) -> Iterator[RunCont
     Raises
     ------
     UserError
-        With the sentence to show, if a setting is wrong, no SuperNode answers, the fraction
-        selects no client, or the results folder cannot be written.
+        With the sentence to show, if a setting is wrong, no SuperNode answers, or the results
+        folder cannot be written.
     """
+    if in_simulation(grid):
+        replace_dead_workers()
     cfg = check_settings(context.run_config, app_dir)
     app = read_app(app_dir)
     folder = writable_folder(cfg, context.run_id)

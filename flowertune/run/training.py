@@ -81,8 +81,8 @@ class TrainingRun(BaseRun):
         Raises
         ------
         UserError
-            With the sentence to show, if a setting is wrong, no SuperNode answers, the fraction
-            selects no client, or the results folder cannot be written.
+            With the sentence to show, if a setting is wrong, no SuperNode answers, or the results
+            folder cannot be written.
         """
         disable_progress_bars()
         with log_error_last(), prepare_run(grid, context, app_folder(file)) as prepared:

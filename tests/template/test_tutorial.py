@@ -33,7 +33,7 @@ def both(model, tmp_path, monkeypatch) -> Callable[..., tuple[Run, Run]]:
     """Two rounds of the app as it is, and of the app with a diff."""
     monkeypatch.setenv("FLWR_HOME", str(tmp_path / "flwr-home"))
 
-    def runs(heading: str, **changes: Any) -> tuple[Run, Run]:
+    def runs(heading: str, nodes: int = NODES, **changes: Any) -> tuple[Run, Run]:
         folder = tmp_path / "runs"
         folder.mkdir()
         settings = {
@@ -48,10 +48,10 @@ def both(model, tmp_path, monkeypatch) -> Callable[..., tuple[Run, Run]]:
             **changes,
         }
         cfg = tiny_settings(folder, model, 40, settings)
-        before = run(copy_of_app(folder), cfg, 1, NODES)
+        before = run(copy_of_app(folder), cfg, 1, nodes)
         changed_app = copy_of_app(tmp_path / "changed")
         apply(changed_app, diffs()[heading])
-        return before, run(changed_app, cfg, 2, NODES)
+        return before, run(changed_app, cfg, 2, nodes)
 
     return runs
 
@@ -91,8 +91,8 @@ def test_dora_trains_magnitudes(both):
 
 
 def test_sgd_steps_by_the_gradient_and_adam_by_the_rate(both):
-    one_client = {"strategy.fraction-train": 0.25, "train.training-arguments.max-steps": 1}
-    adam, sgd = (moved_b(one).abs() for one in both("Another optimizer", **one_client))
+    one_step = {"train.training-arguments.max-steps": 1}
+    adam, sgd = (moved_b(one).abs() for one in both("Another optimizer", 1, **one_step))
     assert adam.median() == pytest.approx(RATE, rel=0.01)
     assert sgd.std() / sgd.mean() > 0.5 > adam.std() / adam.mean()
 

@@ -90,11 +90,6 @@ def test_a_missing_setting_is_named():
         check_settings(cfg, APP)
 
 
-def test_a_fraction_that_selects_nobody_says_which_would():
-    (sentence,) = problems(**{"strategy.fraction-train": 0.01})
-    assert "selects no client out of 50 SuperNodes; use at least 0.02" in sentence
-
-
 def test_a_rate_that_would_rise_is_refused():
     (sentence,) = problems(**{"train.learning-rate-min": 1.0})
     assert "min must not be larger" in sentence
@@ -108,4 +103,9 @@ def test_settings_a_participant_added_pass_through():
 def test_a_share_is_not_lost_to_rounding():
     assert clients_per_round(0.29, 100) == 29
     assert clients_per_round(0.1, 50) == 5
-    assert clients_per_round(0.019, 50) == 0
+
+
+def test_a_small_share_selects_two_as_flower_does():
+    assert clients_per_round(0.019, 50) == 2
+    assert clients_per_round(0.1, 2) == 2
+    assert clients_per_round(0.1, 1) == 1

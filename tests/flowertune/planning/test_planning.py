@@ -191,8 +191,6 @@ def test_a_plan_warns_of_what_cannot_fit():
     assert "unofficial" in few
     (full,) = warnings(replace(make_plan(settings(), app.functions, 50), gpu_gb=8.0))
     assert "8.0 GB" in full
-    with pytest.raises(UserError, match="selects no client out of 4"):
-        make_plan(settings(), app.functions, 4)
 
 
 @pytest.mark.parametrize("challenge", challenges.names())
