@@ -11,9 +11,9 @@ CONNECTION = "local-deployment"
 EXAMPLES = """\b
 examples:
   flowertune federation                   2 SuperNodes, until Ctrl-C; then, elsewhere:
-      flwr run . local-deployment --stream --run-config "strategy.fraction-train=1.0"
+      flwr run . local-deployment --stream --run-config quickstart.toml
   flowertune federation --nodes 4 --auth  with TLS and SuperNode authentication
-  flowertune federation --tls -- flwr run . local-deployment --stream --run-config mine.toml
+  flowertune federation --tls -- flwr run . local-deployment --stream --run-config quickstart.toml
                                           run one command, then stop everything
   flowertune federation --gpus 0,1        every other SuperNode on the second GPU
   flowertune federation --only-keys keys --host fl.example.org

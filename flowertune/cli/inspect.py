@@ -15,11 +15,11 @@ from flowertune.config.read import read_settings
 ROWS = 3
 EXAMPLES = """\b
 examples:
-  flowertune inspect                                       three rows of partition 0
-  flowertune inspect --partition 7 --row 12                a row that the report named
+  flowertune inspect                                       three rows of partition 0 (hub)
+  flowertune inspect --partition 7 --row 12                a row that the report named (hub)
   flowertune inspect --run-config quickstart.toml          the quickstart's data and prompt
-  flowertune inspect --run-config "train.seq-length=64"    what a smaller length would cut
-  flowertune inspect --json                                the report alone, for programs
+  flowertune inspect --run-config "train.seq-length=64"    what a smaller length would cut (hub)
+  flowertune inspect --json                                the report alone, for programs (hub)
 """
 
 

@@ -28,8 +28,9 @@ Commands are typed in an app's folder, or take it with --app. Every one has a --
 \b
 Beside them:
   copier copy --data challenge=finance TEMPLATE my-finance    make an app
-  flwr run . --stream                                         train it
-  python -m evaluation.finance results/RUN/peft_200           score a checkpoint
+  flwr run . --stream --run-config quickstart.toml            train a small model, in minutes
+  flwr run . --stream                                         train it (GPU, hub)
+  python -m evaluation.finance results/RUN/peft_200           score a checkpoint (GPU, hub)
 """
 
 

@@ -39,7 +39,8 @@ PAGE = """\
 
 Every setting of an app, in the order of its `pyproject.toml`. This page is written by
 `scripts/generate` from the table in `flowertune/config/settings.py`; a value is checked before
-anything is loaded. Change one in `[tool.flwr.app.config]` of `pyproject.toml`, or for one run:
+anything is loaded. Change one in `[tool.flwr.app.config]` of `pyproject.toml`, or for one run
+(GPU, hub):
 
 ```shell
 flwr run . --stream --run-config "train.learning-rate-max=1e-4 strategy.fraction-train=0.2"

@@ -21,7 +21,7 @@ from flowertune.report.svg import BAD, PIXEL, STYLE, inline_svg
 
 # Readable on white and on black; all other phases share one color.
 COLORS = {
-    "plan": "#8d6e63",
+    "prepare": "#8d6e63",
     "distribute": "#c2559d",
     "wait": "#b9c2cd",
     "transfer": "#e08a1e",

@@ -39,7 +39,7 @@ def test_it_holds_the_phases_of_server_and_clients():
     assert printed == [MARK + line for line in (run.folder / FILE).read_text().splitlines(True)]
     summary = summarize(read_file(run.folder / FILE))
     rows = {(row.where, row.phase): row for row in summary.rows}
-    for phase in ("plan", "distribute", "wait", "transfer", "accumulate", "save"):
+    for phase in ("prepare", "distribute", "wait", "transfer", "accumulate", "save"):
         assert rows["server", phase].seconds > 0
     for phase in ("load", "train", "serve"):
         assert rows["clients", phase].count == 4
@@ -60,6 +60,6 @@ def test_the_report_shows_it():
     on, off = (page(collect(read_run(run.folder), None)) for run in (small_run(True), small_run()))
     processes = 1 + len(clients_of(small_run(True).folder))
     assert f"timeline of {processes} processes" in on and "></i>accumulate</span>" in on
-    for phase in ("plan", "distribute", "transfer", "load", "train", "serve", "save"):
+    for phase in ("prepare", "distribute", "transfer", "load", "train", "serve", "save"):
         assert f"<title>{phase}: " in on
     assert "timeline" not in off and "<title>train: " not in off
