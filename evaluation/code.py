@@ -10,16 +10,19 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from evaluation.columns import text, texts
 from evaluation.sets import Challenge, EvalSet, Form, Hub, Outcome, Rows
 from flowertune.base.errors import UserError
 from flowertune.base.files import json_objects
 from flowertune.base.versions import package_version
 
+_FILE_SEP = "<file_sep>"
 _MBPP_STOPS = ("\nclass", "\nassert", '\n"""', "\nprint", "\nif", "\n<|/", "\n```")
 _HUMANEVAL_STOPS = (
     *("\nclass", "\ndef", "\n#", "\n@", "\nprint", "\nif", "\n```"),
-    "<file_sep>",
+    _FILE_SEP,
 )
+# The stop words that come with the rows; the official scorer adds one of its own.
 _MULTIPLE_STOPS = {
     "js": ("\nfunction ", "\n/*", "\n//", "\nconsole.log"),
     "cpp": ("\n}",),
@@ -84,7 +87,7 @@ def _forms(
 ) -> dict[str, Form]:
     def documents(rows: Rows) -> Rows:
         for row in rows:
-            if set(row.get("stop_tokens", stop_words)) != set(stop_words):
+            if {*row.get("stop_tokens", stop_words), _FILE_SEP} != {*stop_words, _FILE_SEP}:
                 raise UserError(
                     f"row {row['name']} has the stop tokens {row['stop_tokens']}, but {language} "
                     f"is scored with {list(stop_words)}: these are other data than the official"
@@ -104,9 +107,10 @@ def _forms(
             },
         }
 
+    calls = {"unmasked": "model's padding token", "truncate": True}
     official = Form(
         documents,
-        lambda: config(do_sample=True, temperature=0.2, top_p=0.95),
+        lambda: config(do_sample=True, temperature=0.2, top_p=0.95, **calls),
         grade,
         sampled=True,
         language=language,
@@ -127,10 +131,15 @@ def _multiple(language: str) -> EvalSet:
             config=f"humaneval-{language}",
             revision=_MULTIPLE_REVISION,
         ),
-        columns=("name", "prompt", "tests", "stop_tokens"),
+        columns={
+            "name": text(),
+            "prompt": text(),
+            "tests": text(),
+            "stop_tokens": texts(),
+        },
         whole=161,
         chance=0,
-        forms=_forms(multiple_document, language, _MULTIPLE_STOPS[language], 1024),
+        forms=_forms(multiple_document, language, (*_MULTIPLE_STOPS[language], _FILE_SEP), 1024),
     )
 
 
@@ -144,7 +153,7 @@ CHALLENGE = Challenge(
                 config="full",
                 revision="4bb6404fdc6cacfda99d4ac4205087b89d32030c",
             ),
-            columns=("text", "test_list"),
+            columns={"text": text(), "test_list": texts()},
             whole=500,
             chance=0,
             forms=_forms(mbpp_document, "python", _MBPP_STOPS, 2048),
@@ -156,7 +165,7 @@ CHALLENGE = Challenge(
                 ("test",),
                 revision="7dce6050a7d6d172f3cc5c32aa97f52fa1a2e544",
             ),
-            columns=("prompt", "test", "entry_point"),
+            columns={"prompt": text(), "test": text(), "entry_point": text()},
             whole=164,
             chance=0,
             packaged=packaged_humaneval,

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from evaluation.columns import core, problem
 from evaluation.sets import EvalSet, Hub, Rows
+from evaluation.text_files import read_jsonl
 from flowertune.base.errors import UserError
-from flowertune.base.files import json_objects
 from flowertune.base.hashing import file_sha256, json_sha256
 
 SAMPLES = Path(__file__).parent / "samples"
+OFFICIAL, UNVERIFIED = "official", "unverified"
 
 
 @dataclass(frozen=True)
@@ -30,64 +32,106 @@ class Documents:
     Attributes:
         documents: {"context", "target", ...} each.
         origin: what to write into the result about where they came from.
-        full: whether this is the whole official set, as far as its row counts can tell.
+        status: "official"; "unverified" for rows that went through the official selection but are
+            not on record; "partial" for any other number of rows.
         sha256: over the documents.
+        rows_sha256: over the columns of the rows they were made of, whatever the suite.
     """
 
     documents: list[dict[str, Any]]
     origin: dict[str, Any]
-    full: bool
+    status: str
     sha256: str
+    rows_sha256: str
+
+    @property
+    def full(self) -> bool:
+        """Whether this is the whole official set."""
+        return self.status == OFFICIAL
 
 
-def load(item: EvalSet, source: Source, rows: int, suite: str = "official") -> Documents:
+def load(
+    item: EvalSet,
+    source: Source,
+    rows: int,
+    suite: str = "official",
+    known_sha256: str | None = None,
+) -> Documents:
     """Read a set and prepare its documents.
 
     A source with the official number of rows goes through the official selection. Any other number
     is scored as it is and is not the full set; from the hub it is an error, because there it means
-    that the data have changed.
+    that the data have changed. Rows in a folder are official only if their hash is on record.
 
     Args:
         item: the set.
         source: where to read it.
         rows: the official number of scored rows.
         suite: whose form the documents get.
+        known_sha256: what the rules have on record as `rows_sha256` of the set, None if nothing.
 
     Raises:
-        UserError: the rows cannot be read, lack a column, or are not as many as the hub's
-            should be.
+        UserError: the rows cannot be read, lack a column, hold a value that is not allowed, or are
+            not those that the hub should have.
     """
     if source.folder is None:
         raw, origin = item.packaged() or _from_hub(item.hub)
     else:
         raw, origin = _from_folder(item, source)
-    _check_columns(item, raw, origin)
+    name = origin.get("file", item.hub.path)
+    check_rows(item, raw, name)
     whole = len(raw) == item.whole and source.kind != "sample"
     selected = whole or (item.pick_always and source.kind == "folder")
     picked = item.pick(raw) if selected else raw
-    full = selected and len(picked) == rows
     if not picked:
         raise UserError(
-            f"none of the {len(raw)} rows of {origin.get('file', item.hub.path)} belongs to "
-            f"{item.name}: give its own rows with --data-dir"
+            f"none of the {len(raw)} rows of {name} belongs to {item.name}: give its own rows with "
+            "--data-dir"
         )
-    if source.kind == "hub" and not full:
+    complete = selected and len(picked) == rows
+    if source.kind == "hub" and not complete:
         raise UserError(
             f"{item.hub.path} has {len(raw)} rows of which {len(picked)} would be scored, but "
             f"{item.name} needs {item.whole} and {rows}: its data have changed; give the right "
             "ones with --data-dir"
         )
-    try:
-        documents = item.form(suite).documents(picked)
-    except UserError:
-        raise
-    except (AttributeError, IndexError, KeyError, StopIteration, TypeError, ValueError) as error:
+    rows_sha256 = json_sha256([core(item.columns, row) for row in picked])
+    if source.kind == "hub" and known_sha256 not in (None, rows_sha256):
         raise UserError(
-            f"a row of {origin.get('file', item.hub.path)} does not have the values of {item.name} "
-            f"({type(error).__name__}: {error}): the rows must be as on the hub, {item.hub.path}"
-        ) from None
-    facts = {**origin, "source-rows": len(raw)}
-    return Documents(documents, facts, full, json_sha256(documents))
+            f"the rows of {item.hub.path} are not those that the rules have on record for "
+            f"{item.name} (sha256 {rows_sha256[:12]}, on record {str(known_sha256)[:12]}): empty "
+            "the hub's cache, or give the right ones with --data-dir"
+        )
+    status = "partial"
+    if complete:
+        verified = source.kind == "hub" or rows_sha256 == known_sha256
+        status = OFFICIAL if verified else UNVERIFIED
+    documents = item.form(suite).documents(picked)
+    facts = {**origin, "source-rows": len(raw), "on-record": rows_sha256 == known_sha256}
+    return Documents(documents, facts, status, json_sha256(documents), rows_sha256)
+
+
+def check_rows(item: EvalSet, rows: Rows, name: str) -> None:
+    """Refuse rows out of which no document, or a wrong one, would be made.
+
+    Args:
+        item: the set.
+        rows: as they were read.
+        name: of their file or data set.
+
+    Raises:
+        UserError: names the first such row, and its value.
+    """
+    for number, row in enumerate(rows, 1):
+        wrong = problem(item.columns, row) or item.check(row)
+        more = [column for column in item.no_columns if row.get(column) is not None]
+        if more and not wrong:
+            wrong = f"has a further answer, {more[0]}, which the set does not have"
+        if wrong:
+            raise UserError(
+                f"row {number} of {name} {wrong}: the rows of {item.name} must be as on the hub, "
+                f"{item.hub.path}"
+            )
 
 
 def _from_folder(item: EvalSet, source: Source) -> tuple[Rows, dict[str, Any]]:
@@ -99,39 +143,6 @@ def _from_folder(item: EvalSet, source: Source) -> tuple[Rows, dict[str, Any]]:
     origin = {"source": source.kind, "file": path.name}
     rows = reader(path)
     return rows, {**origin, "sha256": file_sha256(path)}
-
-
-def read_jsonl(path: Path) -> Rows:
-    """Read one JSON object a line.
-
-    Raises:
-        UserError: no such file, no rows, or a line that is no JSON object.
-    """
-    try:
-        with path.open(encoding="utf-8") as lines:
-            rows = list(json_objects(lines))
-    except OSError as error:
-        raise UserError(
-            f"{path} cannot be read ({error.strerror}): --data-dir needs one file <set>.jsonl for "
-            "each set"
-        ) from None
-    except ValueError as error:
-        raise UserError(
-            f"{path} cannot be read ({error}): write one row of the set on each line"
-        ) from None
-    if not rows:
-        raise UserError(f"{path} has no rows: write one row of the set on each line")
-    return rows
-
-
-def _check_columns(item: EvalSet, rows: Rows, origin: dict[str, Any]) -> None:
-    for number, row in enumerate(rows, 1):
-        missing = [name for name in item.columns if name not in row]
-        if missing:
-            raise UserError(
-                f"row {number} of {origin.get('file', item.hub.path)} has no {', '.join(missing)}: "
-                f"{item.name} needs the columns {', '.join(item.columns)}"
-            )
 
 
 def _revision(hub: Hub) -> str | None:
@@ -150,6 +161,12 @@ def _from_hub(hub: Hub) -> tuple[Rows, dict[str, Any]]:
     # Late, as the hub above.
     import datasets
 
+    # `datasets` prefers a local folder of that name.
+    if Path(hub.path).exists():
+        raise UserError(
+            f"{hub.path} in this folder would be read in place of the data set {hub.path} of the "
+            "Hugging Face hub: run the command in another folder, or give the rows with --data-dir"
+        )
     try:
         revision = _revision(hub)
         options = {"name": hub.config, "data_dir": hub.data_dir, "revision": revision}

@@ -3,6 +3,7 @@
 from typing import Any
 
 from evaluation import mcq, prompts
+from evaluation.columns import text, texts, whole_number
 from evaluation.sets import Challenge, EvalSet, Hub, Rows
 
 CATEGORIES = {
@@ -85,7 +86,12 @@ def _category(name: str) -> EvalSet:
     return EvalSet(
         name=name,
         hub=_HUB,
-        columns=("question", "subject", "choices", "answer"),
+        columns={
+            "question": text(),
+            "subject": text(),
+            "choices": texts(4),
+            "answer": whole_number(0, 3),
+        },
         whole=14042,
         chance=1 / 4,
         forms={

@@ -5,7 +5,20 @@ from pathlib import Path
 from typing import Any
 
 from evaluation import mcq, prompts
+from evaluation.columns import (
+    exactly,
+    fields,
+    one_of,
+    problem,
+    text,
+    text_or_none,
+    texts,
+    whole_number,
+)
 from evaluation.sets import Challenge, EvalSet, Hub, Rows
+from evaluation.text_files import read_json_object
+from flowertune.base.errors import UserError
+from flowertune.base.text import one_line
 
 # The 500 ids of the labeled test set in the order of its publishers' test_ground_truth.json.
 PUBMEDQA_TEST_IDS = Path(__file__).parent / "pubmedqa_test_ids.json"
@@ -45,6 +58,8 @@ _CAREQA_MISSING = {
     "cop": 4,
 }
 
+_PUBLISHED = {"QUESTION": text(), "CONTEXTS": texts(), "final_decision": text()}
+
 
 def pubmedqa_test(rows: Rows) -> Rows:
     """The 500 labeled test questions among the 1,000, in the official order."""
@@ -55,7 +70,14 @@ def pubmedqa_test(rows: Rows) -> Rows:
 
 def read_pubmedqa_json(path: Path) -> Rows:
     """Rows out of ori_pqal.json as its publishers ship it, with the columns of the hub."""
-    published = json.loads(path.read_text(encoding="utf-8"))
+    published = read_json_object(path)
+    for name, entry in published.items():
+        wrong = problem(_PUBLISHED, entry) if isinstance(entry, dict) else "is no object"
+        if wrong or not name.isdecimal():
+            raise UserError(
+                f"entry {one_line(name, 40)} of {path} {wrong or 'is no PubMed id'}: give "
+                "ori_pqal.json as its publishers ship it"
+            )
     return [
         {
             "pubid": int(name),
@@ -87,6 +109,12 @@ def medqa(row: dict[str, Any]) -> tuple[str, str]:
     return prompts.question_block(row["question"], options), gold
 
 
+def _answer_is_an_option(row: dict[str, Any]) -> str | None:
+    if row["answer"] in row["options"].values():
+        return None
+    return f"has answer {one_line(ascii(row['answer']), 60)}, which is none of its options"
+
+
 def careqa(row: dict[str, Any]) -> tuple[str, str]:
     """Options op1 to op4; cop counts from 1."""
     row = _careqa_filled(row)
@@ -96,6 +124,13 @@ def careqa(row: dict[str, Any]) -> tuple[str, str]:
 
 def _careqa_filled(row: dict[str, Any]) -> dict[str, Any]:
     return row if row["question"] is not None else {**row, **_CAREQA_MISSING}
+
+
+def _careqa_is_whole(row: dict[str, Any]) -> str | None:
+    options = [name for name in ("op1", "op2", "op3", "op4") if row[name] is None]
+    if row["question"] is None or not options:
+        return None
+    return f"has {options[0]} None, and the set needs a text there"
 
 
 def _standard_pubmedqa(row: dict[str, Any]) -> dict[str, Any]:
@@ -138,7 +173,12 @@ CHALLENGE = Challenge(
                 config="pqa_labeled",
                 revision="9001f2853fb87cab8d220904e0de81ac6973b318",
             ),
-            columns=("pubid", "question", "context", "final_decision"),
+            columns={
+                "pubid": whole_number(0, 10**12),
+                "question": text(),
+                "context": fields(contexts=texts()),
+                "final_decision": one_of("yes", "no", "maybe"),
+            },
             whole=1000,
             chance=1 / 3,
             forms={
@@ -151,7 +191,11 @@ CHALLENGE = Challenge(
         EvalSet(
             name="medmcqa",
             hub=Hub("openlifescienceai/medmcqa", ("validation",)),
-            columns=("question", "opa", "opb", "opc", "opd", "cop"),
+            columns={
+                **{name: text() for name in ("question", "opa", "opb", "opc", "opd")},
+                "cop": whole_number(0, 3),
+            },
+            no_columns=("ope", "opf"),
             whole=4183,
             chance=1 / 4,
             forms={
@@ -163,7 +207,12 @@ CHALLENGE = Challenge(
             name="medqa",
             # The official data are bigbio/med_qa, a loading script that `datasets` 4 refuses.
             hub=Hub("GBaker/MedQA-USMLE-4-options", ("test",)),
-            columns=("question", "options", "answer"),
+            columns={
+                "question": text(),
+                "options": exactly(A=text(), B=text(), C=text(), D=text()),
+                "answer": text(),
+            },
+            check=_answer_is_an_option,
             whole=1273,
             chance=1 / 4,
             forms={
@@ -174,7 +223,13 @@ CHALLENGE = Challenge(
         EvalSet(
             name="careqa",
             hub=Hub("HPAI-BSC/CareQA", ("test",), config="CareQA_en"),
-            columns=("question", "op1", "op2", "op3", "op4", "cop"),
+            columns={
+                "question": text_or_none(),
+                **{name: text_or_none() for name in ("op1", "op2", "op3", "op4")},
+                "cop": whole_number(1, 4),
+            },
+            no_columns=("op5", "op6"),
+            check=_careqa_is_whole,
             whole=5621,
             chance=1 / 4,
             forms={

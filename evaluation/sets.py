@@ -1,11 +1,13 @@
 """What an evaluation set is: where its rows come from, which count, and how each suite asks."""
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
+
+from evaluation.columns import Column
 
 Rows = list[dict[str, Any]]
 SUITES = ("official", "standard")
@@ -81,7 +83,9 @@ class EvalSet:
     Attributes:
         name: as in the challenge's data.
         hub: its place on the hub.
-        columns: what a row must have.
+        columns: what a row must have, and what may stand there.
+        no_columns: what a row must not have: further answers to choose from.
+        check: what is wrong with a row whose columns are as they should be; None if nothing is.
         whole: number of rows of the source, before `pick`.
         chance: expected accuracy of a uniform guess among the allowed answers, 0 to 1.
         forms: by suite.
@@ -93,12 +97,14 @@ class EvalSet:
 
     name: str
     hub: Hub
-    columns: tuple[str, ...]
+    columns: Mapping[str, Column]
     whole: int
     chance: float
     forms: dict[str, Form]
     pick: Callable[[Rows], Rows] = field(default=lambda rows: rows)
     pick_always: bool = False
+    no_columns: tuple[str, ...] = ()
+    check: Callable[[dict[str, Any]], str | None] = field(default=lambda row: None)
     packaged: Callable[[], tuple[Rows, dict[str, Any]] | None] = field(default=lambda: None)
     other_files: dict[str, Callable[[Path], Rows]] = field(default_factory=dict)
 

@@ -20,10 +20,36 @@ def write(folder, rows, name="fpb"):
 def test_a_whole_source_goes_through_the_official_choice(tmp_path):
     rows = [{"sentence": str(n), "label": n % 3} for n in range(FPB.whole)]
     found = data.load(FPB, write(tmp_path, rows), 1212)
-    assert found.full
+    assert found.status == "unverified"
+    assert not found.full
     assert len(found.documents) == 1212
     assert "Input: 1855\n" in found.documents[0]["context"]
     assert found.origin["source-rows"] == 4846
+
+
+def test_a_folder_is_official_by_the_hash_on_record_and_by_nothing_else(tmp_path):
+    rows = [{"sentence": str(n), "label": n % 3} for n in range(FPB.whole)]
+    source = write(tmp_path, rows)
+    sha256 = data.load(FPB, source, 1212).rows_sha256
+    known = data.load(FPB, source, 1212, "standard", sha256)
+    assert known.status == "official"
+    assert known.origin["on-record"] is True
+    assert data.load(FPB, source, 1212, "official", "0" * 64).status == "unverified"
+    # A row of the selection, edited.
+    rows[1855]["label"] = (rows[1855]["label"] + 1) % 3
+    edited = data.load(FPB, write(tmp_path, rows), 1212, "official", sha256)
+    assert edited.status == "unverified"
+
+
+def test_edited_rows_in_the_cache_of_the_hub_are_refused_where_a_hash_is_on_record(monkeypatch):
+    tfns = sets.of_challenge("finance").named()["tfns"]
+    rows = [{"text": str(n), "label": n % 3} for n in range(tfns.whole)]
+    monkeypatch.setattr(data, "_from_hub", lambda hub: (rows, {"source": "hub"}))
+    found = data.load(tfns, data.Source("hub"), 2388)
+    assert found.full
+    assert data.load(tfns, data.Source("hub"), 2388, "official", found.rows_sha256).full
+    with pytest.raises(UserError, match="are not those that the rules have on record for tfns"):
+        data.load(tfns, data.Source("hub"), 2388, "official", "0" * 64)
 
 
 def test_any_other_number_is_scored_as_it_is_and_is_not_full(tmp_path):
@@ -47,12 +73,113 @@ def test_the_digest_follows_the_documents(tmp_path):
         ([], "has no rows"),
         (['{"sentence": "x", "label": 1}', "{"], "line 2 is not a JSON object"),
         (["[1]"], "line 1 is not a JSON object"),
-        ([{"sentence": "x"}], "row 1 of fpb.jsonl has no label: fpb needs the columns sentence"),
+        (
+            [{"sentence": "x"}],
+            "row 1 of fpb.jsonl has no label, and the set needs the columns sentence",
+        ),
+        (
+            ['{"sentence": "x", "label": ' + "[" * 9000 + "]" * 9000 + "}"],
+            "line 1 is not a JSON object",
+        ),
     ],
 )
 def test_bad_rows_are_named(tmp_path, rows, sentence):
     with pytest.raises(UserError, match=sentence):
         data.load(FPB, write(tmp_path, rows), 1212)
+
+
+CHALLENGES = ("finance", "general-nlp", "medical", "code")
+NAMED = {name: item for c in CHALLENGES for name, item in sets.of_challenge(c).named().items()}
+FOUR = ["a", "b", "c", "d"]
+
+
+def good_row(item):
+    challenge = next(c for c in CHALLENGES if item.name in sets.of_challenge(c).named())
+    return data.read_jsonl(data.SAMPLES / challenge / item.file)[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "value"),
+    [
+        *(("fpb", "label", value) for value in (-1, 3, True, "1", 1.0, None, [1])),
+        *(("tfns", "label", value) for value in (-1, 9, False)),
+        *(("fiqa", "sentiment_score", value) for value in (float("nan"), 1.5, None, "0.1", True)),
+        *(("fpb", "sentence", value) for value in (None, ["x"], 3, "\ud800")),
+        ("fiqa", "format", None),
+        *(("stem", "answer", value) for value in (-1, 4, True, "A")),
+        *(("stem", "choices", value) for value in (FOUR[:3], [*FOUR, "e", "f"], "abcd", None)),
+        *(("medmcqa", "cop", value) for value in (-1, 4, True)),
+        *(("medmcqa", "opd", value) for value in (None, 3)),
+        ("medmcqa", "ope", "a fifth"),
+        *(("careqa", "cop", value) for value in (0, 5, True)),
+        *(("careqa", "op4", value) for value in (None, ["x"])),
+        ("careqa", "op5", "a fifth"),
+        *(("pubmedqa", "final_decision", value) for value in ("unsure", "", None, ["yes"], "Yes")),
+        *(("pubmedqa", "context", value) for value in ("text", {"contexts": "text"}, None)),
+        ("pubmedqa", "context", {"contexts": []}),
+        *(("medqa", "options", value) for value in (FOUR, dict(zip("ABC", "xyz", strict=True)))),
+        ("medqa", "options", dict(zip("ABCDEF", "uvwxyz", strict=True))),
+        ("medqa", "answer", "none of them"),
+        *(("mbpp", "test_list", value) for value in ("assert 1", [], [None])),
+        *(("humaneval", "prompt", value) for value in (None, 3)),
+        ("multiple-js", "stop_tokens", None),
+    ],
+)
+def test_no_label_is_made_of_a_wrong_value(tmp_path, name, column, value):
+    item = NAMED[name]
+    good = good_row(item)
+    source = write(tmp_path, [good, {**good, column: value}], item.file.removesuffix(".jsonl"))
+    for suite in sets.SUITES:
+        with pytest.raises(UserError) as caught:
+            data.load(item, source, 5, suite)
+        sentence = str(caught.value)
+        assert sentence.startswith(f"row 2 of {item.file} has ")
+        assert column in sentence
+        assert "\n" not in sentence
+
+
+ODD = "a\u2028b\u0085c\x0cd"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_odd_line_separators_and_a_byte_order_mark_end_no_row(tmp_path, encoding, end):
+    folder = tmp_path / "data [1] *"
+    folder.mkdir()
+    lines = [json.dumps({"sentence": ODD, "label": 1}, ensure_ascii=False)] * 2
+    (folder / "fpb.jsonl").write_bytes(end.join([*lines, ""]).encode(encoding))
+    found = data.load(FPB, data.Source("folder", folder), 1212)
+    assert [f"Input: {ODD}\n" in row["context"] for row in found.documents] == [True, True]
+
+
+def test_latin_1_is_one_sentence(tmp_path):
+    (tmp_path / "fpb.jsonl").write_bytes('{"sentence": "é"}\n'.encode("latin-1"))
+    with pytest.raises(UserError, match=r"line 1 of .* is not UTF-8 \(it may be Latin-1\)"):
+        data.load(FPB, data.Source("folder", tmp_path), 1212)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("[1]", "is no JSON object"),
+        ("{", "is no JSON object with entries"),
+        ("{}", "is no JSON object with entries"),
+        ('{"1": 2}', "entry 1 of .* is no object"),
+        ('{"1": {"QUESTION": "x", "CONTEXTS": "x", "final_decision": "no"}}', "has CONTEXTS 'x'"),
+        ('{"x": {"QUESTION": "x", "CONTEXTS": ["x"], "final_decision": "no"}}', "no PubMed id"),
+    ],
+)
+def test_a_bad_file_of_pubmedqa_is_one_sentence(tmp_path, text, sentence):
+    (tmp_path / "ori_pqal.json").write_text(text)
+    with pytest.raises(UserError, match=sentence):
+        data.load(NAMED["pubmedqa"], data.Source("folder", tmp_path), 500)
+
+
+def test_a_folder_named_like_the_data_set_is_not_read_in_its_place(tmp_path, monkeypatch):
+    (tmp_path / "pauri32" / "fiqa-2018").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="would be read in place of the data set pauri32/fiqa-2018"):
+        data.load(NAMED["fiqa"], data.Source("hub"), 304)
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -33,7 +33,7 @@ def test_pubmedqa_picks_500_rows_in_the_published_order(tmp_path):
     lines = [json.dumps(row) for row in pubmedqa_rows()]
     (tmp_path / "pubmedqa.jsonl").write_text("\n".join(lines))
     found = data.load(SETS["pubmedqa"], Source("folder", tmp_path), 500)
-    assert found.full
+    assert found.status == "unverified"
     assert len(found.documents) == 500
     assert IDS[:2] == ["12377809", "26163474"]
     assert f"Is it {IDS[0]}?" in found.documents[0]["context"]
@@ -51,7 +51,7 @@ def test_pubmedqa_is_read_from_its_publishers_file_too(tmp_path):
     }
     (tmp_path / "ori_pqal.json").write_text(json.dumps(published))
     found = data.load(SETS["pubmedqa"], Source("folder", tmp_path), 500)
-    assert found.full
+    assert found.status == "unverified"
     assert found.origin["file"] == "ori_pqal.json"
     assert found.documents[0]["context"].startswith(
         "<|im_start|>question\nAs an expert doctor in clinical science and medical knowledge, can "
