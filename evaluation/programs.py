@@ -179,54 +179,65 @@ def _python_plan(program: Program, token: str, tools: dict[str, str]) -> Any:
     given = {"code": program.code, "token": token, "cpu": PYTHON_SECONDS}
     # -I would also ignore the seed of hashes, which makes the order of sets the same every time
     argv = [python_path(), "-s", "-P", "-c", source("python_program.py")]
-    step = _step(argv, PYTHON_SECONDS, stdin=json.dumps(given), token=token)
+    step = _step(argv, PYTHON_SECONDS, stdin=json.dumps(given))
     # one second for the interpreter to start, whose timer then holds the program to its seconds
-    return {}, [{**step, "cpu": PYTHON_SECONDS + 3, "until_end": False}]
+    more = {"token": token, "cpu": PYTHON_SECONDS + 3, "until_end": False}
+    return {}, [{**step, **more}]
 
 
 def _js_plan(program: Program, token: str, tools: dict[str, str]) -> Any:
-    code = program.code
+    files = {"program.js": program.code}
+    before = []
     if program.strict:
-        code += f'\n;require("fs").writeSync(3, "{token}");\n'
-    step = _step(
-        [tools["js"], "{folder}/program.js"],
-        JS_SECONDS,
-        token=token if program.strict else None,
-        space=None,
-    )
-    return {"program.js": code}, [step]
+        files["end_mark.js"] = source("end_mark.js")
+        before = ["--require", "{folder}/end_mark.js"]
+    step = _step([tools["js"], *before, "{folder}/program.js"], JS_SECONDS, space=None)
+    return files, [_with_token(step, token) if program.strict else step]
 
 
 def _cpp_plan(program: Program, token: str, tools: dict[str, str]) -> Any:
-    code = with_end_mark(program.code, token) if program.strict else program.code
+    code = with_end_mark(program.code, len(token)) if program.strict else program.code
     compiler = [tools["cpp"], "{folder}/program.cpp", "-o", "{folder}/program", "-std=c++17"]
+    step = _step(["{folder}/program"], CPP_SECONDS)
     return {"program.cpp": code}, [
         _step(compiler, COMPILE_SECONDS),
-        _step(["{folder}/program"], CPP_SECONDS, token=token if program.strict else None),
+        _with_token(step, token) if program.strict else step,
     ]
 
 
 _PLANS = {"python": _python_plan, "js": _js_plan, "cpp": _cpp_plan}
 
 
-def with_end_mark(code: str, token: str) -> str:
-    """Let a C++ program write the token when its ``main`` returns, and not when it leaves by exit.
+def with_end_mark(code: str, length: int) -> str:
+    """Let a C++ program write its token when its ``main`` returns, and not when it leaves by exit.
 
-    A local object of ``main`` is destroyed on return only.
+    A local object of ``main`` is destroyed on return only. The token comes by standard input,
+    ``length`` bytes long, and is read before anything of the program runs; no file holds it.
     """
     head, main, tail = code.rpartition("int main() {")
-    mark = (
-        "struct Mark { ~Mark() { if (::write(3, "
-        f'"{token}", {len(token)}) < 0) {{}} }} }} mark_of_the_end;'
-    )
-    return f"#include <unistd.h>\n{head}{main}{mark}{tail}" if main else code
+    name = f"mark_{secrets.token_hex(8)}"  # that the program cannot know
+    mark = f"""#include <unistd.h>
+namespace {name} {{
+static char token[{length}];
+static void take() {{
+  for (unsigned n = 0; n < sizeof token && ::read(0, token + n, 1) == 1;) n++;
+}}
+__attribute__((section(".preinit_array"), used)) static void (*const first)() = take;
+struct End {{ ~End() {{ if (::write(3, token, sizeof token) < 0) {{}} }} }};
+}}
+#line 1
+"""
+    return f"{mark}{head}{main}{name}::End {name}_of_main;{tail}" if main else code
+
+
+def _with_token(step: dict[str, Any], token: str) -> dict[str, Any]:
+    return {**step, "stdin": token, "token": token}
 
 
 def _step(
     argv: list[str],
     cpu: int,
     stdin: str | None = None,
-    token: str | None = None,
     space: int | None = SPACE,
 ) -> dict[str, Any]:
     return {
@@ -238,11 +249,14 @@ def _step(
         "env": {
             "PATH": _PATH,
             "LANG": "C.UTF-8",
+            "USER": "program",
+            # the address space of many threads does not depend on the machine's number of cores
+            "MALLOC_ARENA_MAX": "8",
             "PYTHONHASHSEED": "0",
             "OMP_NUM_THREADS": "1",
             "OPENBLAS_NUM_THREADS": "1",
         },
-        "token": token,
+        "token": None,
         "until_end": True,
     }
 

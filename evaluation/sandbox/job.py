@@ -1,5 +1,6 @@
 """Run a job in the sandbox, from outside: start the supervisor, send the job, get its verdict."""
 
+import base64
 import json
 import os
 import signal
@@ -9,16 +10,20 @@ import threading
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from evaluation.sandbox.layers import FOLDER, Layer, program_user, thread_limit
+from evaluation.sandbox.filter import SHARED_MAPPING, system_call_filter
+from evaluation.sandbox.identity import counts_threads, program_user
+from evaluation.sandbox.layers import FOLDER, Layer
 
 GRACE = 20.0  # seconds beyond the wall limits of the steps: the time to build and leave the sandbox
 MEMORY = 2 * 2**30  # bytes that all processes of a program may use together
 FILE = 128 * 2**20  # bytes of one file
 PROCESSES = 64
-THREADS = 128
+THREADS = 256
 DISK = 192 * 2**20
+NODES = 2**15  # files and folders
 
 
 class Sandboxes:
@@ -79,17 +84,16 @@ def run_job(
     """
     private = nullcontext(FOLDER)
     with private if layer.private else tempfile.TemporaryDirectory() as folder:
+        code = system_call_filter()
+        if code is None and layer.private:
+            machine = os.uname().machine
+            return Verdict("error", detail=f"no filter of system calls is known for {machine}")
         job = {
             "folder": folder,
             "files": dict(files),
             "uid": program_user(slot) if layer.private else None,
-            "limits": {
-                "memory": MEMORY,
-                "disk": DISK,
-                "file": FILE,
-                "processes": PROCESSES,
-                "threads": thread_limit(layer, THREADS),
-            },
+            "filter": base64.b64encode(code).decode() if code else None,
+            "limits": _limits(layer.private),
             "steps": [_in_folder(step, folder) for step in steps],
         }
         seconds = GRACE + sum(step["wall"] for step in steps)
@@ -125,6 +129,30 @@ def _converse(layer: Layer, job: dict[str, Any], seconds: float, sandboxes: Sand
     except (ValueError, TypeError):
         lines = err.strip().splitlines() or [f"exit status {process.returncode}"]
         return Verdict("error", detail=lines[-1][:500])
+
+
+def _limits(private: bool) -> dict[str, int | bool | None]:
+    return {
+        "memory": MEMORY,
+        "disk": DISK,
+        "nodes": NODES,
+        "file": FILE,
+        "processes": PROCESSES,
+        "threads": THREADS if private and counts_threads() else None,
+        "mapping": SHARED_MAPPING,
+        # the kernel allows twice what it names
+        "socket": 2 * max(_setting("core/wmem_max"), _setting("core/rmem_max")),
+        "connection": _setting("ipv4/tcp_rmem") + _setting("ipv4/tcp_wmem"),
+        "capped": False,
+    }
+
+
+def _setting(name: str) -> int:
+    """The last, highest value of a setting of the network, or what Linux has by default."""
+    try:
+        return int(Path("/proc/sys/net", name).read_text().split()[-1])
+    except (OSError, ValueError, IndexError):
+        return 6 * 2**20 if name.startswith("ipv4") else 212_992
 
 
 def _in_folder(step: dict[str, Any], folder: str) -> dict[str, Any]:

@@ -1,8 +1,6 @@
 """The ways to build the sandbox, best first, and the search for one that works here."""
 
 import json
-import os
-import platform
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -10,10 +8,13 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from evaluation.sandbox.shown import Shown, shown_paths
+from evaluation.sandbox.identity import is_master
+from evaluation.sandbox.shown import DEVICES, SHARED_MEMORY, STREAMS, Shown, shown_paths
 
 FOLDER = "/tmp/job"  # inside the sandbox
+INSIDE = 1000  # user and group of a program, as it sees them, where root is not at work
 DISK = 256 * 2**20  # bytes of the one writable file system, which lies in memory
+NODES = 2**16  # its files and folders
 _ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
 
 
@@ -37,16 +38,16 @@ def bubblewrap(programs: Sequence[str] = ()) -> Layer | None:
         return None
     shown = shown_paths(programs)
     words = [bwrap, "--die-with-parent", "--as-pid-1", "--clearenv"]
+    # first, since a host name can be set in a namespace of its own only
     words += ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts"]
-    words += ["--unshare-cgroup-try", "--hostname", "sandbox"] if _is_root() else []
-    words += ["--cap-drop", "ALL"]
-    if _is_root():
+    words += ["--unshare-cgroup-try", "--hostname", "sandbox", "--cap-drop", "ALL"]
+    if is_master():
         # without a user namespace: the supervisor stays root and gives the program another user,
         # since limits on the number of processes do not hold for root
-        for capability in ("SETUID", "SETGID", "CHOWN", "KILL"):
+        for capability in ("SETUID", "SETGID", "CHOWN", "KILL", "SYS_PTRACE"):
             words += ["--cap-add", f"CAP_{capability}"]
     else:
-        words += ["--unshare-user", "--unshare-cgroup-try", "--hostname", "sandbox"]
+        words += ["--unshare-user", "--uid", str(INSIDE), "--gid", str(INSIDE)]
     for key, value in _ENV.items():
         words += ["--setenv", key, value]
     # before the binds: an environment may lie below /tmp
@@ -58,7 +59,13 @@ def bubblewrap(programs: Sequence[str] = ()) -> Layer | None:
         words += ["--ro-bind-try", path, path]
     for path, target in shown.links.items():
         words += ["--symlink", target, path]
-    words += ["--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev"]
+    words += ["--proc", "/proc", "--perms", "0755", "--dir", "/dev"]
+    for path in DEVICES:
+        words += ["--dev-bind", path, path]
+    for path, target in STREAMS.items():
+        words += ["--symlink", target, path]
+    words += ["--ro-bind", _hosts(), "/etc/hosts"]
+    words += ["--perms", "1777", "--dir", SHARED_MEMORY, "--symlink", SHARED_MEMORY, "/dev/shm"]
     words += ["--perms", "0777", "--dir", FOLDER, "--remount-ro", "/", "--chdir", FOLDER]
     return Layer("bubblewrap", (*words, *_supervisor()), private=True)
 
@@ -70,9 +77,14 @@ def namespaces(programs: Sequence[str] = ()) -> Layer | None:
     shown: Shown = shown_paths(programs)
     spec = {
         "binds": shown.binds,
-        "links": shown.links,
-        "folder": FOLDER,
+        "links": {**shown.links, **STREAMS, "/dev/shm": SHARED_MEMORY},
+        "devices": DEVICES,
+        "hosts": _hosts(),
+        "folders": [SHARED_MEMORY, FOLDER],
         "size": DISK,
+        "nodes": NODES,
+        "own_user": not is_master(),
+        "inside": INSIDE,
         "argv": _supervisor(),
         "env": _ENV,
     }
@@ -86,24 +98,6 @@ def unsandboxed() -> Layer:
 
 
 LAYERS: tuple[Callable[[Sequence[str]], Layer | None], ...] = (bubblewrap, namespaces)
-
-
-def program_user(slot: int) -> int | None:
-    """The user a program runs as in a sandbox that root built; None where root is not at work.
-
-    Each slot has its own, so that one program's processes do not count against another's.
-    """
-    return 50000 + (os.getpid() * 64 + slot) % 10000 if _is_root() else None
-
-
-def thread_limit(layer: Layer, limit: int) -> int | None:
-    """RLIMIT_NPROC for a program; None where it would count the user's other processes too."""
-    if not layer.private:
-        return None
-    if _is_root():
-        return limit
-    release = tuple(int(part) for part in platform.release().split(".")[:2] if part.isdigit())
-    return limit if release >= (5, 14) else None
 
 
 def source(name: str) -> str:
@@ -122,15 +116,21 @@ def _parents(paths: Sequence[str]) -> list[str]:
 
 
 def _supervisor() -> list[str]:
-    return _python("inside.py")
+    """The supervisor with the modules it is made of, which nothing in there could import."""
+    lines = ["import sys"]
+    for name in ("usage", "child"):
+        lines.append(f"module = sys.modules['evaluation.sandbox.{name}'] = type(sys)('{name}')")
+        lines.append(f"exec(compile({source(name + '.py')!r}, '{name}.py', 'exec'), vars(module))")
+    return [python_path(), "-I", "-S", "-c", "\n".join([*lines, source("inside.py")])]
+
+
+def _hosts() -> str:
+    """The path of the table by which a program finds itself as "localhost"."""
+    return str(Path(__file__).with_name("hosts"))
 
 
 def _python(name: str) -> list[str]:
     return [python_path(), "-I", "-S", "-c", source(name)]
-
-
-def _is_root() -> bool:
-    return hasattr(os, "geteuid") and os.geteuid() == 0
 
 
 def _find_bwrap() -> str | None:

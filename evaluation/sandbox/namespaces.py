@@ -4,8 +4,10 @@ Started as ``python -I -S -c <this text> SPEC``, so it uses the standard library
 new user (unless it is root), mount, process, network, IPC and host name namespaces, builds a file
 system out of the paths it is given, read-only, and turns into the supervisor as process 1.
 
-SPEC is JSON: binds (paths to show, read-only), links ({path: target}), folder, size (bytes of
-the one writable file system), argv and env of the supervisor.
+SPEC is JSON: binds (paths to show, read-only), hosts (the file to show as /etc/hosts), devices, links ({path: target}), folders to make
+(the last is where the supervisor starts), size and nodes (bytes of the one writable file system,
+and its files and folders), own_user (whether to enter a user namespace) and inside (user and group
+in there), argv and env of the supervisor.
 """
 
 import ctypes
@@ -13,7 +15,6 @@ import json
 import os
 import signal
 import sys
-from contextlib import suppress
 
 NEWNS, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET = (
     0x00020000,
@@ -35,8 +36,8 @@ RDONLY, NOSUID, NODEV, NOEXEC, REMOUNT, BIND, REC, PRIVATE = (
 )
 DETACH = 2
 MOUNT_SETATTR, AT_FDCWD, AT_RECURSIVE = 442, -100, 0x8000
-PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41, "ppc64le": 203, "s390x": 217}
-DEVICES = ("null", "zero", "full", "random", "urandom")
+PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41}
+AF_INET, SOCK_DGRAM, SET_FLAGS, UP = 2, 2, 0x8914, 1
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -46,11 +47,13 @@ def main():
     end_with_parent()
     uid, gid = os.getuid(), os.getgid()
     kinds = NEWNS | NEWUTS | NEWIPC | NEWPID | NEWNET
-    call("unshare", libc.unshare(kinds if uid == 0 else kinds | NEWUSER))
-    if uid != 0:
+    own_user, inside = spec["own_user"], spec["inside"]
+    call("unshare", libc.unshare(kinds | NEWUSER if own_user else kinds))
+    if own_user:
         put("/proc/self/setgroups", "deny")
-        put("/proc/self/uid_map", f"{uid} {uid} 1")
-        put("/proc/self/gid_map", f"{gid} {gid} 1")
+        # not as root, who would keep the rights of this namespace in the programs it starts
+        put("/proc/self/uid_map", f"{inside} {uid} 1")
+        put("/proc/self/gid_map", f"{inside} {gid} 1")
     first = os.fork()
     if first:
         for inherited in (0, 1):
@@ -59,7 +62,8 @@ def main():
         os._exit(os.waitstatus_to_exitcode(status) & 127)
     end_with_parent()
     build(spec)
-    os.chdir(spec["folder"])
+    raise_loopback()
+    os.chdir(spec["folders"][-1])
     libc.prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS
     os.execve(spec["argv"][0], spec["argv"], spec["env"])
 
@@ -79,20 +83,22 @@ def build(spec):
     mount("tmpfs", "/new", "tmpfs", NOSUID | NODEV, "mode=0755,size=1m")
     # before the binds: an environment may lie below /tmp
     os.mkdir("/new/tmp")
-    mount("tmpfs", "/new/tmp", "tmpfs", NOSUID | NODEV, f"mode=1777,size={spec['size']}")
+    limits = f"mode=1777,size={spec['size']},nr_inodes={spec['nodes']}"
+    mount("tmpfs", "/new/tmp", "tmpfs", NOSUID | NODEV, limits)
     for path in spec["binds"]:
-        show(path)
+        show(path, path)
+    show(spec["hosts"], "/etc/hosts")
     for path, target in spec["links"].items():
         os.makedirs(os.path.dirname("/new" + path), exist_ok=True)
         os.symlink(target, "/new" + path)
-    os.makedirs("/new/dev")
-    for name in DEVICES:
-        place("/dev/" + name, NOSUID | NOEXEC)
+    for path in spec["devices"]:
+        place(path, path, NOSUID | NOEXEC)
     os.mkdir("/new/proc")
-    # denied in some containers; the supervisor then has the limits of single processes only
-    with suppress(OSError):
-        mount("proc", "/new/proc", "proc", NOSUID | NODEV | NOEXEC)
-    os.mkdir("/new" + spec["folder"])
+    # denied in some containers, and without it nothing counts what a program uses
+    mount("proc", "/new/proc", "proc", NOSUID | NODEV | NOEXEC)
+    for path in spec["folders"]:
+        os.mkdir("/new" + path)
+        os.chmod("/new" + path, 0o1777)
     os.chdir("/new")
     pivot_root(".", ".")
     call("umount", libc.umount2(b".", DETACH))
@@ -101,14 +107,24 @@ def build(spec):
     libc.sethostname(b"sandbox", 7)
 
 
-def show(path):
+def raise_loopback():
+    """Let programs talk to themselves by TCP and UDP, which needs the interface to be up."""
+    request = ctypes.create_string_buffer(
+        b"lo".ljust(16, b"\0") + UP.to_bytes(2, sys.byteorder), 40
+    )
+    end = libc.socket(AF_INET, SOCK_DGRAM, 0)
+    libc.ioctl(end, ctypes.c_ulong(SET_FLAGS), request)
+    os.close(end)
+
+
+def show(path, target):
     if os.path.exists("/old" + path):
-        place(path, 0)
-        read_only("/new" + path)
+        place(path, target, 0)
+        read_only("/new" + target)
 
 
-def place(path, flags):
-    source, target = "/old" + path, "/new" + path
+def place(path, target, flags):
+    source, target = "/old" + path, "/new" + target
     if os.path.isdir(source):
         os.makedirs(target, exist_ok=True)
     else:

@@ -13,6 +13,7 @@ import json
 import os
 import signal
 import sys
+import tempfile
 from contextlib import suppress
 
 TOKEN_FD = 3
@@ -28,24 +29,47 @@ SWITCHED_OFF = {
     "builtins": "exit quit help",
 }
 NOT_IMPORTABLE = ("ipdb", "joblib", "resource", "psutil", "tkinter")
+# that are not of the standard library, but in memory when the official scorers run a program
+LOADED = {"numpy", "pandas", "torch"}
+NEVER_LOADED = {"antigravity", "idlelib", "this", "tkinter", "turtle", "turtledemo"}
+# calls that a function may nest before it is stopped, where the official scorers start a program
+DEPTH = {(3, 12): 984, (3, 13): 983}.get(sys.version_info[:2], 982)
 
 
-class Sink(io.TextIOBase):
-    """Takes what is printed and forgets it; reading from it is an error."""
+class Stream(io.StringIO):
+    """All three standard streams of a program: it keeps what is printed, and has nothing to read."""
 
-    def writable(self):
-        return True
+    def read(self, *given):
+        raise OSError
 
-    def write(self, text):
-        return len(text)
+    def readline(self, *given):
+        raise OSError
+
+    def readlines(self, *given):
+        raise OSError
+
+    def readable(self):
+        return False
 
 
 def load_what_the_scorers_have_loaded(code):
-    """These are in memory when the official scorers run a program; later they could not load."""
-    for name in ("multiprocessing", "numpy", "pandas", "torch"):
-        if name in code:
-            with suppress(Exception):
-                __import__(name)
+    """Modules take functions that are then switched off along when they are loaded."""
+    tempfile.gettempdir()
+    with suppress(Exception):
+        known = (LOADED | set(sys.stdlib_module_names)) - NEVER_LOADED - set(NOT_IMPORTABLE)
+        for name in names_in(compile(code, "<string>", "exec", dont_inherit=True)):
+            if name.partition(".")[0] in known:
+                with suppress(Exception):
+                    __import__(name)
+
+
+def names_in(code):
+    """The names in a code object and in those inside it, those of imported modules among them."""
+    found = set(code.co_names)
+    for constant in code.co_consts:
+        if hasattr(constant, "co_names"):
+            found |= names_in(constant)
+    return found
 
 
 def switch_off():
@@ -57,18 +81,34 @@ def switch_off():
         sys.modules[name] = None  # type: ignore[assignment]
 
 
+def depth_left():
+    try:
+        return 1 + depth_left()
+    except RecursionError:
+        return 0
+
+
+def run(code, above):
+    """Run the program under as many calls as the official scorers do."""
+    if above > 0:
+        run(code, above - 1)
+    else:
+        exec(code, {})
+
+
 def main():
     job = json.loads(sys.stdin.buffer.read())
-    token = job["token"].encode()
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
+    sys.stdout = sys.stderr = Stream()
     load_what_the_scorers_have_loaded(job["code"])
     write, leave = os.write, os._exit
     signal.setitimer(signal.ITIMER_PROF, job["cpu"])
     switch_off()
-    sys.stdout = sys.stderr = sys.stdin = Sink()
+    sys.stdout = sys.stderr = sys.stdin = Stream()
     try:
-        exec(job["code"], {})
+        # no variable holds the token while the program runs, which can read those of its callers
+        given = job.pop("token").encode(), run(job["code"], depth_left() - DEPTH - 2)
     except BaseException as error:
         reason = type(error).__name__
         try:
@@ -76,7 +116,7 @@ def main():
         finally:
             write(2, reason.encode("utf-8", "replace")[:1000])
             leave(1)
-    write(TOKEN_FD, token)
+    write(TOKEN_FD, given[0])
     leave(0)
 
 

@@ -8,6 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SYSTEM = ("/usr", "/nix/store", "/etc/alternatives", "/etc/ld.so.cache", "/etc/localtime")
+# none that makes memory or a terminal: no /dev/zero, /dev/ptmx, /dev/pts
+DEVICES = ("/dev/null", "/dev/full", "/dev/random", "/dev/urandom")
+STREAMS = {
+    "/dev/fd": "/proc/self/fd",
+    "/dev/stdin": "/proc/self/fd/0",
+    "/dev/stdout": "/proc/self/fd/1",
+    "/dev/stderr": "/proc/self/fd/2",
+}
+# where /dev/shm leads, which locks between processes need: in the file system that is counted
+SHARED_MEMORY = "/tmp/shm"
 ROOTS = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 
 
