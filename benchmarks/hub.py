@@ -136,7 +136,7 @@ def start(folder: Path) -> tuple[subprocess.Popen[bytes], int]:
     log = (folder.parent / "hub.log").open("wb")
     command = [sys.executable, "-m", "challenges.hub", "serve", "--rate", "0", "--port", str(port)]
     process = subprocess.Popen([*command, "--template", str(folder)], cwd=ROOT, stdout=log)
-    while b"Uvicorn running" not in (folder.parent / "hub.log").read_bytes():
+    while b"open http" not in (folder.parent / "hub.log").read_bytes():
         if process.poll() is not None:
             sys.exit("error: the hub did not start.")
         time.sleep(0.1)

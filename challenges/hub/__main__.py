@@ -9,13 +9,16 @@ from pathlib import Path
 from challenges.hub.repository import HubError
 
 TOKEN_VARIABLE = "FLOWERTUNE_HUB_TOKEN"
+TEMPLATE_VARIABLE = "FLOWERTUNE_HUB_TEMPLATE"
+CHECKOUT = Path(__file__).resolve().parent.parent.parent
 _DESCRIPTION = """\
-Serve the template's challenges to `flwr new`, from every release (tag) of the template.
+Serve the template's challenges to `flwr new`, from every release (tag) of the template; of a
+template without a release, its newest commit.
 
 A participant then types
   FLWR_SUPERGRID_API_URL=http://127.0.0.1:8700/v1 flwr new @flowertune/finance
 and gets the app that `copier copy` would have made. The page at the address itself lists the
-challenges, their rules and the commands; /health answers whether the hub is well.
+challenges, their rules and the commands; /health answers whether the hub is well, and if not, why.
 """
 _EPILOG = """\
 examples:
@@ -43,8 +46,9 @@ def parser() -> argparse.ArgumentParser:
     serve.add_argument(
         "--template",
         metavar="PATH_OR_URL",
-        default=str(Path(__file__).resolve().parent.parent.parent),
-        help="the template's git repository (default: the checkout this command runs from)",
+        help="the template's git repository (default: what the environment variable "
+        f"{TEMPLATE_VARIABLE} says, else the checkout this command runs from); give an address "
+        "with a password by the variable, for everybody on a machine sees its command lines",
     )
     serve.add_argument(
         "--public-url",
@@ -75,6 +79,13 @@ def parser() -> argparse.ArgumentParser:
         "--workers", type=int, default=2, metavar="N", help="processes that render (default: 2)"
     )
     serve.add_argument(
+        "--log",
+        choices=["auto", "text", "json"],
+        default="auto",
+        help="form of the log: words, or JSON, one line a record; auto is words in a terminal, "
+        "else JSON (default: auto)",
+    )
+    serve.add_argument(
         "--uploads",
         type=Path,
         metavar="DIR",
@@ -87,6 +98,11 @@ def parser() -> argparse.ArgumentParser:
 def problems(arguments: argparse.Namespace) -> list[str]:
     """What is wrong with the options, one sentence each."""
     sentences = []
+    for name in ("template", "public_url"):
+        address = getattr(arguments, name) or ""
+        if "://" in address and ("?" in address or "#" in address):
+            option = f"--{name.replace('_', '-')}"
+            sentences.append(f"{option} has a ? or a #; git takes no address with one.")
     if not 0 < arguments.port < 65536:
         sentences.append(f"--port is {arguments.port}; use 1 to 65535.")
     if arguments.rate < 0:
@@ -99,7 +115,7 @@ def problems(arguments: argparse.Namespace) -> list[str]:
         path = getattr(arguments, name)
         if path is not None and not path.is_file():
             sentences.append(f"--{name.replace('_', '-')} is {path}; there is no such file.")
-    if arguments.uploads is not None and not os.environ.get(TOKEN_VARIABLE):
+    if arguments.uploads is not None and not arguments.token:
         sentences.append(f"--uploads needs a token in the environment variable {TOKEN_VARIABLE}.")
     return sentences
 
@@ -107,6 +123,10 @@ def problems(arguments: argparse.Namespace) -> list[str]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     arguments = parser().parse_args(argv)
+    # Taken out of the environment, so that no process that the hub starts has them there.
+    template, token = (os.environ.pop(name, None) for name in (TEMPLATE_VARIABLE, TOKEN_VARIABLE))
+    arguments.template = arguments.template or template or str(CHECKOUT)
+    arguments.token = token
     if sentences := problems(arguments):
         print("\n".join(f"error: {problem}" for problem in sentences), file=sys.stderr)
         return 2
@@ -131,7 +151,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         rate=arguments.rate,
         workers=arguments.workers,
         uploads=arguments.uploads,
-        token=os.environ.get(TOKEN_VARIABLE),
+        token=token,
+        log_form=arguments.log,
     )
     try:
         serve(settings)

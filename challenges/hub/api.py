@@ -3,8 +3,10 @@
 import asyncio
 import hashlib
 import json
+import logging
 import re
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,22 +16,19 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from challenges.hub import page
-from challenges.hub.index import App, Index, read_index
+from challenges.hub import limits, page
+from challenges.hub.catalog import Catalog, Down, Unknown
+from challenges.hub.index import App, Index
 from challenges.hub.middleware import TooLarge, too_large
 from challenges.hub.render_cache import RenderCache, TooSlow
 from challenges.hub.rendering import Kind, Order
-from challenges.hub.repository import Release, TemplateRepository
+from challenges.hub.repository import Release
 from challenges.hub.upload_store import UploadStore
 
 APP_ID = re.compile(r"@[A-Za-z0-9_.-]{1,64}/[A-Za-z0-9_.-]{1,64}")
 VERSION = re.compile(r"\d{1,9}\.\d{1,9}\.\d{1,9}")
 HOST = re.compile(r"[A-Za-z0-9._-]+(:\d+)?|\[[0-9a-fA-F:.]+\](:\d+)?")
-MAX_QUESTION = 16 * 1024
-MAX_UPLOAD = 12 * 1024 * 1024
-BODY_SECONDS = 15
-RELEASES_SECONDS = 5
-PUBLISH_PATH = "/v1/hub/apps/publish"
+LOG = logging.getLogger("challenges.hub")
 MEDIA = {"zip": "application/zip", "fab": "application/octet-stream"}
 HOW_TO_ASK = (
     'Send a JSON object with "app_id" ("@account/app") and "app_version" ("x.y.z", or null for '
@@ -37,77 +36,52 @@ HOW_TO_ASK = (
 )
 
 
-def max_body(path: str) -> int:
-    """How many bytes a request to a path may have."""
-    return MAX_UPLOAD if path == PUBLISH_PATH else MAX_QUESTION
-
-
 @dataclass
 class Hub:
-    """What the hub serves from: the template, what was rendered of it, and where uploads go."""
+    """What the hub serves from: the catalog, what was rendered of it, and where uploads go."""
 
-    repository: TemplateRepository
+    catalog: Catalog
     cache: RenderCache
     source: str
     uploads: UploadStore | None = None
 
-    def __post_init__(self) -> None:
-        self._releases: tuple[float, list[Release]] | None = None
-        self._indexes: dict[str, Index] = {}
-        self._reading = asyncio.Lock()
-
-    async def releases(self) -> list[Release]:
-        """All releases, the newest first; git is asked every few seconds at most."""
-        async with self._reading:
-            now = asyncio.get_running_loop().time()
-            if self._releases is None or now - self._releases[0] > RELEASES_SECONDS:
-                releases = await asyncio.to_thread(self.repository.releases)
-                self._releases = (now, releases)
-            return self._releases[1]
-
-    async def index(self, release: Release) -> Index:
-        """What a release holds; read once, as a commit does not change."""
-        async with self._reading:
-            if release.commit not in self._indexes:
-                read = await asyncio.to_thread(read_index, self.repository, release)
-                self._indexes[release.commit] = read
-            return self._indexes[release.commit]
-
-    async def find(self, app_id: str, version: str | None) -> tuple[App, Release]:
-        """The app and release that are asked for.
+    async def packed(
+        self, app_id: str, version: str | None, kind: Kind
+    ) -> tuple[App, Release, bytes]:
+        """An app, rendered and packed; where none is asked for, of the newest version that works.
 
         Raises
         ------
         HTTPException
             404, in the forms that flwr prints: a sentence where there is no such app, the versions
-            there are where there is no such version.
+            there are where there is no such version. 503 if it cannot be had just now.
         """
-        versions: dict[str, tuple[App, Release]] = {}
-        for release in await self.releases():
-            index = await self.index(release)
-            if app_id in index.apps:
-                versions[release.version] = (index.apps[app_id], release)
-        if not versions:
-            raise HTTPException(404, f"There is no app {app_id} here.")
-        wanted = version or next(iter(versions))
-        if wanted not in versions:
-            detail: Any = {
-                "message": f"There is no version {wanted} of {app_id} here.",
-                "available_app_versions": list(versions),
-            }
-            raise HTTPException(404, detail)
-        return versions[wanted]
+        while True:
+            try:
+                app, release = self.catalog.find(app_id, version)
+            except Down as error:
+                raise HTTPException(503, str(error), {"retry-after": "60"}) from error
+            except Unknown as error:
+                detail: Any = str(error)
+                if error.versions:
+                    detail = {"message": detail, "available_app_versions": error.versions}
+                raise HTTPException(404, detail) from error
+            try:
+                packed = await self.cache.get(self._order(app, release, kind))
+            except TooSlow as error:
+                late = f"{app.app_id} is being rendered and is not ready yet; try again."
+                raise HTTPException(503, late, {"retry-after": "10"}) from error
+            except Exception as error:
+                LOG.error("%s of %s could not be rendered: %s", app.app_id, release, error)
+                self.catalog.failed(release, app.app_id)
+            else:
+                self.catalog.worked(release, app.app_id)
+                return app, release, packed
 
-    async def packed(self, app: App, release: Release, kind: Kind) -> bytes:
-        """An app, rendered and packed.
-
-        Raises
-        ------
-        HTTPException
-            503 if that takes too long just now.
-        """
-        order = Order(
-            template=str(self.repository.path),
+    def _order(self, app: App, release: Release, kind: Kind) -> Order:
+        return Order(
+            template=str(self.catalog.repository.path),
+            commit=release.commit,
             tag=release.tag,
             answers=tuple(sorted(app.answers.items())),
             name=app.name,
@@ -115,11 +89,30 @@ class Hub:
             source=self.source,
             kind=kind,
         )
+
+    @asynccontextmanager
+    async def reading(self, _: Starlette) -> AsyncIterator[None]:
+        """Keep the catalog up to date as long as the server runs."""
+        await asyncio.to_thread(self.catalog.refresh)
+        tasks = [asyncio.create_task(self._keep_reading())]
+        if self.catalog.repository.remote is not None:
+            tasks.append(asyncio.create_task(self._keep_fetching()))
         try:
-            return await self.cache.get(order)
-        except TooSlow as error:
-            detail = f"{app.app_id} is being rendered and is not ready yet; try again."
-            raise HTTPException(503, detail, {"retry-after": "10"}) from error
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _keep_reading(self) -> None:
+        while True:
+            await asyncio.sleep(limits.RELEASES_SECONDS)
+            await asyncio.to_thread(self.catalog.refresh)
+
+    async def _keep_fetching(self) -> None:
+        while True:
+            await asyncio.sleep(limits.FETCH_SECONDS)
+            await self.catalog.fetch()
 
 
 def address_of(request: Request) -> str:
@@ -133,9 +126,16 @@ def address_of(request: Request) -> str:
 async def read_body(request: Request) -> bytes:
     """The request's body; 408 if it dawdles."""
     try:
-        return await asyncio.wait_for(request.body(), BODY_SECONDS)
+        return await asyncio.wait_for(request.body(), limits.BODY_SECONDS)
     except TimeoutError as error:
-        raise HTTPException(408, f"The request took over {BODY_SECONDS} s to arrive.") from error
+        raise too_late(limits.BODY_SECONDS) from error
+
+
+def too_late(seconds: float) -> HTTPException:
+    """The answer to a request whose body dawdles."""
+    return HTTPException(
+        408, f"The request took over {seconds:g} s to arrive.", {"connection": "close"}
+    )
 
 
 async def read_question(request: Request) -> tuple[str, str | None]:
@@ -161,11 +161,16 @@ async def read_question(request: Request) -> tuple[str, str | None]:
 def endpoints(hub: Hub) -> list[Route]:
     """The hub's routes."""
 
+    def newest_served() -> tuple[Release, Index]:
+        try:
+            return hub.catalog.served()[0]
+        except Down as error:
+            raise HTTPException(503, str(error), {"retry-after": "60"}) from error
+
     def fetch(kind: Kind) -> Callable[[Request], Any]:
         async def endpoint(request: Request) -> JSONResponse:
-            app, release = await hub.find(*await read_question(request))
-            await hub.packed(app, release, kind)
-            request.state.log["version"] = release.version
+            app, release, _ = await hub.packed(*await read_question(request), kind)
+            request.state.log |= {"version": release.version, "commit": release.commit[:12]}
             path = f"/v1/hub/files/{release.version}/{app.account}/{app.name}.{kind}"
             return JSONResponse({f"{kind}_url": address_of(request) + path})
 
@@ -177,8 +182,7 @@ def endpoints(hub: Hub) -> list[Route]:
         version, app_id = path["version"], f"@{path['account']}/{name}"
         if kind not in MEDIA or not APP_ID.fullmatch(app_id) or not VERSION.fullmatch(version):
             raise HTTPException(404, "There is no such file.")
-        app, release = await hub.find(app_id, version)
-        content = await hub.packed(app, release, kind)
+        app, _, content = await hub.packed(app_id, version, kind)
         headers = {
             "etag": f'"{hashlib.sha256(content).hexdigest()[:32]}"',
             "content-disposition": f'attachment; filename="{app.name}-{version}.{kind}"',
@@ -186,11 +190,15 @@ def endpoints(hub: Hub) -> list[Route]:
         return Response(content, media_type=MEDIA[kind], headers=headers)
 
     async def apps(request: Request) -> JSONResponse:
-        newest = (await hub.releases())[0]
-        index = await hub.index(newest)
+        newest, index = newest_served()
         only_listed = request.query_params.get("tag") == "recommended"
         listed = [
-            {"app_id": app.app_id, "version": newest.version, "rules": app.rules}
+            {
+                "app_id": app.app_id,
+                "version": newest.version,
+                "commit": newest.commit,
+                "rules": app.rules,
+            }
             for app in index.apps.values()
             if app.listed or not only_listed
         ]
@@ -203,7 +211,10 @@ def endpoints(hub: Hub) -> list[Route]:
                 "This hub takes no uploads. To publish on Flower Hub, unset "
                 "FLWR_SUPERGRID_API_URL and try again.",
             )
-        kept = await asyncio.wait_for(hub.uploads.take(request), BODY_SECONDS * 4)
+        try:
+            kept = await asyncio.wait_for(hub.uploads.take(request), limits.UPLOAD_SECONDS)
+        except TimeoutError as error:
+            raise too_late(limits.UPLOAD_SECONDS) from error
         request.state.log |= kept
         return JSONResponse(kept, 201)
 
@@ -212,15 +223,13 @@ def endpoints(hub: Hub) -> list[Route]:
         return JSONResponse({"update_available": False})
 
     async def health(request: Request) -> JSONResponse:
-        newest = (await hub.releases())[0]
-        return JSONResponse({"status": "ok", "version": newest.version})
+        well, report = hub.catalog.health()
+        return JSONResponse(report, 200 if well else 503)
 
     async def index(request: Request) -> HTMLResponse:
-        releases = await hub.releases()
-        index = await hub.index(releases[0])
-        versions = [release.version for release in releases]
-        html = page.render(index, versions, address_of(request), hub.source)
-        return HTMLResponse(html)
+        _, newest = newest_served()
+        releases = [release for release, _ in hub.catalog.served()]
+        return HTMLResponse(page.render(newest, releases, address_of(request), hub.source))
 
     async def style(request: Request) -> Response:
         return Response(page.style(), media_type="text/css")
@@ -233,7 +242,7 @@ def endpoints(hub: Hub) -> list[Route]:
         Route("/v1/hub/fetch-zip", fetch("zip"), methods=["POST"]),
         Route("/v1/hub/fetch-fab", fetch("fab"), methods=["POST"]),
         Route("/v1/hub/files/{version}/{account}/{file}", file),
-        Route(PUBLISH_PATH, publish, methods=["POST"]),
+        Route(limits.PUBLISH_PATH, publish, methods=["POST"]),
         Route("/v1/update-check/flwr", no_update, methods=["POST"]),
     ]
 
@@ -250,4 +259,4 @@ async def explain(request: Request, error: Exception) -> JSONResponse:
 def web_app(hub: Hub) -> Starlette:
     """The application, without its middleware."""
     handlers: dict[Any, Any] = {kind: explain for kind in (HTTPException, TooLarge, Exception)}
-    return Starlette(routes=endpoints(hub), exception_handlers=handlers)
+    return Starlette(routes=endpoints(hub), exception_handlers=handlers, lifespan=hub.reading)

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from challenges.hub.repository import Release, TemplateRepository
+from challenges.hub.repository import HubError, Release, TemplateRepository
 
 ACCOUNT = "flowertune"
 OFFICIAL_ACCOUNT = "flwrlabs"
@@ -52,7 +52,6 @@ class Index:
         App id -> app.
     """
 
-    release: Release
     facts: Mapping[str, Any]
     rule_sets: Mapping[str, Any]
     apps: Mapping[str, App]
@@ -64,16 +63,30 @@ def read_index(repository: TemplateRepository, release: Release) -> Index:
     Raises
     ------
     HubError
-        If the release has no copier.yml or lacks a file of a challenge it offers.
+        If a file of it is missing or does not hold what it should; the sentence is one that
+        anybody may read.
     """
-    questions = yaml.safe_load(repository.read(release, "copier.yml"))
-    names = questions["challenge"]["choices"]
-    facts = {
-        name: yaml.safe_load(repository.read(release, f"challenges/{name}.yml")) for name in names
-    }
-    rule_sets = yaml.safe_load(repository.read(release, "challenges/rules.yml"))
-    apps = list_apps(facts, list(rule_sets), questions["rules"]["default"])
-    return Index(release, facts, rule_sets, apps)
+    questions = _mapping(repository, release, "copier.yml")
+    try:
+        names = [str(name) for name in questions["challenge"]["choices"]]
+        default_rules = str(questions["rules"]["default"])
+    except (KeyError, TypeError) as error:
+        raise HubError("its copier.yml has no choices of challenge, or no default rules") from error
+    facts = {name: _mapping(repository, release, f"challenges/{name}.yml") for name in names}
+    rule_sets = _mapping(repository, release, "challenges/rules.yml")
+    return Index(facts, rule_sets, list_apps(facts, list(rule_sets), default_rules))
+
+
+def _mapping(repository: TemplateRepository, release: Release, path: str) -> Mapping[str, Any]:
+    try:
+        read = yaml.safe_load(repository.read(release, path))
+    except HubError as error:
+        raise HubError(f"its {path} cannot be read") from error
+    except yaml.YAMLError as error:
+        raise HubError(f"its {path} is not valid YAML") from error
+    if not isinstance(read, Mapping):
+        raise HubError(f"its {path} is not a mapping")
+    return read
 
 
 def list_apps(facts: Mapping[str, Any], rule_sets: list[str], default_rules: str) -> dict[str, App]:

@@ -1,6 +1,5 @@
-"""What stands before every request: size and rate limits, security headers, the access log."""
+"""What stands before every request: limits, security headers, the access log."""
 
-import json
 import logging
 import time
 from collections import OrderedDict
@@ -11,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 ACCESS = logging.getLogger("challenges.hub.access")
 MAX_ADDRESSES = 10_000
+CHUNK = 16 * 1024
 SECURITY_HEADERS = {
     b"content-security-policy": b"default-src 'none'; style-src 'self'; frame-ancestors 'none'",
     b"x-content-type-options": b"nosniff",
@@ -63,12 +63,18 @@ class Middleware:
         Path -> how many bytes a request to it may have.
     rate : RateLimit
         Who asks too often is told when to come again.
+    requests : int
+        How many may be in progress; /health is always answered.
     """
 
-    def __init__(self, app: ASGIApp, max_body: Callable[[str], int], rate: RateLimit) -> None:
+    def __init__(
+        self, app: ASGIApp, max_body: Callable[[str], int], rate: RateLimit, requests: int
+    ) -> None:
         self._app = app
         self._max_body = max_body
         self._rate = rate
+        self._requests = requests
+        self._in_progress = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -86,11 +92,14 @@ class Middleware:
                 message = {**message, "headers": [*message["headers"], *extra]}
             elif message["type"] == "http.response.body":
                 seen["bytes"] += len(message.get("body", b""))
+                message = await in_chunks(message, send)
             await send(message)
 
+        self._in_progress += 1
         try:
             await self._guarded(scope, receive, noting_send)
         finally:
+            self._in_progress -= 1
             ACCESS.info(
                 "%s %s",
                 scope["method"],
@@ -111,6 +120,10 @@ class Middleware:
         wait = 0.0
         if scope["path"] != "/health":
             wait = self._rate.wait((scope.get("client") or ("",))[0])
+            if self._in_progress > self._requests:
+                busy = {"detail": "The hub is busy; try again in 10 s."}
+                await JSONResponse(busy, 503, {"retry-after": "10"})(scope, receive, send)
+                return
         if wait:
             seconds = str(int(wait) + 1)
             response = JSONResponse(
@@ -140,24 +153,20 @@ class Middleware:
         await self._app(scope, counting_receive, send)
 
 
+async def in_chunks(message: Message, send: Send) -> Message:
+    """Send all of a body but its last part, each part when the client has taken the ones before.
+
+    As one piece it would count as sent as soon as it is in this process's memory.
+    """
+    body = message.get("body", b"")
+    last = max(0, len(body) - 1) // CHUNK * CHUNK
+    for start in range(0, last, CHUNK):
+        part = body[start : start + CHUNK]
+        await send({"type": message["type"], "body": part, "more_body": True})
+    return {**message, "body": body[last:]}
+
+
 def too_large(allowed: int) -> JSONResponse:
     """The answer to a request with too large a body."""
     detail = f"The request is too large; at most {allowed:,} bytes are taken here."
     return JSONResponse({"detail": detail}, 413, {"connection": "close"})
-
-
-class JsonLines(logging.Formatter):
-    """Log records as JSON, one a line."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """One line."""
-        line = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
-            + f".{int(record.msecs):03d}Z",
-            "level": record.levelname.lower(),
-            "message": record.getMessage(),
-            **getattr(record, "hub", {}),
-        }
-        if record.exc_info:
-            line["error"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=True)

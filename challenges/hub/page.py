@@ -7,6 +7,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from challenges.hub.index import Index
+from challenges.hub.repository import Release
 
 _HERE = files(__name__.rpartition(".")[0])
 
@@ -25,15 +26,15 @@ def _template() -> Any:
     return environment.from_string((_HERE / "index.html").read_text(encoding="utf-8"))
 
 
-def render(index: Index, versions: list[str], address: str, source: str) -> str:
+def render(index: Index, releases: list[Release], address: str, source: str) -> str:
     """The page of a release, as HTML.
 
     Parameters
     ----------
     index : Index
-        The newest release's.
-    versions : list[str]
-        All releases, the newest first.
+        The newest release's that is served.
+    releases : list[Release]
+        All that are served, the newest first; the index is of the first.
     address : str
         The hub's, as the reader wrote it.
     source : str
@@ -50,8 +51,8 @@ def render(index: Index, versions: list[str], address: str, source: str) -> str:
     return _template().render(
         challenges=challenges,
         rule_sets=index.rule_sets,
-        version=index.release.version,
-        versions=versions,
+        release=releases[0],
+        older=releases[1:],
         address=address,
         source=source,
     )

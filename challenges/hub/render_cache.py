@@ -45,6 +45,8 @@ class RenderCache:
         ------
         TooSlow
             If it is not there in time. It is made all the same, for the next who asks.
+        Exception
+            What making it raises.
         """
         if order in self._kept:
             self._kept.move_to_end(order)

@@ -21,8 +21,10 @@ class Order:
     ----------
     template : str
         The template's checkout.
+    commit : str
+        What is rendered: a commit does not move.
     tag : str
-        The release.
+        What the app says it was made of, for `copier update`; empty: its commit.
     answers : tuple[tuple[str, str], ...]
         Copier's answers, as pairs, so that an order can be a key.
     name : str
@@ -37,6 +39,7 @@ class Order:
     """
 
     template: str
+    commit: str
     tag: str
     answers: tuple[tuple[str, str], ...]
     name: str
@@ -53,7 +56,10 @@ def pack(order: Order) -> bytes:
         answers |= {"project_name": order.name, "publisher": order.account}
     with tempfile.TemporaryDirectory(prefix="flowertune-hub-") as scratch:
         folder = Path(scratch) / order.name
-        render(order.template, order.tag, answers | {"template_address": order.source}, folder)
+        answers |= {"template_address": order.source}
+        if order.tag:
+            answers["template_commit"] = order.tag
+        render(order.template, order.commit, answers, folder)
         if order.kind == "fab":
             # Late: the server itself reads this module, and only its workers render.
             from flwr.cli.build import build_fab_from_disk
@@ -62,12 +68,12 @@ def pack(order: Order) -> bytes:
         return zip_folder(folder)
 
 
-def render(template: str, tag: str, answers: Mapping[str, str], folder: Path) -> None:
-    """Do what `copier copy --defaults --vcs-ref TAG` does."""
+def render(template: str, commit: str, answers: Mapping[str, str], folder: Path) -> None:
+    """Do what `copier copy --defaults --vcs-ref COMMIT` does."""
     # Late, as above.
     import copier
 
-    copier.run_copy(template, folder, data=dict(answers), vcs_ref=tag, defaults=True, quiet=True)
+    copier.run_copy(template, folder, data=dict(answers), vcs_ref=commit, defaults=True, quiet=True)
 
 
 def zip_folder(folder: Path) -> bytes:

@@ -1,81 +1,49 @@
 """Start the hub and stop it: the web server, its worker processes, its log."""
 
-import asyncio
 import contextlib
 import logging
+import os
 import signal
+import socket
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import h11
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from challenges.hub.api import Hub, max_body, web_app
-from challenges.hub.middleware import JsonLines, Middleware, RateLimit
+from challenges.hub import limits, log
+from challenges.hub.address import Address
+from challenges.hub.api import Hub, web_app
+from challenges.hub.catalog import Catalog, Down
+from challenges.hub.middleware import Middleware, RateLimit
+from challenges.hub.patience import PatientProtocol, allow_connections
 from challenges.hub.render_cache import RenderCache
-from challenges.hub.rendering import pack
-from challenges.hub.repository import copier_address, open_repository
+from challenges.hub.rendering import pack, warm_up
+from challenges.hub.repository import HubError, open_repository
 from challenges.hub.upload_store import UploadStore
 from challenges.hub.workers import Workers
 
-HEADER_SECONDS = 10
-RENDER_SECONDS = 60
-SHUTDOWN_SECONDS = 10
-RENDER_CACHE_BYTES = 256 * 1024 * 1024
-CONNECTIONS = 1000
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
+ANY = ("0.0.0.0", "::")
 
 
 @dataclass(frozen=True)
 class Settings:
     """What `serve` was told; see its --help."""
 
-    template: str
+    template: str = field(repr=False)
     host: str
     port: int
-    public_url: str | None = None
+    public_url: str | None = field(default=None, repr=False)
     tls_cert: Path | None = None
     tls_key: Path | None = None
     proxy: str | None = None
     rate: float = 600
     workers: int = 2
-    fetch_seconds: float = 300
     uploads: Path | None = None
-    token: str | None = None
-
-
-class PatientProtocol(H11Protocol):
-    """HTTP/1.1 that waits for a request's headers, but not for ever."""
-
-    _waiting: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to wait."""
-        super().connection_made(transport)
-        self._wait()
-
-    def on_response_complete(self) -> None:
-        """Begin to wait for the next request."""
-        super().on_response_complete()
-        self._wait()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Stop waiting."""
-        if self._waiting:
-            self._waiting.cancel()
-        super().connection_lost(exc)
-
-    def _wait(self) -> None:
-        if self._waiting:
-            self._waiting.cancel()
-        self._waiting = self.loop.call_later(HEADER_SECONDS, self._give_up)
-
-    def _give_up(self) -> None:
-        if self.conn.their_state is h11.IDLE and not self.transport.is_closing():
-            self.transport.close()
+    token: str | None = field(default=None, repr=False)
+    log_form: log.Form = "auto"
 
 
 def serve(settings: Settings) -> None:
@@ -84,44 +52,47 @@ def serve(settings: Settings) -> None:
     Raises
     ------
     HubError
-        If the template cannot be served.
+        If the template cannot be served, or the address is taken.
     """
-    log = log_as_json()
+    said = log.set_up(settings.log_form)
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="flowertune-hub-")))
-        repository = open_repository(settings.template, scratch, settings.fetch_seconds)
-        workers = Workers(settings.workers)
+        listening = stack.enter_context(_listen(settings.host, settings.port))
+        repository = open_repository(Address.parse(settings.template), scratch)
+        catalog = Catalog(repository)
+        catalog.refresh()
+        public = Address.parse(settings.public_url) if settings.public_url else None
+        source = public.for_copier if public else repository.source
+        # Renders leave nothing outside, even where their process is killed.
+        os.environ["TMPDIR"] = str(scratch)
+        workers = Workers(settings.workers, warm_up)
         stack.callback(workers.shutdown, cancel_futures=True)
-        source = copier_address(settings.public_url or repository.source)
         uploads = (
             UploadStore(settings.uploads, settings.token)
             if settings.uploads and settings.token
             else None
         )
-        cache = RenderCache(pack, workers, RENDER_CACHE_BYTES, RENDER_SECONDS)
-        app = web_app(Hub(repository, cache, source, uploads))
+        cache = RenderCache(pack, workers, limits.RENDER_CACHE_BYTES, limits.RENDER_SECONDS)
+        app = web_app(Hub(catalog, cache, source, uploads))
+        PatientProtocol.held = allow_connections(limits.CONNECTIONS)
         config = uvicorn.Config(
-            Middleware(app, max_body, RateLimit(settings.rate)),
-            host=settings.host,
-            port=settings.port,
+            Middleware(app, limits.max_body, RateLimit(settings.rate), limits.REQUESTS),
             http=PatientProtocol,
             ws="none",
             ssl_certfile=settings.tls_cert,
             ssl_keyfile=settings.tls_key,
             proxy_headers=settings.proxy is not None,
             forwarded_allow_ips=settings.proxy,
-            limit_concurrency=CONNECTIONS,
             timeout_keep_alive=5,
-            timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+            timeout_graceful_shutdown=limits.SHUTDOWN_SECONDS,
             h11_max_incomplete_event_size=16 * 1024,
             server_header=False,
             log_config=None,
             access_log=False,
         )
-        versions = ", ".join(release.version for release in repository.releases())
-        log.info("serving %s, versions %s", repository.source, versions)
+        _say_what_is_served(said, catalog)
         if settings.host not in LOOPBACK and source == str(repository.path):
-            log.warning(
+            said.warning(
                 "apps will name %s as their template, which is a folder of this machine; "
                 "participants cannot run `copier update` (--public-url)",
                 source,
@@ -129,18 +100,61 @@ def serve(settings: Settings) -> None:
         # uvicorn raises the signal again once it has shut down; by then it has done its work.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: None)
-        server = uvicorn.Server(config)
-        server.run()
-        log.info("stopped")
+        server = _Server(config, address_of(settings))
+        server.run([listening])
+        said.info("stopped")
     if not server.started:
         sys.exit(1)
 
 
-def log_as_json() -> logging.Logger:
-    """Let all logging go to stdout as JSON, one line a record; returns the hub's logger."""
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(JsonLines())
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(logging.INFO)
-    return logging.getLogger("challenges.hub")
+def address_of(settings: Settings) -> str:
+    """The address to open in a browser of this machine."""
+    scheme = "https" if settings.tls_cert else "http"
+    host = "127.0.0.1" if settings.host in ANY else settings.host
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{settings.port}"
+
+
+class _Server(uvicorn.Server):
+    """A server that says where it is, once it is there."""
+
+    def __init__(self, config: uvicorn.Config, address: str) -> None:
+        super().__init__(config)
+        self._address = address
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to answer."""
+        await super().startup(sockets)
+        if self.started:
+            logging.getLogger("challenges.hub").info("open %s", self._address)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address[:2], family=family)
+    except OSError as error:
+        # Python adds to what the system says; a name that is not found has a code of its own kind.
+        number = error.errno or 0
+        reason = os.strerror(number) if number > 0 else error.strerror or error
+        raise HubError(
+            f"cannot listen on port {port} of {host} (--host, --port): {reason}."
+        ) from error
+
+
+def _say_what_is_served(said: logging.Logger, catalog: Catalog) -> None:
+    try:
+        served = [release for release, _ in catalog.served()]
+    except Down:
+        _, report = catalog.health()
+        raise HubError("; ".join(report["problems"]) + " (--template).") from None
+    what = "version" if len(served) == 1 else "versions"
+    source = catalog.repository.source
+    said.info("serving %s, %s %s", source, what, ", ".join(map(str, served)))
+    if not served[0].tag:
+        said.warning(
+            "%s has no release: its newest commit is served, as %s; to release it, tag it, such as "
+            "`git tag v%s`",
+            source,
+            served[0].version,
+            served[0].version,
+        )

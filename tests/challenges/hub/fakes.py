@@ -1,5 +1,6 @@
 """A hub in this process, with a template of two releases and renders that cost nothing."""
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
@@ -7,7 +8,9 @@ from time import sleep
 
 from starlette.testclient import TestClient
 
-from challenges.hub.api import Hub, max_body, web_app
+from challenges.hub import limits
+from challenges.hub.api import Hub, web_app
+from challenges.hub.catalog import Catalog
 from challenges.hub.middleware import Middleware, RateLimit
 from challenges.hub.render_cache import RenderCache
 from challenges.hub.rendering import Order
@@ -79,14 +82,26 @@ class Renders:
 
 def client(
     folder: Path,
-    renders: Renders | None = None,
+    renders: Callable[[Order], bytes] | None = None,
     rate: float = 0,
     patience: float = 5,
     uploads: UploadStore | None = None,
 ) -> TestClient:
     """A client of a hub on `small_template`."""
-    repository = TemplateRepository(small_template(folder), "unused")
+    return client_of(small_template(folder), renders, rate, patience, uploads)
+
+
+def client_of(
+    template: Path,
+    renders: Callable[[Order], bytes] | None = None,
+    rate: float = 0,
+    patience: float = 5,
+    uploads: UploadStore | None = None,
+) -> TestClient:
+    """A client of a hub on any template."""
+    catalog = Catalog(TemplateRepository(template, "unused"))
+    catalog.refresh()
     cache = RenderCache(renders or Renders(), ThreadPoolExecutor(4), 10_000, patience)
-    hub = Hub(repository, cache, "https://example.org/template.git", uploads)
-    guarded = Middleware(web_app(hub), max_body, RateLimit(rate))
+    hub = Hub(catalog, cache, "https://example.org/template.git", uploads)
+    guarded = Middleware(web_app(hub), limits.max_body, RateLimit(rate), requests=100)
     return TestClient(guarded, base_url="http://hub.test", raise_server_exceptions=False)

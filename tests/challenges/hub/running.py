@@ -27,7 +27,7 @@ class RunningHub:
     template: Path
 
     def lines(self) -> list[dict[str, object]]:
-        """What it has logged."""
+        """What it has logged, as JSON since that is no terminal."""
         return [json.loads(line) for line in self.log.read_text("utf-8").splitlines()]
 
     def children(self) -> list[int]:
@@ -53,7 +53,7 @@ def start(folder: Path, template: Path, *options: str, scheme: str = "http") -> 
             text=True,
         )
     for _ in range(1200):
-        if "Uvicorn running" in log.read_text("utf-8") or process.poll() is not None:
+        if "open http" in log.read_text("utf-8") or process.poll() is not None:
             break
         time.sleep(0.05)
     assert process.poll() is None, log.read_text("utf-8")

@@ -1,14 +1,17 @@
 """What the hub answers, right and wrong questions alike."""
 
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from flwr.supercore.utils import request_download_link
 
-from challenges.hub import api
+from challenges.hub import limits
+from challenges.hub.rendering import Order
 from tests.challenges.hub.fakes import Renders, client
+from tests.templates import git
 
 ZIP = "/v1/hub/fetch-zip"
 
@@ -174,13 +177,20 @@ def test_the_list_has_each_challenge_once(tmp_path: Path) -> None:
 def test_a_new_tag_is_served_without_a_restart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tests.templates import git
-
-    monkeypatch.setattr(api, "RELEASES_SECONDS", -1)
-    hub = client(tmp_path)
-    assert hub.get("/health").json() == {"status": "ok", "version": "1.10.0"}
-    git(tmp_path, "tag", "v1.11.0")
-    assert hub.get("/health").json() == {"status": "ok", "version": "1.11.0"}
+    monkeypatch.setattr(limits, "RELEASES_SECONDS", 0.02)
+    with client(tmp_path) as hub:
+        assert hub.get("/health").json()["version"] == "1.10.0"
+        git(tmp_path, "tag", "v1.11.0")
+        for _ in range(200):
+            if hub.get("/health").json()["version"] == "1.11.0":
+                break
+            time.sleep(0.02)
+        assert hub.get("/health").json() == {
+            "status": "ok",
+            "version": "1.11.0",
+            "commit": git(tmp_path, "rev-parse", "HEAD").strip(),
+            "released": True,
+        }
 
 
 def test_a_request_without_a_valid_host_is_refused(tmp_path: Path) -> None:
@@ -195,18 +205,46 @@ def test_the_wrong_method_is_refused_in_json(tmp_path: Path) -> None:
     assert (answer.status_code, answer.json()) == (405, {"detail": "Method Not Allowed"})
 
 
-def test_a_failure_is_logged_and_not_shown(tmp_path: Path) -> None:
-    def fail(order: object) -> bytes:
-        raise RuntimeError("a secret")
+def test_a_version_that_cannot_be_rendered_gives_way_to_the_one_before(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    renders = Renders()
 
-    answer = client(tmp_path, fail).post(ZIP, json=ask("@flowertune/finance"))  # type: ignore[arg-type]
-    assert (answer.status_code, answer.json()) == (
-        500,
-        {"detail": "The hub failed; its log says why."},
-    )
+    def fail(order: Order) -> bytes:
+        if order.tag == "1.10.0":
+            raise RuntimeError("a secret")
+        return renders(order)
+
+    hub = client(tmp_path, fail)
+    answer = hub.post(ZIP, json=ask("@flowertune/finance"))
+    assert answer.json()["zip_url"].endswith("/1.9.0/flowertune/finance.zip")
+    said = "@flowertune/finance could not be rendered; the log says why"
+    report = hub.get("/health")
+    assert report.status_code == 200
+    assert report.json()["status"] == "degraded" and report.json()["version"] == "1.9.0"
+    assert report.json()["problems"] == [f"version 1.10.0 cannot be served: {said}"]
+    refused = hub.post(ZIP, json=ask("@flowertune/finance", "1.10.0"))
+    assert refused.status_code == 503
+    assert refused.json()["detail"] == f"Version 1.10.0 cannot be served: {said}."
+    assert "Version 1.9.0 of the apps" in hub.get("/").text
+    # law is in 1.10.0 only
+    assert hub.post(ZIP, json=ask("@flowertune/law")).status_code == 503
+    assert "a secret" in caplog.text and "a secret" not in report.text + refused.text
+
+
+def test_where_nothing_can_be_rendered_the_hub_is_down(tmp_path: Path) -> None:
+    def fail(order: Order) -> bytes:
+        raise RuntimeError("no memory")
+
+    hub = client(tmp_path, fail)
+    assert hub.post(ZIP, json=ask("@flowertune/finance")).status_code == 503
+    for path in ("/", "/v1/hub/apps"):
+        assert hub.get(path).status_code == 503
+    report = hub.get("/health")
+    assert (report.status_code, report.json()["status"]) == (503, "down")
 
 
 def test_without_an_upload_store_uploads_are_refused(tmp_path: Path) -> None:
-    answer = client(tmp_path).post(api.PUBLISH_PATH, files={"files": ("a.py", b"")})
+    answer = client(tmp_path).post(limits.PUBLISH_PATH, files={"files": ("a.py", b"")})
     assert answer.status_code == 403
     assert "unset FLWR_SUPERGRID_API_URL" in answer.json()["detail"]

@@ -5,7 +5,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import socket
 import ssl
 import subprocess
@@ -78,9 +77,9 @@ def test_flwr_says_what_there_is_when_there_is_not(flwr: Flwr, tmp_path: Path) -
     done = flwr(tmp_path, "new", "@flowertune/finance==9.9.9")
     assert done.returncode == 1
     assert "Available app versions for @flowertune/finance: 1.1.0, 1.0.0" in done.stderr
-    done = flwr(tmp_path, "new", "@flowertune/law")
+    done = flwr(tmp_path, "new", "@flowertune/no-such-challenge")
     assert done.returncode == 1
-    assert "@flowertune/law not found" in done.stderr
+    assert "@flowertune/no-such-challenge not found" in done.stderr
 
 
 def log_in(flwr_home: Path) -> None:
@@ -148,24 +147,6 @@ def test_the_log_is_json(hub: RunningHub, flwr: Flwr, tmp_path: Path) -> None:
         "@flowertune/finance",
         "1.1.0",
     )
-
-
-def test_a_worker_that_is_killed_is_replaced(hub: RunningHub, flwr: Flwr, tmp_path: Path) -> None:
-    workers = [
-        child
-        for child in hub.children()
-        if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()
-    ]
-    assert workers
-    for worker in workers:
-        os.kill(worker, signal.SIGKILL)
-    time.sleep(0.5)
-    for _ in range(2):  # the pool may notice only when it is asked
-        # an app that no other test has asked this hub for
-        done = flwr(tmp_path, "new", "@flowertune/medical-flower-ai")
-        if done.returncode == 0:
-            break
-    assert done.returncode == 0, done.stderr
 
 
 @dataclass
@@ -280,7 +261,10 @@ def test_a_port_that_is_taken_is_an_error(tmp_path: Path) -> None:
             check=False,
         )
     assert done.returncode == 1
-    assert "address already in use" in done.stdout
+    assert done.stderr.strip() == (
+        f"error: cannot listen on port {port} of 127.0.0.1 (--host, --port): "
+        "Address already in use."
+    )
 
 
 def test_a_template_that_is_none_is_an_error(tmp_path: Path) -> None:
@@ -292,6 +276,4 @@ def test_a_template_that_is_none_is_an_error(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 1
-    assert done.stderr.strip() == (
-        f"error: {tmp_path} is no template: it holds no copier.yml (--template)."
-    )
+    assert done.stderr.startswith(f"error: {tmp_path} is no git repository (--template): ")

@@ -4,7 +4,7 @@ import json
 import re
 import shlex
 
-from challenges.hub import api, server
+from challenges.hub import limits
 from challenges.hub.__main__ import TOKEN_VARIABLE, parser
 from tests.templates import ROOT
 
@@ -30,14 +30,15 @@ def test_the_options_named_are_there() -> None:
 def test_the_limits_named_are_the_real_ones() -> None:
     text = " ".join(PAGE.split())
     for limit in (
-        f"requests of {api.MAX_QUESTION // 1024} KiB",
-        f"uploads {api.MAX_UPLOAD // 2**20} MiB",
-        f"{server.HEADER_SECONDS} seconds for a request's headers",
-        f"{api.BODY_SECONDS} for its body",
-        f"{server.RENDER_SECONDS} for a render",
-        f"{server.CONNECTIONS:,} connections",
-        f"{server.RENDER_CACHE_BYTES // 2**20} MiB of rendered apps",
-        f"at most {server.SHUTDOWN_SECONDS} seconds later",
+        f"requests of {limits.MAX_QUESTION // 1024} KiB",
+        f"uploads {limits.MAX_UPLOAD // 2**20} MiB",
+        f"{limits.HEADER_SECONDS:g} seconds for a request's headers",
+        f"{limits.BODY_SECONDS:g} for its body",
+        f"{limits.ANSWER_SECONDS:g} for reading the answer",
+        f"{limits.RENDER_SECONDS:g} for a render",
+        f"{limits.CONNECTIONS:,} connections",
+        f"{limits.RENDER_CACHE_BYTES // 2**20} MiB of rendered apps",
+        f"at most {limits.SHUTDOWN_SECONDS} seconds later",
         f"{parser().parse_args(['serve']).rate:g} requests a minute",
         TOKEN_VARIABLE,
     ):

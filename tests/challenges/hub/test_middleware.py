@@ -1,16 +1,17 @@
-"""Limits on size, rate and time; headers; the log."""
+"""Limits on size and rate; headers; the log."""
 
-import asyncio
 import json
 import logging
-import socket
 from pathlib import Path
 
 import pytest
-import uvicorn
+from starlette.responses import Response
+from starlette.testclient import TestClient
+from starlette.types import Message, Receive, Scope, Send
 
-from challenges.hub import api, server
-from challenges.hub.middleware import JsonLines, RateLimit
+from challenges.hub import limits
+from challenges.hub.log import JsonLines, Words
+from challenges.hub.middleware import CHUNK, Middleware, RateLimit
 from tests.challenges.hub.fakes import client
 
 ZIP = "/v1/hub/fetch-zip"
@@ -53,7 +54,7 @@ def test_who_asks_too_often_is_told_when_to_come_again(tmp_path: Path) -> None:
 
 def test_a_large_request_is_refused_before_it_is_read(tmp_path: Path) -> None:
     hub = client(tmp_path)
-    answer = hub.post(ZIP, content=b" " * (api.MAX_QUESTION + 1))
+    answer = hub.post(ZIP, content=b" " * (limits.MAX_QUESTION + 1))
     assert answer.status_code == 413
     assert "at most 16,384 bytes" in answer.json()["detail"]
 
@@ -93,30 +94,39 @@ def test_the_log_has_a_json_line_for_each_request(
     assert json.loads(lines[1])["status"] == 404
 
 
-async def _times_out(opening: bytes) -> bytes:
-    """Send the beginning of a request to a server; return what comes back until it hangs up."""
-
-    async def app(scope: object, receive: object, send: object) -> None:
-        raise AssertionError("not reached")
-
-    listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(app, http=server.PatientProtocol, lifespan="off", log_config=None)
-    running = uvicorn.Server(config)
-    task = asyncio.create_task(running.serve([listener]))
-    while not running.started:
-        await asyncio.sleep(0.01)
-    reader, writer = await asyncio.open_connection(*listener.getsockname())
-    writer.write(opening)
-    answer = await asyncio.wait_for(reader.read(), 5)
-    writer.close()
-    running.should_exit = True
-    await task
-    return answer
+def test_a_person_reads_the_log_in_words(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    hub = client(tmp_path)
+    with caplog.at_level(logging.INFO, "challenges.hub.access"):
+        hub.post(ZIP, json=QUESTION)
+        hub.get("/no%0Athing%1b[31m")
+    first, last = [Words().format(record) for record in caplog.records if hasattr(record, "hub")]
+    assert first[8:].startswith(f" 200 POST {ZIP} @flowertune/finance 1.10.0 (0.")
+    assert last[8:].startswith(r" 404 GET /no\x0athing\x1b[31m (0.")
+    plain = logging.LogRecord("a", logging.WARNING, "", 0, "the %s", ("tag",), None)
+    assert Words().format(plain) == "warning: the tag"
 
 
-@pytest.mark.parametrize("opening", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nhost: a\r\nx: "])
-def test_who_does_not_finish_asking_is_hung_up_on(
-    opening: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(server, "HEADER_SECONDS", 0.2)
-    assert asyncio.run(_times_out(opening)) == b""
+def test_a_busy_hub_says_so_and_its_health() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await Response("here")(scope, receive, send)
+
+    busy = TestClient(Middleware(app, limits.max_body, RateLimit(0), requests=0))
+    refused = busy.get("/")
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, "10")
+    assert busy.get("/health").text == "here"
+
+
+def test_an_answer_goes_out_in_parts_that_a_client_has_to_take() -> None:
+    body = bytes(range(256)) * 300
+    parts: list[Message] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        async def noting_send(message: Message) -> None:
+            parts.append(message)
+            await send(message)
+
+        middleware = Middleware(Response(body), limits.max_body, RateLimit(0), requests=1)
+        await middleware(scope, receive, noting_send)
+
+    assert TestClient(app).get("/").content == body
+    assert [len(part["body"]) for part in parts[1:]] == [CHUNK] * 4 + [len(body) - 4 * CHUNK]

@@ -16,14 +16,15 @@ from starlette.exceptions import HTTPException
 
 from challenges.hub import __main__ as command
 from challenges.hub import page, rendering, upload_store
-from challenges.hub.api import PUBLISH_PATH
+from challenges.hub.address import Address
 from challenges.hub.index import list_apps, read_index
+from challenges.hub.limits import PUBLISH_PATH
 from challenges.hub.render_cache import RenderCache
 from challenges.hub.rendering import Order
-from challenges.hub.repository import HubError, TemplateRepository, copier_address, open_repository
+from challenges.hub.repository import HubError, TemplateRepository, open_repository
 from tests.apps import rendered
-from tests.challenges.hub.fakes import Renders, client, small_template
-from tests.templates import clone, contents, git, render
+from tests.challenges.hub.fakes import Renders, client, client_of, small_template
+from tests.templates import clone, commit, contents, git, render
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,8 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def order(name: str, kind: rendering.Kind = "zip", template: str = "t") -> Order:
     answers = (("challenge", "finance"), ("rules", "50-supernodes"))
-    return Order(template, "v1.0.0", answers, name, "flowertune", "https://example.org/t.git", kind)
+    source = "https://example.org/t.git"
+    return Order(template, "v1.0.0", "v1.0.0", answers, name, "flowertune", source, kind)
 
 
 def test_releases_are_the_tags_that_are_versions(tmp_path: Path) -> None:
@@ -52,12 +54,15 @@ def test_releases_are_the_tags_that_are_versions(tmp_path: Path) -> None:
 def test_a_remote_template_is_cloned_and_fetched(tmp_path: Path) -> None:
     remote = small_template(tmp_path / "remote")
     (tmp_path / "scratch").mkdir()
-    repository = open_repository(remote.as_uri(), tmp_path / "scratch", fetch_seconds=0)
+    repository = open_repository(Address(remote.as_uri()), tmp_path / "scratch")
     assert repository.source == f"git+{remote.as_uri()}"
     assert repository.releases()[0].version == "1.10.0"
     git(remote, "tag", "v3.0.0")
+    asyncio.run(repository.fetch())
     assert repository.releases()[0].version == "3.0.0"
     remote.rename(tmp_path / "away")
+    with pytest.raises(HubError, match="git fetch failed: fatal: "):
+        asyncio.run(repository.fetch())
     assert repository.releases()[0].version == "3.0.0"
 
 
@@ -74,20 +79,50 @@ def test_a_remote_template_is_cloned_and_fetched(tmp_path: Path) -> None:
     ],
 )
 def test_addresses_are_ones_that_copier_takes(address: str, expected: str) -> None:
-    assert copier_address(address) == expected
+    assert Address.parse(address).for_copier == expected
     if not address.startswith("/"):
         assert get_repo(expected) is not None
 
 
-def test_a_template_without_releases_is_refused(tmp_path: Path) -> None:
+def test_what_is_no_template_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(HubError, match=r"is no git repository \(--template\)"):
+        open_repository(Address(str(tmp_path)), tmp_path)
     git(tmp_path, "init", "--quiet")
+    with pytest.raises(HubError, match=r"has no commit to serve \(--template\)"):
+        open_repository(Address(str(tmp_path)), tmp_path)
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub/a").write_text("a")
+    commit(tmp_path)
     with pytest.raises(HubError, match=r"is no template: it holds no copier.yml \(--template\)"):
-        open_repository(str(tmp_path), tmp_path, 0)
-    (tmp_path / "copier.yml").write_text("a: 1\n")
-    with pytest.raises(HubError, match=r"has no releases to serve; tag one, such as `git tag v1"):
-        open_repository(str(tmp_path), tmp_path, 0)
+        open_repository(Address(str(tmp_path)), tmp_path)
+    with pytest.raises(HubError, match=r"sub is a folder of the git repository .*\(--template\)"):
+        open_repository(Address(str(tmp_path / "sub")), tmp_path)
     with pytest.raises(HubError, match="git clone failed"):
-        open_repository((tmp_path / "nowhere").as_uri(), tmp_path, 0)
+        open_repository(Address((tmp_path / "nowhere").as_uri()), tmp_path)
+
+
+@pytest.mark.parametrize("cloned", [False, True])
+def test_a_template_without_a_release_is_served_as_it_is(tmp_path: Path, cloned: bool) -> None:
+    folder = small_template(tmp_path / "template")
+    for tag in git(folder, "tag").split():
+        git(folder, "tag", "--delete", tag)
+    (tmp_path / "scratch").mkdir()
+    address = Address(folder.as_uri() if cloned else str(folder))
+    template = open_repository(address, tmp_path / "scratch")
+    (release,) = template.releases()
+    assert (release.version, release.tag) == ("0.0.0", "")
+    with (folder / "copier.yml").open("a") as file:
+        file.write('template_version: {default: "1.2.3"}\n')
+    commit(folder)
+    asyncio.run(template.fetch())
+    (release,) = template.releases()
+    assert (release.version, release.tag) == ("1.2.3", "")
+    assert release.commit == git(folder, "rev-parse", "HEAD").strip()
+    served = client_of(folder)
+    assert served.get("/health").json()["released"] is False
+    assert "Nothing was released yet" in served.get("/").text
+    git(folder, "tag", "v1.2.3")
+    assert template.releases()[0].tag == ("" if cloned else "v1.2.3")
 
 
 def test_every_challenge_of_this_repository_has_its_official_name(repository: Path) -> None:
@@ -294,6 +329,7 @@ def test_the_page_says_what_there_is_without_scripts(tmp_path: Path) -> None:
         "Questions & answers.",
         "@flowertune/law-other-ai",
         "1.9.0, 1.0.0",
+        f"Version 1.10.0 of the apps, commit {git(tmp_path, 'rev-parse', 'HEAD')[:12]}",
         "200,000 MiB",
     ):
         assert part in reader.text
@@ -307,6 +343,7 @@ def test_the_page_says_what_there_is_without_scripts(tmp_path: Path) -> None:
         (["--port", "0"], ["--port is 0; use 1 to 65535."]),
         (["--rate", "-1", "--workers", "0"], ["--rate is -1", "--workers is 0"]),
         (["--tls-cert", "x.pem"], ["go together", "--tls-cert is x.pem; there is no such file"]),
+        (["--template", "https://a/b?token=secret"], ["--template has a ? or a #"]),
         (["--uploads", "in"], ["--uploads needs a token", "FLOWERTUNE_HUB_TOKEN"]),
     ],
 )
@@ -320,3 +357,4 @@ def test_wrong_options_are_all_named(
     assert command.main(["serve", *arguments]) == 2
     printed = capsys.readouterr().err
     assert all(part in printed for part in parts)
+    assert "secret" not in printed
