@@ -27,50 +27,12 @@ from transformers import (
 from evaluation.decoding.batch import can_decode, decode
 from evaluation.decoding.choice import Sampling, draw
 from evaluation.decoding.row import Row
+from evaluation.model_settings import unbatchable
 
-__all__ = ["Row", "Sampling", "end_token_ids", "generate", "settled_by_text", "unusual_settings"]
+__all__ = ["Row", "Sampling", "end_token_ids", "generate", "settled_by_text"]
 
 TIE = 1e-4
 _WINDOW = 16  # newest tokens searched for a stopping word before the whole row is looked at
-
-# Settings of a model's generation_config that leave greedy decoding alone, whatever the batch and
-# the stage.
-_HARMLESS = {
-    *(
-        "bos_token_id",
-        "eos_token_id",
-        "pad_token_id",
-        "decoder_start_token_id",
-        "transformers_version",
-        "_from_model_config",
-    ),
-    *(
-        "do_sample",
-        "temperature",
-        "top_p",
-        "top_k",
-        "min_p",
-        "typical_p",
-        "epsilon_cutoff",
-        "eta_cutoff",
-    ),
-    *(
-        "max_length",
-        "max_new_tokens",
-        "use_cache",
-        "cache_implementation",
-        "repetition_penalty",
-        "num_beams",
-    ),
-    *(
-        "output_attentions",
-        "output_hidden_states",
-        "output_scores",
-        "output_logits",
-        "return_dict_in_generate",
-    ),
-    *("trust_remote_code", "chat_format", "max_window_size", "max_matrix_size"),
-}
 
 
 class _RowStop(StoppingCriteria):
@@ -78,8 +40,16 @@ class _RowStop(StoppingCriteria):
         self.row, self.end_ids = row, end_ids
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
-        self.row.take(int(input_ids[0, -1]), self.end_ids)
+        _take_all(self.row, input_ids[0].tolist(), self.end_ids)
         return torch.tensor([self.row.done], device=input_ids.device)
+
+
+def _take_all(row: Row, tokens: list[int], end_ids: Sequence[int]) -> None:
+    """Give a row the tokens that it does not have yet; `tokens` begin with its prompt."""
+    for token in tokens[len(row.prompt) + len(row.new) :]:
+        if row.done:
+            return
+        row.take(token, end_ids)
 
 
 class _Draw(LogitsProcessor):
@@ -94,13 +64,6 @@ class _Draw(LogitsProcessor):
         return torch.full_like(scores, float("-inf")).scatter(1, chosen, 0.0)
 
 
-def unusual_settings(generation_config: Any) -> list[str]:
-    """Settings of a model's generation_config for which only one row at a time is known to be
-    exact.
-    """
-    return sorted(set(generation_config.to_diff_dict()) - _HARMLESS)
-
-
 def end_token_ids(generation_config: Any) -> list[int]:
     """The end tokens of a generation_config as a list: it may hold one, several or none."""
     ids = generation_config.eos_token_id
@@ -112,16 +75,20 @@ def _alone(
     model: Any, row: Row, end_ids: Sequence[int], pad_id: int, sampling: Sampling | None
 ) -> None:
     ids = torch.tensor([row.prompt], device=model.device)
-    model.generate(
+    # With several beams, a row's tokens are known only at the end.
+    beams = (model.generation_config.num_beams or 1) > 1
+    out = model.generate(
         input_ids=ids,
-        attention_mask=torch.ones_like(ids),
+        attention_mask=torch.ones_like(ids) if row.hidden is None else (ids != row.hidden).long(),
         max_new_tokens=row.limit,
         do_sample=False,
         eos_token_id=list(end_ids) or None,
         pad_token_id=pad_id,
+        return_dict_in_generate=False,
         logits_processor=LogitsProcessorList([_Draw(row, sampling)] if sampling else []),
-        stopping_criteria=StoppingCriteriaList([_RowStop(row, end_ids)]),
+        stopping_criteria=StoppingCriteriaList([] if beams else [_RowStop(row, end_ids)]),
     )
+    _take_all(row, out[0].tolist(), end_ids)
 
 
 def generate(
@@ -149,6 +116,7 @@ def generate(
     """
     again: list[Row] = []
     longest = max((len(row.prompt) + row.limit for row in rows), default=0)
+    penalty = model.generation_config.repetition_penalty or 1.0
 
     def finished(row: Row) -> None:
         if recheck_ties and row.gap < TIE:
@@ -156,12 +124,18 @@ def generate(
         else:
             on_done(row)
 
-    if unusual_settings(model.generation_config) or not can_decode(model, longest):
+    def batchable(row: Row) -> bool:
+        # Where the last token is hidden, or hidden tokens are penalized, leaving them out of the
+        # prompt is not the same as masking them.
+        return row.hidden not in row.prompt or (row.prompt[-1] != row.hidden and penalty == 1.0)
+
+    if unbatchable(model.generation_config) or not can_decode(model, longest):
         again = list(rows)
     else:
+        again += [row for row in rows if not batchable(row)]
         decode(
             model,
-            rows,
+            [row for row in rows if batchable(row)],
             slots=batch_size,
             end_ids=end_ids,
             pad_id=pad_id,

@@ -16,11 +16,38 @@ from flowertune.base.text import counted
 _Base: Any = HFLM  # its registration decorator hides its type
 
 
-def row_limit(prompt_tokens: int, kwargs: dict[str, Any]) -> int:
-    """New tokens a row may have: `max_length` counts the prompt, `max_gen_toks` does not."""
+def row_limit(prompt_tokens: int, kwargs: dict[str, Any], max_new_tokens: int | None = None) -> int:
+    """New tokens a row may have: `max_length` counts the prompt, `max_gen_toks` does not.
+
+    `max_new_tokens` of a model's generation_config wins over `max_length`, as in transformers.
+    """
     if "max_length" in kwargs:
-        return kwargs["max_length"] - prompt_tokens
+        return max_new_tokens or kwargs["max_length"] - prompt_tokens
     return kwargs["max_gen_toks"]
+
+
+def prompt_tokens(context: str, kwargs: dict[str, Any], tokenizer: Any) -> list[int]:
+    """The tokens of a prompt; with `truncate`, its last ones, no more than `max_length`."""
+    if not kwargs.get("truncate"):
+        return tokenizer(context)["input_ids"]
+    side, tokenizer.truncation_side = tokenizer.truncation_side, "left"
+    try:
+        return tokenizer(context, truncation=True, max_length=kwargs["max_length"])["input_ids"]
+    finally:
+        tokenizer.truncation_side = side
+
+
+def hidden_token(kwargs: dict[str, Any], tokenizer: Any, config: Any) -> int | None:
+    """The token that the model does not see in a prompt, or None.
+
+    General NLP, medical and code are scored without an attention mask. transformers then takes the
+    padding token wherever it stands in a prompt for padding, unless it is an end token, too.
+    """
+    if "unmasked" not in kwargs:
+        return None
+    tokenizers = kwargs["unmasked"] == "tokenizer's end token pads"
+    token = tokenizer.eos_token_id if tokenizers else config.pad_token_id
+    return None if token in generation.end_token_ids(config) else token
 
 
 class RowwiseLM(_Base):
@@ -33,7 +60,9 @@ class RowwiseLM(_Base):
         response: "whole row" to answer with the decoded prompt and answer, "completion" for code
             (what follows the prompt's characters, up to the first of `until`); else the answer
             alone is decoded;
-        settled: a key of `score.SETTLED`, for rows that may stop before their end.
+        settled: a key of `score.SETTLED`, for rows that may stop before their end;
+        truncate: cut a prompt on the left to `max_length` tokens;
+        unmasked: the official scorer gives no attention mask, see `hidden_token`: which token pads.
     """
 
     def __init__(
@@ -116,12 +145,14 @@ class RowwiseLM(_Base):
     ) -> None:
         rows = []
         places: dict[int, tuple[str, str]] = {}
+        hidden = hidden_token(kwargs, self.tokenizer, self.model.generation_config)
         for index, request, key in group:
             context = str(request.args[0])
-            prompt = self.tokenizer(context)["input_ids"]
+            prompt = prompt_tokens(context, kwargs, self.tokenizer)
             limit = self._limit(prompt, kwargs, request.doc)
             settled = self._settled(prompt, len(context), kwargs)
-            rows.append(generation.Row(index, prompt, limit, settled, key=int(key[:15], 16)))
+            number = int(key[:15], 16)
+            rows.append(generation.Row(index, prompt, limit, settled, number, hidden))
             places[index] = (key, context)
 
         def done(row: generation.Row) -> None:
@@ -151,20 +182,27 @@ class RowwiseLM(_Base):
         tasks = dict.fromkeys(request.task_name for _, request, _ in group)
         for task in tasks:
             members = [(index, request) for index, request, _ in group if request.task_name == task]
-            contexts = [str(request.args[0]) for _, request in members]
-            rows = replay.batches(
-                self.model, self.tokenizer, contexts, kwargs["max_length"], self.replay_batch or 1
+            rows = replay.answers(
+                self.model,
+                self.tokenizer,
+                [str(request.args[0]) for _, request in members],
+                max_length=kwargs["max_length"],
+                batch_size=self.replay_batch or 1,
+                slots=int(self.batch_size),
+                settled=lambda prompt, text: self._settled(prompt, len(text), kwargs),
+                recheck_ties=self.recheck_ties,
+                on_row=self.on_row,
             )
             for (index, _), row in zip(members, rows, strict=True):
                 answers[index] = row
-                self.on_row()
 
     def _limit(self, prompt: list[int], kwargs: dict[str, Any], document: Any) -> int:
         if "length_of" in kwargs:
             text = document[kwargs["length_of"]]
             limit = len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
         else:
-            limit = row_limit(len(prompt), kwargs)
+            own = self.model.generation_config.max_new_tokens
+            limit = row_limit(len(prompt), kwargs, own)
         return limit if self.answer_tokens is None else min(limit, self.answer_tokens)
 
     def _settled(
@@ -189,7 +227,8 @@ class RowwiseLM(_Base):
             return self._decode(row.prompt + row.new)
         if kind == "completion":
             text = self._decode_code(row.prompt + row.new)[len(context) :]
-            end = self.tokenizer.eos_token
+            # The official scorer lets the token that begins a text stand in for a missing end token.
+            end = self.tokenizer.eos_token or self.tokenizer.bos_token
             return score.cut_at(text, [*kwargs["until"], *([end] if end else [])])
         return self._decode(row.new)
 
@@ -233,7 +272,13 @@ def _length(request: Instance) -> int:
     return len(str(request.args[0]))
 
 
-def check_lengths(name: str, contexts: list[str], kwargs: dict[str, Any], tokenizer: Any) -> None:
+def check_lengths(
+    name: str,
+    contexts: list[str],
+    kwargs: dict[str, Any],
+    tokenizer: Any,
+    max_new_tokens: int | None,
+) -> None:
     """Refuse prompts that leave no room for an answer: the official scorer stops at them, too.
 
     Raises:
@@ -242,11 +287,79 @@ def check_lengths(name: str, contexts: list[str], kwargs: dict[str, Any], tokeni
     if "max_length" not in kwargs:
         return
     lengths = [len(tokenizer(context)["input_ids"]) for context in contexts]
-    long = [number for number, length in enumerate(lengths, 1) if row_limit(length, kwargs) < 1]
+    long = [
+        n for n, length in enumerate(lengths, 1) if row_limit(length, kwargs, max_new_tokens) < 1
+    ]
     if long:
         raise UserError(
             f"{counted(len(long), 'prompt')} of {name} {'is' if len(long) == 1 else 'are'} too "
             f"long, first row {long[0]} with "
             f"{lengths[long[0] - 1]} tokens: prompt and answer together may have "
-            f"{kwargs['max_length']} tokens in the official scorer; leave these rows out"
+            f"{kwargs['max_length']} tokens in the official scorer, which stops with an error at "
+            "such a row; leave these rows out"
         )
+
+
+def check_positions(
+    name: str, contexts: list[str], tokenizer: Any, config: Any, answer_tokens: int = 1
+) -> None:
+    """Refuse prompts longer than a model that has a learned vector for each position.
+
+    Models that compute their positions go on, as they do in the official scorer.
+
+    Raises:
+        UserError: names the first such row, the model's positions and what to do.
+    """
+    positions = learned_positions(config)
+    if positions is None:
+        return
+    for number, context in enumerate(contexts, 1):
+        length = len(tokenizer(context)["input_ids"])
+        if length + answer_tokens > positions:
+            raise UserError(
+                f"row {number} of {name} has {length} tokens, and the base model has only "
+                f"{positions} positions (max_position_embeddings of its config.json): leave the "
+                "row out with --data-dir, or choose another model with --model"
+            )
+
+
+def learned_positions(config: Any) -> int | None:
+    """How many positions a model can have at most; None if it computes them."""
+    config = config.get_text_config()
+    computed = getattr(config, "rope_parameters", None) or getattr(config, "alibi", False)
+    return None if computed else getattr(config, "max_position_embeddings", None)
+
+
+def check_vocabulary(
+    model: Any, tokenizer: Any, documents: dict[str, list[dict[str, Any]]]
+) -> None:
+    """Refuse rows with tokens that the model has no embedding for.
+
+    Raises:
+        UserError: names the first such row, the token and both sizes.
+    """
+    size = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) <= size:
+        return
+    for name, rows in documents.items():
+        for number, row in enumerate(rows, 1):
+            for text in _texts(row):
+                token = max(tokenizer(text)["input_ids"], default=0)
+                if token >= size:
+                    raise UserError(
+                        f"row {number} of {name} has the token "
+                        f"{tokenizer.convert_ids_to_tokens(token)!r}, number {token} of "
+                        f"{len(tokenizer)} in the tokenizer, but the base model knows {size} "
+                        "(vocab_size of its config.json): give a model and tokenizer that belong "
+                        "together with --model"
+                    )
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for part in value:
+            yield from _texts(part)
+    elif isinstance(value, dict):
+        yield from _texts(list(value.values()))

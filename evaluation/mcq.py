@@ -50,7 +50,12 @@ def official(
         "output_type": "generate_until",
         "doc_to_text": "context",
         "doc_to_target": "target",
-        "generation_kwargs": {"until": [], "do_sample": False, "length_of": "as_long_as"},
+        "generation_kwargs": {
+            "until": [],
+            "do_sample": False,
+            "length_of": "as_long_as",
+            "unmasked": "tokenizer's end token pads",
+        },
     }
     return Form(documents, lambda: config, grade)
 

@@ -1,38 +1,189 @@
-"""The official finance scorer's own batches, with all that makes its scores depend on them."""
+"""The official finance scorer's own batches, with all that makes its scores depend on them.
 
-from collections.abc import Iterator
+Its answers depend on batches in three ways. The tokens left for an answer are those of the longest
+prompt of the batch. Padding goes to the side the tokenizer chooses, and on the right it changes the
+shorter rows. And where the model's generation_config says so, tokens are drawn, from one stream of
+random numbers for all batches.
+
+Where answers are greedy and no row is changed by padding, a batch means a limit for each of its
+rows and nothing else: these rows are decoded like all others, and their batch is repeated as it is
+only if a rounding error could have decided one of them.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from transformers import StoppingCriteria, StoppingCriteriaList
+
+from evaluation.decoding.batch import can_decode, decode
+from evaluation.decoding.row import Row
+from evaluation.generation import TIE
+from evaluation.model_settings import relevant, unbatchable
+
+Settled = Callable[[list[int], str], Callable[[list[int]], bool] | None]
 
 
-def prepare(model: Any, tokenizer: Any) -> None:
-    """Give tokenizer and model a padding token of their own, as the official scorer does.
+class Start:
+    """Random numbers and vocabulary as they are when the official scorer begins with a model.
 
-    That is, if there is none or the end token serves as one.
+    It seeds torch before it loads the model. Putting an adapter on a model draws numbers, and so
+    does enlarging the vocabulary.
     """
-    if tokenizer.pad_token is None or tokenizer.pad_token == tokenizer.eos_token:
-        tokenizer.add_special_tokens({"pad_token": "[PAD]"})
-        model.resize_token_embeddings(len(tokenizer))
+
+    def __init__(self, seed: int, model: Any, tokenizer: Any) -> None:
+        """Call it when the model has just been loaded, after `torch.manual_seed(seed)`.
+
+        Args:
+            seed: of the official scorer.
+            model: base model, with or without an adapter.
+            tokenizer: its tokenizer, which may have been given another token for padding.
+        """
+        self.seed, self.model, self.tokenizer = seed, model, tokenizer
+        self.states = _random_states()
+        self.tokens = model.get_input_embeddings().weight.shape[0]
+        own = tokenizer.init_kwargs.get("pad_token")
+        self.needs_pad = not own or tokenizer.pad_token_id == tokenizer.eos_token_id
+
+    def prepare(self, as_loaded: bool) -> None:
+        """Go there: seed torch, and give tokenizer and model a padding token if they need one.
+
+        `as_loaded` is false for the base model where an adapter was put on it.
+        """
+        if self.needs_pad and self.model.get_input_embeddings().weight.shape[0] != self.tokens:
+            self.model.resize_token_embeddings(self.tokens)
+        if as_loaded:
+            _restore(self.states)
+        else:
+            torch.manual_seed(self.seed)
+        if self.needs_pad:
+            self.tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+            self.model.resize_token_embeddings(len(self.tokenizer))
+
+
+def _random_states() -> tuple[Any, list[Any]]:
+    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return torch.get_rng_state(), devices
+
+
+def _restore(states: tuple[Any, list[Any]]) -> None:
+    processor, devices = states
+    torch.set_rng_state(processor)
+    if devices:
+        torch.cuda.set_rng_state_all(devices)
+
+
+@dataclass
+class _Batch:
+    first: int
+    contexts: list[str]
+    rows: list[Row]
 
 
 @torch.inference_mode()
-def batches(
-    model: Any, tokenizer: Any, contexts: list[str], max_length: int, batch_size: int
-) -> Iterator[str]:
-    """Answer the prompts in their order, `batch_size` at a time; yields each row, decoded whole.
+def answers(
+    model: Any,
+    tokenizer: Any,
+    contexts: list[str],
+    *,
+    max_length: int,
+    batch_size: int,
+    slots: int,
+    settled: Settled,
+    recheck_ties: bool = True,
+    on_row: Callable[[], None] = lambda: None,
+) -> list[str]:
+    """Answer the prompts in the official scorer's batches: each row decoded whole, in their order.
 
-    The tokens left for an answer are `max_length` less the longest prompt of the batch; padding
-    goes to the side the tokenizer chooses (on the right it spoils the shorter rows); and the
-    model's generation_config decides whether tokens are drawn.
+    A greedy row may end early, as soon as nothing can change its answer any more.
+
+    Args:
+        model: a causal language model with transformers' `generate`.
+        tokenizer: with a padding token.
+        contexts: the prompts.
+        max_length: of a batch with its answers, in tokens.
+        batch_size: of the official scorer.
+        slots: the most rows in one forward pass, for rows that need not stay in their batch.
+        settled: makes `Row.settled` for a prompt's tokens and text.
+        recheck_ties: repeat a batch as it is where a row came closer to a tie than rounding errors.
+        on_row: called for each row when it is done.
     """
-    for start in range(0, len(contexts), batch_size):
-        tokens = tokenizer(
-            contexts[start : start + batch_size],
-            return_tensors="pt",
-            padding=True,
-            return_token_type_ids=False,
-        ).to(model.device)
-        rows = model.generate(**tokens, max_length=max_length, eos_token_id=tokenizer.eos_token_id)
-        for row in rows:
-            yield tokenizer.decode(row, skip_special_tokens=True)
+    config = model.generation_config
+    drawn = "do_sample" in relevant(config)
+    batches = []
+    for first in range(0, len(contexts), batch_size):
+        texts = contexts[first : first + batch_size]
+        prompts = [tokenizer(text)["input_ids"] for text in texts]
+        limit = config.max_new_tokens or max_length - max(map(len, prompts))
+        rows = [
+            Row(first + number, prompt, limit, None if drawn else settled(prompt, text))
+            for number, (prompt, text) in enumerate(zip(prompts, texts, strict=True))
+        ]
+        batches.append(_Batch(first, texts, rows))
+
+    longest = max((len(row.prompt) + row.limit for b in batches for row in b.rows), default=0)
+    as_they_are = drawn or unbatchable(config) or not can_decode(model, longest)
+    whole, singly = [], []
+    for b in batches:
+        (whole if as_they_are or _padding_matters(b, tokenizer) else singly).append(b)
+    end = tokenizer.eos_token_id
+    decode(
+        model,
+        [row for b in singly for row in b.rows],
+        slots=slots,
+        end_ids=[] if end is None else [end],
+        pad_id=tokenizer.pad_token_id,
+        sampling=None,
+        on_done=lambda row: on_row(),
+    )
+    found: dict[int, str] = {}
+    for b in singly:
+        if recheck_ties and any(row.gap < TIE for row in b.rows):
+            found |= dict(_as_it_is(model, tokenizer, b, max_length, drawn))
+        else:
+            for row in b.rows:
+                found[row.index] = tokenizer.decode(row.prompt + row.new, skip_special_tokens=True)
+    for b in whole:
+        for index, text in _as_it_is(model, tokenizer, b, max_length, drawn):
+            found[index] = text
+            on_row()
+    return [found[index] for index in range(len(contexts))]
+
+
+def _padding_matters(batch: _Batch, tokenizer: Any) -> bool:
+    lengths = {len(row.prompt) for row in batch.rows}
+    return tokenizer.padding_side == "right" and len(lengths) > 1
+
+
+def _as_it_is(
+    model: Any, tokenizer: Any, batch: _Batch, max_length: int, drawn: bool
+) -> Iterator[tuple[int, str]]:
+    """A batch as the official scorer answers it, up to where nothing changes an answer any more."""
+    tokens = tokenizer(
+        batch.contexts, return_tensors="pt", padding=True, return_token_type_ids=False
+    ).to(model.device)
+    # A row that ends early draws no more numbers, and of several beams the last decides.
+    early = not drawn and (model.generation_config.num_beams or 1) == 1
+    criteria = [_Settled(batch.rows, tokens["input_ids"].shape[1])] if early else []
+    out = model.generate(
+        **tokens,
+        max_length=max_length,
+        eos_token_id=tokenizer.eos_token_id,
+        stopping_criteria=StoppingCriteriaList(criteria),
+    )
+    for number, row in enumerate(out):
+        yield batch.first + number, tokenizer.decode(row, skip_special_tokens=True)
+
+
+class _Settled(StoppingCriteria):
+    def __init__(self, rows: list[Row], width: int) -> None:
+        self.rows, self.width = rows, width
+        self.done = [False] * len(rows)
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+        new = input_ids[:, self.width :].tolist()
+        for number, (row, tokens) in enumerate(zip(self.rows, new, strict=True)):
+            if not self.done[number] and row.settled is not None:
+                self.done[number] = row.settled(tokens)
+        return torch.tensor(self.done, device=input_ids.device)

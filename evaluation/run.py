@@ -118,7 +118,8 @@ def score(lm: Any, plan: Plan, label: str = "") -> Pass:
             bootstrap_iters=1,
             random_seed=plan.seed,
             numpy_random_seed=plan.seed,
-            torch_random_seed=plan.seed,
+            # A replay of the official batches goes on from what seeded the model.
+            torch_random_seed=None if lm.replay_batch else plan.seed,
             fewshot_random_seed=plan.seed,
         )
     assert returned is not None

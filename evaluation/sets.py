@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.columns import Column
+from evaluation.model_settings import Way
 
 Rows = list[dict[str, Any]]
 SUITES = ("official", "standard")
@@ -135,6 +136,14 @@ class Challenge:
     merge: bool = False
     seed: int = 2024
     replay_batch: int | None = None
+
+    def way(self, suite: str, replayed: bool = False) -> Way:
+        """How answers come about in a suite; `replayed` as with `--official-batching`."""
+        if suite == "standard":
+            return "plain"
+        if self.replay_batch is not None:
+            return "batches" if replayed else "rows"
+        return "drawn" if any(item.form(suite).sampled for item in self.sets) else "greedy"
 
     def named(self) -> dict[str, EvalSet]:
         """The sets by name."""

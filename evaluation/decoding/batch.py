@@ -78,7 +78,7 @@ class _Batch:
 
     def read(self, rows: list[Row]) -> None:
         """Put all but the last token of each prompt through the model; that one is `step`'s."""
-        prompts = [row.prompt[:-1] for row in rows]
+        prompts = [row.seen[:-1] for row in rows]
         longest = max(map(len, prompts))
         filled = DynamicCache(config=self.model.config)
         if longest:
@@ -92,7 +92,7 @@ class _Batch:
             )
         self.cache.admit(filled, list(map(len, prompts)))
         self.rows += rows
-        self.drafters += [NGramDraft(row.prompt) for row in rows]
+        self.drafters += [NGramDraft(row.seen) for row in rows]
 
     def step(self) -> list[Row]:
         """Give every row its next token or tokens; return the rows that are done."""

@@ -14,6 +14,7 @@ class Row:
         limit: the most new tokens, at least 1.
         settled: whether nothing after these new tokens can change the answer.
         key: what its random numbers depend on, beside the seed.
+        hidden: a token that the model does not see where it stands in the prompt, or None.
         new: tokens generated so far.
         done: whether it is at its end.
         gap: smallest distance so far between the best and the second best token.
@@ -24,9 +25,15 @@ class Row:
     limit: int
     settled: Callable[[list[int]], bool] | None = None
     key: int = 0
+    hidden: int | None = None
     new: list[int] = field(default_factory=list)
     done: bool = False
     gap: float = float("inf")
+
+    @property
+    def seen(self) -> list[int]:
+        """The tokens of the prompt that the model sees; the others count as tokens all the same."""
+        return [token for token in self.prompt if token != self.hidden]
 
     def take(self, token: int, end_ids: Sequence[int]) -> None:
         """Append a generated token and note whether the row is done."""

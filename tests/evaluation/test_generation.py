@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from evaluation import generation
+from evaluation import generation, model_settings
 from evaluation.decoding import choice
 
 
@@ -90,7 +90,7 @@ def test_every_row_is_decided_as_if_alone(model, batch_size, penalty, monkeypatc
 
 def test_an_unusual_setting_falls_back_to_single_rows(model, monkeypatch):
     monkeypatch.setattr(model.generation_config, "no_repeat_ngram_size", 2)
-    assert generation.unusual_settings(model.generation_config) == ["no_repeat_ngram_size"]
+    assert model_settings.unbatchable(model.generation_config) == ["no_repeat_ngram_size"]
     singly = counted(monkeypatch)
     expected = [alone(model, prompt, 30) for prompt in prompts(4)]
     assert run(model, rows_of([30] * 4), 4) == expected

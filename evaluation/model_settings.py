@@ -1,0 +1,158 @@
+"""What a model's generation_config asks for, and what a score makes of it.
+
+The official scorers call transformers' `generate` with the model's generation_config in force and
+override a few of its settings. The official suite does the same; where it cannot, the result names
+the departure. The standard suite is greedy whatever the model says.
+"""
+
+import copy
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from flowertune.base.errors import UserError
+
+# How the official scorer of a challenge calls `generate`, and whether its batches are replayed:
+# greedy: it says so itself (general-nlp, medical); drawn: with its own temperature (code); rows and
+# batches: it leaves the choice to the model (finance). The standard suite is plain.
+Way = Literal["greedy", "drawn", "rows", "batches", "plain"]
+
+_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
+# Never change an answer: who wrote the file, what is returned beside the tokens, how the same
+# tokens are computed faster. `max_length` is always overridden.
+_IRRELEVANT = {
+    *(*_TOKENS, "decoder_start_token_id", "transformers_version", "_from_model_config"),
+    *("chat_format", "max_window_size", "max_matrix_size", "trust_remote_code", "max_length"),
+    *("output_attentions", "output_hidden_states", "output_scores", "output_logits"),
+    *("return_dict_in_generate", "use_cache", "cache_implementation", "cache_config"),
+    *("compile_config", "disable_compile", "low_memory", "prefill_chunk_size", "max_cache_len"),
+    *("continuous_batching_config", "is_assistant", "speculation_type", "use_mtp"),
+    *("prompt_lookup_num_tokens", "max_matching_ngram_size", "num_assistant_tokens"),
+    *("num_assistant_tokens_schedule", "assistant_confidence_threshold", "assistant_early_exit"),
+    *("assistant_ensemble_weight", "assistant_lookbehind", "target_lookbehind"),
+}
+_FILTERS = {"min_p", "typical_p", "epsilon_cutoff", "eta_cutoff", "top_h"}
+_DRAWING = {"do_sample", "temperature", "top_p", "top_k", *_FILTERS}
+_BEAMS = {"num_beams", "length_penalty", "early_stopping", "num_beam_groups", "diversity_penalty"}
+# `generate` needs the tokenizer for them, or refuses several answers; the official scorers give it
+# none and take one answer.
+_IMPOSSIBLE = ("stop_strings", "token_healing", "num_return_sequences")
+# Batched decoding applies these itself.
+_BATCHED = {"repetition_penalty", "max_new_tokens"}
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """What is done with a model's generation_config.
+
+    Attributes:
+        config: what the model is to generate with.
+        followed: its settings that change answers and are in force, as in the official scorer.
+        departures: what the official scorer would do and this one does not, one phrase each.
+    """
+
+    config: Any
+    followed: dict[str, Any]
+    departures: list[str]
+
+
+def relevant(config: Any) -> dict[str, Any]:
+    """The settings of a generation_config that can change an answer, where they do something."""
+    neutral = config._get_default_generation_params()
+    given = {
+        name: value
+        for name, value in config.to_diff_dict().items()
+        if name not in _IRRELEVANT and value is not None and value != neutral.get(name, False)
+    }
+    unused = set() if given.get("do_sample") else _DRAWING - {"do_sample"}
+    if "num_beams" not in given:
+        unused = unused | _BEAMS
+    return {name: value for name, value in given.items() if name not in unused}
+
+
+def unbatchable(config: Any) -> list[str]:
+    """Settings for which only one row at a time, by transformers itself, is known to be exact."""
+    return sorted(set(relevant(config)) - _BATCHED - _DRAWING)
+
+
+def plain(config: Any) -> Any:
+    """A generation_config that keeps the special tokens and nothing else: greedy decoding."""
+    return type(config)(**{name: getattr(config, name) for name in _TOKENS})
+
+
+def decide(config: Any, way: Way) -> ModelSettings:
+    """Say what a model's generation_config means for a score.
+
+    Args:
+        config: as the model brings it.
+        way: how the official scorer of the challenge calls `generate`.
+
+    Raises:
+        UserError: it asks for a way to decode that transformers no longer has.
+    """
+    if way == "plain":
+        return ModelSettings(plain(config), {}, [])
+    given = relevant(config)
+    ours = copy.deepcopy(config)
+    departures = []
+
+    def leave_out(names: set[str]) -> None:
+        for name in names:
+            setattr(ours, name, None)
+
+    leave_out(_IRRELEVANT - {*_TOKENS, "transformers_version", "_from_model_config"})
+    for name in _IMPOSSIBLE:
+        # Where there are beams, the official scorer takes the best one; for code it says how many.
+        harmless = name == "num_return_sequences" and (way == "drawn" or "num_beams" in given)
+        if name in given and not (harmless and way != "batches"):
+            departures.append(_left_out(name, given[name], "stops with an error at it"))
+    leave_out(set(_IMPOSSIBLE))
+    if way == "greedy":
+        leave_out({*_DRAWING, "max_new_tokens"})
+    elif way == "drawn":
+        for name in sorted(_FILTERS):
+            value = getattr(config, name, None)
+            if value is not None and value != config._get_default_generation_params().get(name):
+                departures.append(_left_out(name, value, "applies it to what it draws"))
+        if "num_beams" in given:
+            departures.append(_left_out("num_beams", given["num_beams"], "draws along beams"))
+        leave_out(_DRAWING | _BEAMS)
+    elif way == "rows" and given.get("do_sample"):
+        departures.append(
+            "answers are greedy, although the model's generation_config says do_sample (the "
+            "official scorer draws them; --official-batching does, too)"
+        )
+        leave_out(_DRAWING | _BEAMS)
+    _check_mode(ours)
+    return ModelSettings(ours, relevant(ours), departures)
+
+
+def sentences(settings: ModelSettings) -> list[str]:
+    """What to say before the model is loaded."""
+    said = [f"Not as the official scorer: {phrase}." for phrase in settings.departures]
+    if settings.followed:
+        listed = ", ".join(f"{name} {value}" for name, value in sorted(settings.followed.items()))
+        said.insert(0, f"In force from the model's generation_config, as officially: {listed}.")
+    return said
+
+
+def _left_out(name: str, value: Any, official: str) -> str:
+    return (
+        f"{name} {value} of the model's generation_config is left out (the official scorer "
+        f"{official})"
+    )
+
+
+def _check_mode(config: Any) -> None:
+    # Late: transformers' generation takes seconds to import.
+    from transformers.generation.utils import GENERATION_MODES_MAPPING
+
+    whole = copy.deepcopy(config)
+    whole.update(**whole._get_default_generation_params(), defaults_only=True)
+    mode = whole.get_generation_mode()
+    if "/" in GENERATION_MODES_MAPPING[mode]:
+        raise UserError(
+            f"the model's generation_config asks for {mode.value.replace('_', ' ')} "
+            f"({', '.join(f'{name} {value}' for name, value in relevant(config).items())}), which "
+            "transformers can no longer do by itself: remove that from its generation_config.json, "
+            "or score with --suite standard, which is greedy"
+        )
