@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from flowertune.base.errors import UserError
-from flowertune.models.resolve import folder_of
+from flowertune.models.quantized import Quantization, loaded
+from flowertune.models.resolve import folder_of, resolve_model
+from flowertune.models.source import Source
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -45,30 +47,49 @@ def default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def config(choice: ModelChoice) -> Any:
+    """Return the base model's configuration.
+
+    Raises:
+        UserError: there is no such model, or its configuration is damaged.
+    """
+    # Late, as torch above.
+    from flowertune.models.config import read_config
+
+    return read_config(_source(choice))
+
+
+def quantization(choice: ModelChoice) -> Quantization | None:
+    """Return how the base model's weights are quantized once they are loaded; None: not at all.
+
+    Raises:
+        UserError: the model comes quantized, and otherwise than the choice says.
+    """
+    return loaded(_source(choice), config(choice), choice.quantization)
+
+
+def generation_config(choice: ModelChoice) -> Any:
+    """Return what the base model's files say about generation; the defaults where they do not.
+
+    Raises:
+        UserError: there is no such model, or what they say is damaged.
+    """
+    # Late, as torch above.
+    from flowertune.models.config import read_generation_config
+
+    return read_generation_config(_source(choice), config(choice))
+
+
 def tokenizer(choice: ModelChoice) -> Any:
     """Return the base model's tokenizer (never the adapter's), with a padding token.
 
-    Also checks that the base model is there, which costs no more than its configuration file.
-
     Raises:
-        UserError: there is no such model, or the hub cannot be reached.
+        UserError: there is no such model, or its tokenizer cannot be read.
     """
     # Late, as torch above.
-    from transformers import AutoConfig, AutoTokenizer
+    from flowertune.models.tokenizer import read_tokenizer
 
-    source, options = _source(choice)
-    try:
-        AutoConfig.from_pretrained(source, **options)
-        loaded = AutoTokenizer.from_pretrained(source, **options)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(_unreadable(choice.base, error)) from None
-    if loaded.pad_token_id is None:
-        # Padding is masked wherever it is used, so any token will do.
-        token = (
-            loaded.eos_token if loaded.eos_token is not None else loaded.convert_ids_to_tokens(0)
-        )
-        loaded.pad_token = token
-    return loaded
+    return read_tokenizer(_source(choice), config(choice))
 
 
 def load(choice: ModelChoice) -> Any:
@@ -80,30 +101,16 @@ def load(choice: ModelChoice) -> Any:
     # Late, as torch above.
     from flowertune.models.loader import pretrained, with_adapter
 
-    source, options = _source(choice)
-    try:
-        model = pretrained(
-            source,
-            quantization=choice.quantization,
-            dtype=choice.dtype,
-            device_map={"": choice.device},
-            **options,
-        )
-    except (ImportError, OSError, ValueError) as error:
-        if isinstance(error, ImportError) and error.name == "bitsandbytes":
-            raise UserError(
-                f"--quantization {choice.quantization} needs the package bitsandbytes: install "
-                "it, or pass --quantization 0"
-            ) from None
-        raise UserError(_unreadable(choice.base, error)) from None
+    model = pretrained(
+        _source(choice),
+        config(choice),
+        quantization=choice.quantization,
+        dtype=choice.dtype,
+        device_map={"": choice.device},
+    )
     if choice.adapter is not None:
-        try:
-            model = with_adapter(model, str(choice.adapter))
-        except (OSError, RuntimeError, ValueError) as error:
-            raise UserError(
-                f"the adapter in {choice.adapter} does not fit the base model {choice.base} "
-                f"({_first_line(error)}): name the model it was trained on with --model"
-            ) from None
+        cure = "name the model that it was trained on with --model"
+        model = with_adapter(model, choice.adapter, cure)
     return model.eval()
 
 
@@ -123,32 +130,21 @@ def as_model(model: Any, name: str, merge: bool = False) -> Iterator[None]:
     yield
 
 
-def _source(choice: ModelChoice) -> tuple[str, dict[str, Any]]:
-    options: dict[str, Any] = {"trust_remote_code": choice.trust_remote_code}
+def _source(choice: ModelChoice) -> Source:
     folder = folder_of(choice.base)
-    if folder is None:
-        return choice.base, {**options, "revision": choice.revision or "main"}
-    if not (folder / "config.json").is_file():
+    try:
+        name = str(folder.absolute()) if folder else choice.base
+        path = resolve_model(name, choice.revision or "main", Path())
+    except UserError as error:
+        reason = str(error).removeprefix("model.name is ")
         raise UserError(
-            f"the base model folder {choice.base} is not there or has no config.json: "
-            "say with --model where the model is, as a folder or a hub id"
-        )
-    return str(folder), options
-
-
-def _unreadable(base: str, error: Exception) -> str:
-    if folder_of(base):
-        return (
-            f"the base model in {base} cannot be read ({_first_line(error)}): "
-            "choose another with --model"
-        )
-    return (
-        f"the base model {base} cannot be read from the Hugging Face hub ({_first_line(error)}): "
-        "check the name and the "
-        "network, log in with `hf auth login` if it is gated, or give a folder with --model"
+            f"the base model cannot be had: it is {reason} Name another with --model."
+        ) from None
+    return Source(
+        path,
+        choice.revision or "main",
+        choice.trust_remote_code,
+        f"the base model is {choice.base}",
+        "name another with --model",
+        "--quantization",
     )
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].strip().rstrip(".:") if lines else type(error).__name__

@@ -28,7 +28,7 @@ def reachable() -> bool:
 
 def why_not(error: Exception) -> str:
     """The reason behind an error of huggingface_hub, datasets or transformers, as a clause."""
-    names = {kind.__name__ for cause in _chain(error) for kind in type(cause).__mro__}
+    names = {kind.__name__ for cause in chain(error) for kind in type(cause).__mro__}
     text = one_line(error)
     if "GatedRepoError" in names or "gated dataset" in text:
         return "it is gated: ask for access on its page, then run `hf auth login`"
@@ -61,10 +61,11 @@ def refusal(setting: str, name: str, revision: str, reason: str, offline: str) -
     return UserError(f"{setting} is {name!r}{at}, and {reason}; without the hub, {offline}.")
 
 
-def _chain(error: BaseException) -> list[BaseException]:
-    chain: list[BaseException] = []
+def chain(error: BaseException) -> list[BaseException]:
+    """Return an error and what it came from, newest first."""
+    found: list[BaseException] = []
     cause: BaseException | None = error
-    while cause is not None and cause not in chain:
-        chain.append(cause)
+    while cause is not None and cause not in found:
+        found.append(cause)
         cause = cause.__cause__ or cause.__context__
-    return chain
+    return found

@@ -3,15 +3,23 @@
 import warnings
 from logging import ERROR, getLogger
 
-import datasets
 from transformers.utils import logging
 
 
 def disable_progress_bars() -> None:
-    """Switch off progress bars in this process, and two remarks that ask for nothing."""
+    """Switch off progress bars in this process, and remarks that ask for nothing."""
+    import datasets  # late: whoever only loads a model does without
+
     datasets.disable_progress_bars()
+    quiet_models()
+
+
+def quiet_models() -> None:
+    """Switch off what is said while models are loaded, and asks for nothing."""
     logging.disable_progress_bar()
     # transformers' own code still reads the name it deprecates.
     warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated")
-    # bitsandbytes tells of a kernel that it does without.
-    getLogger("bitsandbytes").setLevel(ERROR)
+    # torch's own code still uses what it deprecates.
+    warnings.filterwarnings("ignore", "`torch.jit.script_method` is deprecated")
+    # bitsandbytes, which peft imports, tells of a kernel on the hub that it does without.
+    getLogger("bitsandbytes.backends.cpu.ops").setLevel(ERROR)

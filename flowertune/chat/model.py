@@ -1,11 +1,13 @@
 """Load a base model with an adapter on it, ready to generate."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from flowertune.base.errors import UserError
-from flowertune.base.text import one_line
 from flowertune.chat.checkpoint import Choice
+from flowertune.models.quantized import Quantization
+from flowertune.models.source import Source
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
@@ -19,12 +21,18 @@ class Precision:
     dtype: str
 
 
-def precision(device: str, quantization: int | None, dtype: str, choice: Choice) -> Precision:
+def precision(
+    device: str,
+    quantization: int | None,
+    dtype: str,
+    choice: Choice,
+    own: Quantization | None = None,
+) -> Precision:
     """Return what "auto" and None stand for on this machine.
 
     That is a GPU where there is one, with the quantization that the checkpoint was trained with;
-    else the CPU without quantization. The dtype is bfloat16 on a GPU that supports it, float16 on
-    one that does not, float32 on the CPU.
+    else the CPU without quantization. A base model that comes quantized (``own``) stays so. The
+    dtype is bfloat16 on a GPU that supports it, float16 on one that does not, float32 on the CPU.
 
     Raises
     ------
@@ -45,7 +53,9 @@ def precision(device: str, quantization: int | None, dtype: str, choice: Choice)
             f"--device is {device!r}, but this machine has "
             f"{torch.cuda.device_count() if gpu else 0} GPUs that torch can use; use --device cpu."
         )
-    if quantization is None:
+    if quantization is None and own is not None:
+        quantization = own.bits or 0
+    elif quantization is None:
         trained = choice.manifest.get("settings", {}).get("model.quantization", 0)
         quantization = trained if kind == "cuda" and trained in (4, 8) else 0
     if dtype == "auto":
@@ -54,7 +64,29 @@ def precision(device: str, quantization: int | None, dtype: str, choice: Choice)
     return Precision(name, quantization, dtype)
 
 
-def load(choice: Choice, how: Precision, trust_remote_code: bool) -> tuple[Any, Any]:
+def opened(choice: Choice, trust_remote_code: bool) -> tuple[Source, Any]:
+    """Return the base model as ``load`` takes it, and its configuration.
+
+    Raises
+    ------
+    UserError
+        If the configuration cannot be used.
+    """
+    # Late, as above.
+    from flowertune.models.config import read_config
+
+    source = Source(
+        choice.base,
+        choice.revision,
+        trust_remote_code,
+        f"the base model is {choice.base}",
+        "name another with --model",
+        "--quantization",
+    )
+    return source, read_config(source)
+
+
+def load(source: Source, config: Any, adapter: Path | None, how: Precision) -> tuple[Any, Any]:
     """Return the tokenizer and the model, ready to answer.
 
     Raises
@@ -62,33 +94,19 @@ def load(choice: Choice, how: Precision, trust_remote_code: bool) -> tuple[Any, 
     UserError
         If the files cannot be read, or the adapter does not fit the base model.
     """
-    # Late: torch and transformers take seconds to import, and wrong arguments are reported without.
-    from transformers import AutoTokenizer
-
+    # Late, as above.
     from flowertune.models.loader import pretrained, with_adapter
+    from flowertune.models.tokenizer import read_tokenizer
 
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            choice.base, revision=choice.revision, trust_remote_code=trust_remote_code
-        )
-        model = pretrained(
-            choice.base,
-            choice.revision,
-            quantization=how.quantization,
-            dtype=how.dtype,
-            device_map={"": how.device},
-            trust_remote_code=trust_remote_code,
-        )
-    except (OSError, ValueError, ImportError) as error:
-        raise UserError(
-            f"The model {choice.base} cannot be loaded: {one_line(error, 300)}"
-        ) from error
-    if choice.adapter is not None:
-        try:
-            model = with_adapter(model, str(choice.adapter))
-        except (OSError, RuntimeError, ValueError) as error:
-            raise UserError(
-                f"The adapter in {choice.adapter} does not fit the model {choice.base} "
-                f"({one_line(error, 300)}); name the model that it was trained on with --model."
-            ) from error
+    tokenizer = read_tokenizer(source, config)
+    model = pretrained(
+        source,
+        config,
+        quantization=how.quantization,
+        dtype=how.dtype,
+        device_map={"": how.device},
+    )
+    if adapter is not None:
+        cure = "name the model that it was trained on with --model"
+        model = with_adapter(model, adapter, cure)
     return tokenizer, model.eval()

@@ -10,7 +10,8 @@ from flowertune.base.progress_bars import disable_progress_bars
 from flowertune.chat.answer import Sampling, answer, room
 from flowertune.chat.checkpoint import Choice, choose
 from flowertune.chat.forms import Form, Turns, form_of, what_fits
-from flowertune.chat.model import Precision, load, precision
+from flowertune.chat.model import Precision, load, opened, precision
+from flowertune.models.quantized import own_quantization
 
 END = ("exit", "quit")
 
@@ -44,9 +45,11 @@ def hold(wanted: Wanted) -> None:
     if wanted.template == "trained":
         form_of("trained", _NoTokenizer, choice.manifest)
     disable_progress_bars()
-    how = precision(wanted.device, wanted.quantization, wanted.dtype, choice)
+    source, config = opened(choice, wanted.trust_remote_code)
+    own = own_quantization(config)
+    how = precision(wanted.device, wanted.quantization, wanted.dtype, choice, own)
     _note(f"{choice.adapter or choice.base}: {_in_words(choice, how)}")
-    tokenizer, model = load(choice, how, wanted.trust_remote_code)
+    tokenizer, model = load(source, config, choice.adapter, how)
     form = form_of(wanted.template, tokenizer, choice.manifest)
     sampling = Sampling(wanted.max_new_tokens, wanted.temperature, wanted.seed)
 

@@ -8,8 +8,12 @@ import torch
 
 from flowertune.base.errors import UserError
 from flowertune.base.seeds import derive_seed
+from flowertune.base.text import one_line
 from flowertune.config.settings import WHERE, Settings
-from flowertune.models.loader import skeleton, source_of
+from flowertune.models.config import check_positions, skeleton
+from flowertune.models.loader import settings_source, source_at, source_of
+from flowertune.models.quantized import loaded
+from flowertune.models.targets import Vain, unknown_name, unused_pattern
 
 # Initializations whose B is zero: they change nothing at first, and need no base weights.
 SEEDED = (True, "gaussian")
@@ -89,22 +93,37 @@ def adapter_shapes(cfg: Settings, peft_config: Any, base: Any = None) -> dict[st
     Raises
     ------
     UserError
-        If the configuration does not fit the model, or adapts an embedding or the output head.
+        If the adapter cannot be trained on the model: it names modules that the model lacks,
+        adapts an embedding or the output head, or adds tokens to the prompt; the model comes
+        quantized otherwise than the settings say, or takes fewer tokens than the rows have.
     """
-    # Late, as above.
+    # Late: peft takes seconds to import.
     from peft import get_peft_model
     from peft.utils import get_peft_model_state_dict
 
-    base = base or skeleton(cfg)
+    base = base or skeleton(settings_source(cfg))
+    loaded(source_at(cfg.model.name, cfg), base.config, cfg.model.quantization)
+    check_positions(cfg, base.config)
+    if peft_config.is_prompt_learning:
+        raise UserError(
+            f"lora_config of models.py gives an adapter of type {peft_config.peft_type.value}, "
+            "which adds tokens to every prompt, and the scorer would read answers from the wrong "
+            "places; use one that changes layers, such as LoRA or IA3."
+        )
+    _check_names(cfg, unknown_name(peft_config, *_names(base)))
     modules = cfg.model.lora.target_modules
     try:
         with torch.device("meta"):
-            shapes = get_peft_model_state_dict(get_peft_model(base, peft_config))
-    except ValueError as error:
+            model = get_peft_model(base, peft_config)
+    except Exception as error:  # PEFT checks little: a wrong configuration may raise anything
         raise UserError(
-            f"model.lora.target-modules is {modules!r}, and PEFT refuses it for "
-            f"{cfg.model.name} ({str(error).split('. ')[0]}); name modules of this model ({WHERE})."
+            f"model.lora.target-modules is {modules!r}, and PEFT refuses the adapter of models.py "
+            f"for {cfg.model.name} ({one_line(error).split('. ')[0]}); name modules of this model "
+            f"({WHERE})."
         ) from None
+    inner = [name for name, module in model.get_base_model().named_modules() if _adapted(module)]
+    _check_names(cfg, unused_pattern(peft_config, inner))
+    shapes = get_peft_model_state_dict(model)
     for name in shapes:
         # PEFT saves the whole weight of an adapted embedding; biases are there if asked for.
         if name.endswith("base_layer.weight") or "lora_embedding" in name:
@@ -113,6 +132,36 @@ def adapter_shapes(cfg: Settings, peft_config: Any, base: Any = None) -> dict[st
                 f"output head ({name}); name layers between them ({WHERE})."
             )
     return shapes
+
+
+def _names(base: Any) -> tuple[dict[str, bool], list[str]]:
+    modules = {
+        name: any(True for _ in module.parameters(recurse=False))
+        for name, module in base.named_modules()
+    }
+    return modules, [name for name, _ in base.named_parameters()]
+
+
+def _adapted(module: Any) -> bool:
+    # Layers of PEFT's that change a module; the wrapper of a module to save is none of them.
+    from peft.tuners.tuners_utils import BaseTunerLayer  # late, as above
+
+    return isinstance(module, BaseTunerLayer)
+
+
+def _check_names(cfg: Settings, vain: Vain | None) -> None:
+    if vain is None:
+        return
+    modules = cfg.model.lora.target_modules
+    if vain.field == "target_modules" and vain.name in modules:
+        raise UserError(
+            f"model.lora.target-modules is {modules!r}, which names {vain.name!r}, {vain.why}; "
+            f"name modules of {cfg.model.name} ({WHERE})."
+        )
+    raise UserError(
+        f"lora_config of models.py gives an adapter that does not fit {cfg.model.name}: {vain}; "
+        "change it in models.py."
+    )
 
 
 def initial_adapter(

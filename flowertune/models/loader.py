@@ -1,77 +1,161 @@
-"""The one loader of base models: training, chat and scoring load through it."""
+"""The one loader of base models and their adapters: training, chat and scoring load through it."""
 
 import inspect
+import warnings
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from flowertune.base.errors import UserError
+from flowertune.base.progress_bars import quiet_models
 from flowertune.base.text import one_line
-from flowertune.config.settings import Settings
+from flowertune.config.settings import WHERE, Settings
+from flowertune.models import quantized
+from flowertune.models.config import read_config
+from flowertune.models.fit import bad_scale, misfit, unusable
 from flowertune.models.resolve import resolve_model
+from flowertune.models.source import Source
+from flowertune.models.tokenizer import read_tokenizer
+from flowertune.models.weights import problem_of
 
 
 def pretrained(
-    source: str,
-    revision: str = "main",
+    source: Source,
+    config: Any,
     *,
     quantization: int = 0,
     dtype: str | torch.dtype = "float32",
     device_map: dict[str, Any] | None = None,
-    trust_remote_code: bool = False,
 ) -> Any:
-    """Return a causal language model as ``from_pretrained`` loads it, quantized where asked for.
+    """Return a causal language model, quantized where asked for or where it comes so.
 
     Parameters
     ----------
-    source : str
-        A folder, or a hub id.
+    config : PretrainedConfig
+        Its configuration, as ``read_config`` gives it.
     quantization : int
-        4 (bitsandbytes fp4), 8 (LLM.int8) or 0 (none).
+        4 (bitsandbytes fp4), 8 (LLM.int8) or 0 (none); a model that comes quantized by
+        bitsandbytes keeps its own type of as many bits.
     dtype : str | torch.dtype
         Of the weights that are not quantized, and of the computation.
 
     Raises
     ------
-    OSError, ValueError, ImportError
-        As ``from_pretrained``; ImportError also where bitsandbytes is missing.
+    UserError
+        If its files are damaged or do not belong together, a package is missing, or the model
+        comes quantized in another way.
     """
     # Late: transformers takes seconds to import, and a server needs it for shapes only.
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+    from transformers import AutoModelForCausalLM
 
+    quiet_models()
+    if source.folder and (problem := problem_of(source.folder)):
+        raise source.refusal(problem)
     compute = getattr(torch, dtype) if isinstance(dtype, str) else dtype
-    config = None
-    if quantization:
-        # Late: it is needed for quantized models only.
-        import bitsandbytes  # noqa: F401  (a clear ImportError before any weight is read)
-
-        config = BitsAndBytesConfig(
-            load_in_4bit=quantization == 4,
-            load_in_8bit=quantization == 8,
-            bnb_4bit_compute_dtype=compute,
+    how = quantized.loaded(source, config, quantization)
+    options: dict[str, Any] = {}
+    if how and how.from_model:
+        values = config.quantization_config
+        values = dict(values if isinstance(values, dict) else values.to_dict())
+        config.quantization_config = {**values, "bnb_4bit_compute_dtype": _name(compute)}
+    elif how:
+        options["quantization_config"] = _bitsandbytes(source, quantization, compute)
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            source.path,
+            config=config,
+            dtype=compute,
+            device_map=device_map,
+            output_loading_info=True,
+            **source.arguments,
+            **options,
         )
-    return AutoModelForCausalLM.from_pretrained(
-        source,
-        revision=revision,
-        quantization_config=config,
-        dtype=compute,
-        device_map=device_map,
-        trust_remote_code=trust_remote_code,
+    except Exception as error:  # it depends on the model's files, which may hold anything
+        raise source.unusable("its weights", error) from error
+    model, loading = loaded
+    if missing := sorted(loading["missing_keys"]):
+        raise source.refusal(
+            f"its files lack {len(missing):,} of its weights ({missing[0]}), which would be drawn "
+            "at random"
+        )
+    return model
+
+
+def _bitsandbytes(source: Source, bits: int, compute: torch.dtype) -> Any:
+    # Late, as above.
+    from transformers import BitsAndBytesConfig
+
+    try:
+        import bitsandbytes  # noqa: F401  (needed for quantized models only)
+    except ImportError as error:
+        raise source.refusal(
+            f"{source.bits} {bits} needs the package bitsandbytes, which cannot be imported "
+            f"({one_line(error)})",
+            f"install it, or set {source.bits} to 0",
+        ) from error
+    return BitsAndBytesConfig(
+        load_in_4bit=bits == 4, load_in_8bit=bits == 8, bnb_4bit_compute_dtype=compute
     )
 
 
-def with_adapter(model: Any, folder: str) -> Any:
-    """Return a base model with the PEFT adapter of a folder on it.
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def with_adapter(model: Any, folder: Path, cure: str) -> Any:
+    """Return a base model with the PEFT adapter of a folder on it, all of it.
+
+    Parameters
+    ----------
+    cure : str
+        How the sentence ends for an adapter of another model: "name its own model with --model".
 
     Raises
     ------
-    OSError, RuntimeError, ValueError
-        If the folder holds no adapter, or one that does not fit.
+    UserError
+        If the folder holds no adapter, one that does not fit the model, holds more or less than
+        its configuration describes or values that are not finite, or one that adds tokens to the
+        prompt.
     """
     # Late, as transformers above.
-    from peft import PeftModel
+    from peft import PeftConfig, PeftModel
+    from peft.utils import get_peft_model_state_dict, load_peft_weights
 
-    return PeftModel.from_pretrained(model, folder)
+    def refusal(problem: str, what_to_do: str = "give another checkpoint") -> UserError:
+        return UserError(f"the adapter in {folder} cannot be used: {problem}; {what_to_do}.")
+
+    try:
+        config = PeftConfig.from_pretrained(str(folder))
+        given = load_peft_weights(str(folder), device="cpu")
+    except Exception as error:  # the files may hold anything
+        raise refusal(f"its files cannot be read ({one_line(error)})") from error
+    if config.is_prompt_learning:
+        kind = getattr(config.peft_type, "value", config.peft_type)
+        raise refusal(
+            f"{kind} adds tokens to every prompt, and only adapters that change "
+            "layers (LoRA, IA3) are scored and asked"
+        )
+    if problem := unusable(given):
+        raise refusal(problem)
+    try:
+        with warnings.catch_warnings():
+            # It is said below, as an error.
+            warnings.filterwarnings("ignore", "Found missing adapter keys")
+            adapted = PeftModel.from_pretrained(model, str(folder), config=config)
+    except Exception as error:  # as above
+        raise refusal(f"it does not fit the base model ({_first_of(error)})", cure) from error
+    if problem := bad_scale(adapted):
+        raise refusal(problem)
+    if problem := misfit(get_peft_model_state_dict(adapted, save_embedding_layers=False), given):
+        raise refusal(problem, cure)
+    return adapted
+
+
+def _first_of(error: Exception) -> str:
+    # PyTorch lists every tensor of another size; one of them says it.
+    text = one_line(error, 2000).partition("size mismatch for ")
+    return one_line(text[2].partition(". size mismatch")[0] if text[1] else text[0], 300)
 
 
 def takes_logits_to_keep(model: Any) -> bool:
@@ -86,14 +170,15 @@ def load_tokenizer(cfg: Settings) -> Any:
     Raises
     ------
     UserError
-        If the model cannot be had.
+        If the model or its tokenizer cannot be had, or it has no end-of-sequence token.
     """
-    # Late, as above.
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(source_of(cfg), **hub_arguments(cfg))
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
+    source = settings_source(cfg)
+    tokenizer = read_tokenizer(source, read_config(source))
+    if tokenizer.eos_token_id is None:
+        raise source.refusal(
+            "its tokenizer has no end-of-sequence token, with which training ends every answer",
+            f"name it as eos_token in its tokenizer_config.json, or {source.cure}",
+        )
     return tokenizer
 
 
@@ -112,12 +197,13 @@ def load_base_model(cfg: Settings) -> Any:
     from peft import prepare_model_for_kbit_training
 
     bits, checkpointing = cfg.model.quantization, cfg.model.gradient_checkpointing
+    source = settings_source(cfg)
     model = pretrained(
-        source_of(cfg),
+        source,
+        read_config(source),
         quantization=bits,
         dtype=compute_dtype(cfg),
         device_map=device_map(cfg),
-        **hub_arguments(cfg),
     )
     reentrant = {"use_reentrant": False}
     if bits:
@@ -127,43 +213,45 @@ def load_base_model(cfg: Settings) -> Any:
     return model
 
 
-def skeleton(cfg: Settings, config: Any = None) -> Any:
-    """Return the base model's architecture on the meta device: names and shapes, no weights.
+def settings_source(cfg: Settings, weights: bool = True) -> Source:
+    """Return the base model that the settings name.
 
     Parameters
     ----------
-    config : PretrainedConfig, optional
-        The model's configuration, where it is known; ``model.name`` is not resolved then.
+    weights : bool
+        Whether its weights must be there; else its configuration is enough.
 
     Raises
     ------
     UserError
-        If its configuration cannot be had.
+        If it cannot be had.
     """
-    # Late, as above.
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    try:
-        config = config or AutoConfig.from_pretrained(source_of(cfg), **hub_arguments(cfg))
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"model.name is {cfg.model.name!r}, and its config.json cannot be used "
-            f"({one_line(error)}); name another model."
-        ) from error
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(
-            config, trust_remote_code=cfg.model.trust_remote_code
-        )
+    path = resolve_model(cfg.model.name, cfg.model.revision, cfg.app_dir, weights)
+    return source_at(path, cfg)
 
 
 def source_of(cfg: Settings) -> str:
-    """Return what ``from_pretrained`` takes for the base model of the settings."""
-    return resolve_model(cfg.model.name, cfg.model.revision, cfg.app_dir)
+    """Return what ``from_pretrained`` takes for the base model of the settings.
+
+    Raises
+    ------
+    UserError
+        If it cannot be had.
+    """
+    return settings_source(cfg).path
 
 
-def hub_arguments(cfg: Settings) -> dict[str, Any]:
-    """Return which revision is loaded, and whether its own code may run."""
-    return {"revision": cfg.model.revision, "trust_remote_code": cfg.model.trust_remote_code}
+def source_at(path: str, cfg: Settings) -> Source:
+    """Return the base model of the settings, which is at ``path``."""
+    name, revision = cfg.model.name, cfg.model.revision
+    at = "" if revision == "main" else f" at revision {revision!r}"
+    return Source(
+        path,
+        revision,
+        cfg.model.trust_remote_code,
+        f"model.name is {name!r}{at}",
+        f"name another model ({WHERE})",
+    )
 
 
 def compute_dtype(cfg: Settings) -> torch.dtype:

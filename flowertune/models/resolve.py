@@ -7,17 +7,12 @@ from flowertune.base import hub
 from flowertune.base.errors import UserError
 from flowertune.config.paths import is_path, local_path
 from flowertune.models import smollm2
+from flowertune.models.weights import WEIGHTS, problem_of
 
-WEIGHTS = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
 OFFLINE = f"a local folder (/path/to/model) or the built-in {smollm2.NAME!r} work"
 
 
-def resolve_model(name: str, revision: str, app_dir: Path) -> str:
+def resolve_model(name: str, revision: str, app_dir: Path, weights: bool = True) -> str:
     """What ``from_pretrained`` takes for ``model.name``: an absolute path, or a hub id.
 
     A path is checked to hold a model; the built-in model is fetched on first use; of a hub id
@@ -28,22 +23,24 @@ def resolve_model(name: str, revision: str, app_dir: Path) -> str:
     ----------
     app_dir : Path
         The app's folder, where a relative path starts.
+    weights : bool
+        Whether its weights must be there, and whole; else its configuration is enough.
 
     Raises
     ------
     UserError
         If the model cannot be had.
     """
-    return _resolve(name, revision, app_dir)
+    return _resolve(name, revision, app_dir, weights)
 
 
 @lru_cache(maxsize=16)
-def _resolve(name: str, revision: str, app_dir: Path) -> str:
+def _resolve(name: str, revision: str, app_dir: Path, weights: bool) -> str:
     if name == smollm2.NAME:
         return str(smollm2.fetch())
     if is_path(name):
-        return str(check_folder(name, local_path(name, app_dir)))
-    check_hub(name, revision)
+        return str(check_folder(name, local_path(name, app_dir), weights))
+    check_hub(name, revision, weights)
     return name
 
 
@@ -56,8 +53,8 @@ def folder_of(model: str) -> Path | None:
     return path if is_path(model) or path.is_dir() else None
 
 
-def check_folder(name: str, folder: Path) -> Path:
-    """Return the folder if it holds a model that ``from_pretrained`` takes.
+def check_folder(name: str, folder: Path, weights: bool = True) -> Path:
+    """Return the folder if it holds a model that ``from_pretrained`` takes, with whole ``weights``.
 
     Raises
     ------
@@ -70,9 +67,7 @@ def check_folder(name: str, folder: Path) -> Path:
         missing = f"{folder} holds a PEFT adapter, not a base model"
     elif not (folder / "config.json").is_file():
         missing = f"{folder} holds no config.json"
-    elif not any((folder / file).is_file() for file in WEIGHTS):
-        missing = f"{folder} holds no weights ({WEIGHTS[0]} or the like)"
-    else:
+    elif not weights or (missing := problem_of(folder)) is None:
         return folder
     raise UserError(
         f"model.name is {name!r}, but {missing}; give a folder written by save_pretrained, a hub "
@@ -80,7 +75,7 @@ def check_folder(name: str, folder: Path) -> Path:
     )
 
 
-def check_hub(name: str, revision: str) -> None:
+def check_hub(name: str, revision: str, weights: bool = True) -> None:
     """Make sure that a model of the hub can be had, or is in the hub's cache on this machine.
 
     Raises
@@ -101,7 +96,7 @@ def check_hub(name: str, revision: str) -> None:
     except Exception as error:  # the HTTP library raises many kinds
         reason = hub.why_not(error)
     else:
-        if online or any((Path(config).parent / file).is_file() for file in WEIGHTS):
+        if online or not weights or any((Path(config).parent / file).is_file() for file in WEIGHTS):
             return
         reason = f"{hub.NO_ANSWER} and its weights are not in the cache of this machine"
     raise hub.refusal("model.name", name, revision, reason, OFFLINE)

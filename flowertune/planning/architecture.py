@@ -9,13 +9,10 @@ from typing import Any
 import torch
 from transformers import AutoConfig
 
-from flowertune.base import hub
-from flowertune.base.errors import UserError
-from flowertune.base.text import one_line
-from flowertune.config.paths import is_path, local_path
-from flowertune.config.settings import WHERE, Settings
+from flowertune.config.settings import Settings
 from flowertune.models.adapter import adapter_shapes
-from flowertune.models.loader import skeleton
+from flowertune.models.config import read_config, skeleton
+from flowertune.models.loader import settings_source, source_at
 
 
 @dataclass(frozen=True)
@@ -61,22 +58,11 @@ def model_config(cfg: Settings) -> Any:
     UserError
         If it cannot be had, or is of an architecture that transformers does not know.
     """
-    name, revision = cfg.model.name, cfg.model.revision
+    name = cfg.model.name
     if name in known_models():
         values = dict(known_models()[name])
         return AutoConfig.for_model(values.pop("model_type"), **values)
-    trust = cfg.model.trust_remote_code
-    if is_path(name):
-        folder = local_path(name, cfg.app_dir)
-        if not (folder / "config.json").is_file():
-            raise UserError(
-                f"model.name is {name!r}, but {folder} holds no config.json; give a folder "
-                "written by save_pretrained, or a hub id."
-            )
-        return _from_pretrained(str(folder), "main", trust, name)
-    if not hub.is_hub_id(name):
-        raise _refusal(name, revision, hub.NO_HUB_ID)
-    return _from_pretrained(name, revision, trust, name)
+    return read_config(settings_source(cfg, weights=False))
 
 
 def architecture(cfg: Settings, peft_config: Any) -> Architecture:
@@ -88,7 +74,7 @@ def architecture(cfg: Settings, peft_config: Any) -> Architecture:
         If the model's config cannot be had, or the adapter does not fit the model.
     """
     config = model_config(cfg)
-    base = skeleton(cfg, config)
+    base = skeleton(source_at(cfg.model.name, cfg), config)
     head = base.get_output_embeddings()
     linear = [m for m in base.modules() if isinstance(m, torch.nn.Linear) and m is not head]
     quantizable = sum(module.weight.numel() for module in linear)
@@ -116,29 +102,4 @@ def architecture(cfg: Settings, peft_config: Any) -> Architecture:
                 {name.split(".lora_A")[0].split(".")[-1] for name in adapter if "lora_A" in name}
             )
         ),
-    )
-
-
-def _from_pretrained(source: str, revision: str, trust: bool, name: str) -> Any:
-    local = is_path(name)
-    # Without an answer from the hub, what is in its cache on this machine will do.
-    offline = local or not hub.reachable()
-    try:
-        return AutoConfig.from_pretrained(
-            source, revision=revision, trust_remote_code=trust, local_files_only=offline
-        )
-    except Exception as error:  # transformers and the HTTP library raise many kinds
-        if local:
-            raise UserError(
-                f"model.name is {name!r}, and {source} holds a config that cannot be used "
-                f"({one_line(error)}); name another model ({WHERE})."
-            ) from error
-        reason = hub.NO_ANSWER if offline else hub.why_not(error)
-        raise _refusal(name, revision, reason) from error
-
-
-def _refusal(name: str, revision: str, reason: str) -> UserError:
-    known = ", ".join(known_models())
-    return hub.refusal(
-        "model.name", name, revision, reason, f"a local folder works, and so do {known}"
     )

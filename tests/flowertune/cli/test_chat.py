@@ -11,7 +11,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from flowertune.cli import chat as command
 from flowertune.cli import conversation
 from flowertune.models.adapter import adapter_shapes, initial_adapter
-from flowertune.run.checkpoint import save_checkpoint
+from flowertune.run.checkpoint import checkpoint_config, save_checkpoint
 from template.app.models import lora_config
 from tests.apps import ROOT, default_settings, rendered, settings
 from tests.tiny import save_tiny_llama
@@ -37,7 +37,8 @@ def checkpoint(folder: Path, model: Path, challenge: str = "finance") -> Path:
         "settings": flat,
     }
     weights = {name: torch.randn_like(tensor) for name, tensor in adapter.items()}
-    return save_checkpoint(folder, weights, config, manifest)
+    config.base_model_name_or_path = str(model)
+    return save_checkpoint(folder, weights, checkpoint_config(config, weights), manifest)
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +145,7 @@ def test_an_adapter_of_another_model_is_one_sentence(model, tmp_path, capsys):
     LlamaForCausalLM(small).save_pretrained(tmp_path / "small")
     AutoTokenizer.from_pretrained(model).save_pretrained(tmp_path / "small")
     assert ask("--peft-path", other, "--model", tmp_path / "small", "--question", "x") == 1
-    assert "does not fit the model" in capsys.readouterr().err.splitlines()[-1]
+    assert "does not fit the base model" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_the_documents_command_in_a_rendered_app(model, tmp_path):

@@ -1,0 +1,120 @@
+"""A model's configuration and shapes, without its weights."""
+
+from typing import Any
+
+import torch
+
+from flowertune.base.errors import UserError
+from flowertune.base.text import one_line
+from flowertune.config.settings import WHERE, Settings
+from flowertune.models.source import Source
+
+_BYTES = 8 * 2**20
+_LAYERS = 1000  # far more than any model has; shapes of each are made
+
+
+def read_config(source: Source) -> Any:
+    """Return the transformers configuration of a model.
+
+    Raises
+    ------
+    UserError
+        If it is missing, damaged, or of an architecture that transformers does not know.
+    """
+    # Late: transformers takes seconds to import, and a server needs it for shapes only.
+    from transformers import AutoConfig
+
+    if source.folder:
+        file = source.folder / "config.json"
+        if not file.is_file():
+            raise source.refusal(f"{source.folder} holds no config.json")
+        if file.stat().st_size > _BYTES:
+            raise source.refusal(f"its config.json has {file.stat().st_size:,} bytes")
+    try:
+        config = AutoConfig.from_pretrained(source.path, **source.arguments)
+        layers = config.get_text_config().num_hidden_layers
+    except Exception as error:  # transformers and what it reads with raise many kinds
+        raise source.unusable("its config.json", error) from error
+    if not isinstance(layers, int) or not 1 <= layers <= _LAYERS:
+        raise source.refusal(f"its config.json says num_hidden_layers is {one_line(repr(layers))}")
+    return config
+
+
+def read_generation_config(source: Source, config: Any) -> Any:
+    """Return what a model's files say about generation; transformers' defaults where they do not.
+
+    Parameters
+    ----------
+    config : PretrainedConfig
+        The model's configuration.
+
+    Raises
+    ------
+    UserError
+        If its generation_config.json is damaged.
+    """
+    # Late, as above.
+    from transformers import GenerationConfig
+    from transformers.utils.hub import cached_file
+
+    options = {k: v for k, v in source.arguments.items() if k != "trust_remote_code"}
+    try:
+        file = cached_file(
+            source.path,
+            "generation_config.json",
+            _raise_exceptions_for_missing_entries=False,
+            **options,
+        )
+        if file is None:
+            return GenerationConfig.from_model_config(config)
+        return GenerationConfig.from_pretrained(source.path, **options)
+    except Exception as error:  # as above
+        raise source.unusable("its generation_config.json", error) from error
+
+
+def skeleton(source: Source, config: Any = None) -> Any:
+    """Return a model's architecture on the meta device: names and shapes, no weights.
+
+    Parameters
+    ----------
+    config : PretrainedConfig, optional
+        Its configuration, where it is known.
+
+    Raises
+    ------
+    UserError
+        If its configuration cannot be used.
+    """
+    # Late, as above.
+    from transformers import AutoModelForCausalLM
+
+    config = config or read_config(source)
+    try:
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(
+                config, trust_remote_code=source.trust_remote_code
+            )
+    except Exception as error:  # a configuration can be wrong in any way
+        raise source.unusable("the model that its config.json describes", error) from error
+
+
+def positions(config: Any) -> int | None:
+    """Return how many tokens a model was made for, None where its configuration does not say."""
+    most = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return most if isinstance(most, int) and most > 0 else None
+
+
+def check_positions(cfg: Settings, config: Any) -> None:
+    """Refuse rows that are longer than what the model was made for.
+
+    Raises
+    ------
+    UserError
+        If ``train.seq-length`` is above the model's positions.
+    """
+    most, length = positions(config), cfg.train.seq_length
+    if most is not None and length > most:
+        raise UserError(
+            f"train.seq-length is {length}, and {cfg.model.name} takes at most {most} tokens "
+            f"(max_position_embeddings of its config.json); use at most that ({WHERE})."
+        )
