@@ -3,7 +3,8 @@
 import os
 from pathlib import Path
 
-from flowertune.config.results import own_folder
+from flowertune.base.errors import UserError
+from flowertune.config.results import is_sent_copy, own_folder
 
 
 def is_path(name: str) -> bool:
@@ -12,13 +13,28 @@ def is_path(name: str) -> bool:
 
 
 def local_path(name: str, app_dir: Path) -> Path:
-    """The absolute path of a path in the settings; a relative one starts at the app's folder.
+    """Return the absolute path of a path in the settings, which need not exist.
 
-    That is the installed copy if it holds the path, else the app's own folder, where files lie
-    that Flower does not ship with an app.
+    A relative one starts at the folder of the app that the participant edits, in every command
+    and in both engines: at ``app_dir`` where that is such a folder; else, in a run, which sees only
+    the copy that Flower sent, at the folder that ``own_folder`` finds. On a machine that has no
+    such folder a file comes from the copy.
+
+    Raises
+    ------
+    UserError
+        If the path is relative, the participant's folder is not on this machine, and the copy has
+        no such file: Flower sends single files of a few types, so a folder in it has gaps.
     """
     path = Path(name).expanduser()
-    if path.is_absolute() or (app_dir / path).exists():
-        return (app_dir / path).resolve()
-    own = own_folder(app_dir, os.environ) or app_dir
-    return (own / path).resolve()
+    own = None if path.is_absolute() else own_folder(app_dir, os.environ)
+    if own is not None:
+        return (own / path).resolve()
+    found = (app_dir / path).resolve()
+    if not path.is_absolute() and is_sent_copy(app_dir, os.environ) and not found.is_file():
+        raise UserError(
+            f"{name!r} in the settings is relative to the app's folder, which is not on this "
+            "machine, and no such file was sent with the app; give an absolute path of this "
+            "machine, or, for a model or a dataset, a hub id."
+        )
+    return found

@@ -14,24 +14,23 @@ from flowertune.base.versions import read_direct_url
 from flowertune.config.apps import app_id, recorded_folder
 from flowertune.config.settings import Settings
 
+APPS = "apps"  # beneath Flower's home
 SETTING = "results-dir in [tool.flwr.app.config] of pyproject.toml"
 
 
 def results_root(cfg: Settings, app_dir: Path, env: Mapping[str, str]) -> Path:
     """The folder that holds the results of all runs of this app.
 
-    An absolute ``results-dir`` is used as it is. A relative one lies in the app's own folder:
-    the one that ``flowertune connect`` wrote down, else the one of the editable
-    install, each only if the same app (publisher and name) still lies there. Where neither is
-    known it is ``$FLWR_HOME/flowertune/results/<project name>``. The working directory plays no
-    part.
+    An absolute ``results-dir`` is used as it is. A relative one lies in the folder that
+    ``own_folder`` finds. Where none is known it is
+    ``$FLWR_HOME/flowertune/results/<project name>``. The working directory plays no part.
 
     Parameters
     ----------
     cfg
         The run-config.
     app_dir
-        The installed copy of the app, which holds its pyproject.toml.
+        The app's folder, or the copy of it that Flower sent; it holds the pyproject.toml.
     env
         The environment variables.
 
@@ -53,12 +52,24 @@ def results_root(cfg: Settings, app_dir: Path, env: Mapping[str, str]) -> Path:
 
 
 def own_folder(app_dir: Path, env: Mapping[str, str]) -> Path | None:
-    """The folder that the participant edits, found from the installed copy; None if unknown."""
+    """Return the folder of the app that the participant edits; None if it is not on this machine.
+
+    It is ``app_dir`` itself unless that is a copy that Flower sent. For a copy it is the folder
+    that `flwr run` or ``flowertune connect`` wrote down last, else that of the editable install,
+    each only if the same app (publisher and name) still lies there.
+    """
     app = app_id(app_dir)
     if app is None:
         return None
+    if not is_sent_copy(app_dir, env):
+        return app_dir
     recorded = recorded_folder(flower_home(env), app)
     return choose_folder(app, (recorded, editable_folder(app.split("/")[1])))
+
+
+def is_sent_copy(app_dir: Path, env: Mapping[str, str]) -> bool:
+    """Whether a folder is one into which Flower unpacks the apps that are sent."""
+    return app_dir.resolve().parent == (flower_home(env) / APPS).resolve()
 
 
 def choose_folder(app: str, candidates: tuple[Path | None, ...]) -> Path | None:
