@@ -32,11 +32,10 @@ import time
 from contextlib import suppress
 
 from evaluation.sandbox.child import become_program
-from evaluation.sandbox.usage import members, over_limit, spent_by_children
+from evaluation.sandbox.usage import Watch, members
 
 TICK = 0.02  # seconds between two looks at the sandbox
 TICK_OUTSIDE = 0.2  # the same without a sandbox, where a look is at every process of the machine
-TICK_THOROUGH = 0.1
 TAIL = 4096  # bytes of standard error that are kept
 TIME_SIGNALS = (signal.SIGXCPU, signal.SIGPROF)  # of the limit, of a timer on CPU time
 
@@ -96,13 +95,12 @@ def run_step(step, job, alone, lifeline):
         become_program(step, job, given, errors_in, tokens_in)
     for end in (errors_in, tokens_in, given):
         os.close(end)
-    feed(given_in, step["stdin"] or "")
+    watch = Watch(step, job, alone, {feed(given_in, step["stdin"] or "")})
     expected = step["token"].encode() if step["token"] else None
     output = {errors: bytearray(), tokens: bytearray()}
     waiting = {errors, tokens, lifeline}
     deadline = time.monotonic() + step["wall"]
-    next_look = next_thorough = 0.0
-    spent_before = spent_by_children()
+    next_look = 0.0
     status = ended = None
     while status is None:
         read_pipes(output, waiting, errors, 0.0 if ended else TICK)
@@ -118,11 +116,8 @@ def run_step(step, job, alone, lifeline):
         elif now > deadline:
             status = "timed out"
         elif now > next_look:
-            thorough = now > next_thorough
-            given = (step, job["limits"], job["folder"], alone, spent_before, thorough)
-            status = over_limit(*given)
+            status = watch.over_limit()
             next_look = now + (TICK if alone else TICK_OUTSIDE)
-            next_thorough = now + TICK_THOROUGH if thorough else next_thorough
         ended = ended or reap(child)
     end_all(child, alone)
     for end in output:
@@ -135,8 +130,12 @@ def run_step(step, job, alone, lifeline):
 
 
 def feed(end, text):
-    """Give the program its input, from a process of its own: the pipe may be too small for it."""
-    if os.fork() == 0:
+    """Give the program its input, from a process of its own: the pipe may be too small for it.
+
+    Returns its number.
+    """
+    feeder = os.fork()
+    if feeder == 0:
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
         data = text.encode("utf-8", "surrogatepass")
         try:
@@ -147,6 +146,7 @@ def feed(end, text):
         finally:
             os._exit(0)
     os.close(end)
+    return feeder
 
 
 def read_pipes(output, waiting, errors, seconds):

@@ -4,10 +4,10 @@ Started as ``python -I -S -c <this text> SPEC``, so it uses the standard library
 new user (unless it is root), mount, process, network, IPC and host name namespaces, builds a file
 system out of the paths it is given, read-only, and turns into the supervisor as process 1.
 
-SPEC is JSON: binds (paths to show, read-only), hosts (the file to show as /etc/hosts), devices, links ({path: target}), folders to make
-(the last is where the supervisor starts), size and nodes (bytes of the one writable file system,
-and its files and folders), own_user (whether to enter a user namespace) and inside (user and group
-in there), argv and env of the supervisor.
+SPEC is JSON: binds (paths to show, read-only), hosts (the file to show as /etc/hosts), devices,
+links ({path: target}), folders to make (the last is where the supervisor starts), size and nodes
+(bytes of the one writable file system, and its files and folders), own_user (whether to enter a
+user namespace) and inside (user and group in there), argv and env of the supervisor.
 """
 
 import ctypes
@@ -169,8 +169,12 @@ def mount(source, target, kind, flags, options=None):
 
 
 def put(path, text):
-    with open(path, "w") as file:
-        file.write(text)
+    try:
+        with open(path, "w") as file:
+            file.write(text)
+    except OSError as error:
+        # that of a write does not name the file
+        raise OSError(error.errno, f"{path}: {error.strerror}") from None
 
 
 def call(what, result):

@@ -37,7 +37,7 @@ DEPTH = {(3, 12): 984, (3, 13): 983}.get(sys.version_info[:2], 982)
 
 
 class Stream(io.StringIO):
-    """All three standard streams of a program: it keeps what is printed, and has nothing to read."""
+    """All standard streams of a program in one: keeps what is printed, and cannot be read."""
 
     def read(self, *given):
         raise OSError

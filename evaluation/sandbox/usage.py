@@ -10,102 +10,125 @@ buffers of sockets. The filter of system calls closes what cannot be seen from h
 
 import os
 import resource
+import time
 from contextlib import suppress
 
 NODE = 2048  # bytes that the kernel keeps for a file or folder, whatever is in it
-ANONYMOUS = b"/dev/zero (deleted)"  # how a shared mapping without a file is listed
-COUNTED = (b"VmSize", b"VmRSS", b"VmPTE", b"VmSwap")
+ANONYMOUS = b" /dev/zero (deleted)\n"  # how a shared mapping without a file is listed
+COUNTED = (b"VmRSS", b"VmPTE", b"VmSwap")
+EVERY = 0.1  # seconds between two looks at mappings, which take longer
 
 
-def over_limit(step, limits, folder, alone, spent_before, thorough):
-    """The limit that all processes of the program together exceed, or None.
+class Watch:
+    """Looks at the processes of one step of a job, again and again."""
 
-    ``thorough`` looks at shared mappings, too, which takes longer.
-    """
-    processes = {}
-    seconds = spent_by_children() - spent_before
-    for pid in members(alone):
-        with suppress(OSError, IndexError, ValueError):
-            # user and system time, its own and that of the children it has waited for
-            seconds += sum(map(int, stat_of(pid)[11:15])) / os.sysconf("SC_CLK_TCK")
-            processes[pid] = sizes_of(pid)
-    files = nodes = held = 0
-    if alone:
-        room = os.statvfs(folder)
-        files = (room.f_blocks - room.f_bfree) * room.f_frsize
-        nodes = room.f_files - room.f_ffree
-        held = nodes * NODE + sockets(limits)
-    if thorough:
-        held += shared_mappings(processes) * limits["mapping"]
-    if memory_of(processes, limits["memory"] - files - held) + files + held > limits["memory"]:
-        return "memory"
-    if len(processes) > limits["processes"]:
-        return "processes"
-    if seconds > step["cpu"] + 0.5:
-        return "timed out"
-    return "disk" if files > limits["disk"] or nodes > limits["nodes"] else None
+    def __init__(self, step, job, alone, others):
+        self.limits, self.folder, self.alone = job["limits"], job["folder"], alone
+        self.seconds = step["cpu"] + 0.5
+        self.spent_before = spent_by_children()
+        self.others = others  # processes of the supervisor
+        self.next_mappings = 0.0
+        self.mappings = 0
+        self.hidden = set()  # processes whose mappings could not be read the last time
+
+    def over_limit(self):
+        """The limit that all processes together exceed, or None."""
+        limits = self.limits
+        processes, seconds = [], spent_by_children() - self.spent_before
+        for pid in members(self.alone):
+            with suppress(OSError, IndexError, ValueError):
+                # user and system time, its own and that of the children it has waited for
+                seconds += sum(map(int, stat_of(pid)[11:15])) / os.sysconf("SC_CLK_TCK")
+                processes.append(Process(pid))
+        files = nodes = held = 0
+        if self.alone:
+            room = os.statvfs(self.folder)
+            files = (room.f_blocks - room.f_bfree) * room.f_frsize
+            nodes = room.f_files - room.f_ffree
+            held = nodes * NODE + sockets(limits)
+        if not self.look_at_mappings(processes):
+            return "memory"
+        rest = limits["memory"] - files - held - self.mappings * limits["mapping"]
+        if memory_of(processes, rest) > rest:
+            return "memory"
+        if len(processes) > limits["processes"]:
+            return "processes"
+        if seconds > self.seconds:
+            return "timed out"
+        return "disk" if files > limits["disk"] or nodes > limits["nodes"] else None
+
+    def look_at_mappings(self, processes):
+        """Count the shared mappings without a file, now and then; False if a process hides them.
+
+        A process hides them for a moment while it starts, and so does one of the supervisor's.
+        """
+        now = time.monotonic()
+        if now < self.next_mappings:
+            return True
+        self.next_mappings = now + EVERY
+        found, hidden = set(), set()
+        for process in processes:
+            try:
+                found |= shared_mappings(process.place)
+            except PermissionError:
+                hidden.add(process.pid)
+            except OSError:
+                continue
+        before, self.hidden = self.hidden, hidden - self.others
+        self.mappings = len(found)
+        return not before & self.hidden
 
 
-def sizes_of(pid):
-    """The sizes in bytes of a process's memory, by their names in /proc/PID/status."""
-    found = read_sizes(f"/proc/{pid}/status")
-    if b"VmRSS" not in found:
-        # its first thread has ended, and others go on: the memory is theirs
-        for thread in os.listdir(f"/proc/{pid}/task"):
-            found = found or read_sizes(f"/proc/{pid}/task/{thread}/status")
-    return found
+class Process:
+    """What one process has in memory, in bytes, and the folder in /proc that shows it."""
+
+    def __init__(self, pid):
+        self.pid = pid
+        self.place = f"/proc/{pid}"
+        sizes = read_sizes(self.place)
+        if b"VmRSS" not in sizes:
+            # its first thread has ended, and others go on: the memory is theirs
+            for thread in os.listdir(f"/proc/{pid}/task"):
+                self.place = f"/proc/{pid}/task/{thread}"
+                sizes = read_sizes(self.place)
+                if b"VmRSS" in sizes:
+                    break
+        self.tables = sizes.get(b"VmPTE", 0)
+        self.memory = sum(sizes.values())
 
 
-def read_sizes(path):
-    found = {}
-    with open(path, "rb") as file:
+def read_sizes(place):
+    sizes = {}
+    with open(f"{place}/status", "rb") as file:
         for line in file:
             name, _, rest = line.partition(b":")
             if name in COUNTED:
-                found[name] = int(rest.split()[0]) * 1024
-    return found
+                sizes[name] = int(rest.split()[0]) * 1024
+    return sizes
 
 
 def memory_of(processes, limit):
     """Bytes in memory; pages that several processes share count once if it comes to that."""
-    total = sum(map(in_memory, processes.values()))
-    if total <= limit:
-        return total
-    total = 0
-    for pid, sizes in processes.items():
-        tables, proportional = sizes.get(b"VmPTE", 0), 0
-        try:
-            with open(f"/proc/{pid}/smaps_rollup", "rb") as file:
-                for line in file:
-                    if line.startswith((b"Pss:", b"SwapPss:")):
-                        proportional += int(line.split()[1]) * 1024
-            total += proportional + tables
-        except ProcessLookupError:
-            continue
-        except OSError:
-            total += in_memory(sizes)
-    return total
+    total = sum(process.memory for process in processes)
+    return total if total <= limit else sum(map(proportional_memory, processes))
 
 
-def in_memory(sizes):
-    return sum(sizes.get(name, 0) for name in (b"VmRSS", b"VmPTE", b"VmSwap"))
+def proportional_memory(process):
+    shares = 0
+    try:
+        with open(f"{process.place}/smaps_rollup", "rb") as file:
+            for line in file:
+                if line.startswith((b"Pss:", b"SwapPss:")):
+                    shares += int(line.split()[1]) * 1024
+    except OSError:
+        return process.memory
+    return shares + process.tables
 
 
-def shared_mappings(processes):
-    """The number of shared mappings without a file that any process has a part of."""
-    found = set()
-    for pid, sizes in processes.items():
-        try:
-            with open(f"/proc/{pid}/maps", "rb") as file:
-                for line in file:
-                    if line.endswith(ANONYMOUS + b"\n"):
-                        found.add(line.split()[4])
-        except PermissionError:
-            # it hides: all that it could use counts as used
-            sizes[b"VmRSS"] = sizes.get(b"VmSize", 0)
-        except OSError:
-            continue
-    return len(found)
+def shared_mappings(place):
+    """The shared mappings without a file that a process has a part of, by their inodes."""
+    with open(f"{place}/maps", "rb") as file:
+        return {line.split()[4] for line in file if line.endswith(ANONYMOUS)}
 
 
 def sockets(limits):
