@@ -227,7 +227,7 @@ class RowwiseLM(_Base):
             return self._decode(row.prompt + row.new)
         if kind == "completion":
             text = self._decode_code(row.prompt + row.new)[len(context) :]
-            # The official scorer lets the token that begins a text stand in for a missing end token.
+            # The official scorer lets the token that begins texts stand in for a missing end token.
             end = self.tokenizer.eos_token or self.tokenizer.bos_token
             return score.cut_at(text, [*kwargs["until"], *([end] if end else [])])
         return self._decode(row.new)

@@ -101,9 +101,9 @@ def decide(config: Any, way: Way) -> ModelSettings:
 
     leave_out(_IRRELEVANT - {*_TOKENS, "transformers_version", "_from_model_config"})
     for name in _IMPOSSIBLE:
-        # Where there are beams, the official scorer takes the best one; for code it says how many.
-        harmless = name == "num_return_sequences" and (way == "drawn" or "num_beams" in given)
-        if name in given and not (harmless and way != "batches"):
+        # The official scorer takes the best of several beams; for code it says itself how many.
+        harmless = name == "num_return_sequences" and way in ("greedy", "drawn")
+        if name in given and not harmless:
             departures.append(_left_out(name, given[name], "stops with an error at it"))
     leave_out(set(_IMPOSSIBLE))
     if way == "greedy":
@@ -124,6 +124,19 @@ def decide(config: Any, way: Way) -> ModelSettings:
         leave_out(_DRAWING | _BEAMS)
     _check_mode(ours)
     return ModelSettings(ours, relevant(ours), departures)
+
+
+def record(settings: ModelSettings, way: Way, official_batch: int | None) -> dict[str, Any]:
+    """How answers came about, for results.json.
+
+    `official_batch` is the official scorer's batch size where its answers depend on it.
+    """
+    batching = {"rows": "rows", "batches": "official"}.get(way)
+    return {
+        "batching": batching,
+        "official-batch-size": official_batch if batching else None,
+        "generation-config": settings.followed,
+    }
 
 
 def sentences(settings: ModelSettings) -> list[str]:
