@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from evaluation.sandbox.cgroup import memory_cap
 from evaluation.sandbox.filter import SHARED_MAPPING, system_call_filter
 from evaluation.sandbox.identity import counts_threads, program_user
 from evaluation.sandbox.layers import FOLDER, Layer
@@ -101,16 +102,39 @@ def run_job(
 
 
 def _converse(layer: Layer, job: dict[str, Any], seconds: float, sandboxes: Sandboxes) -> Verdict:
+    with memory_cap(MEMORY) as cap:
+        job["limits"]["capped"] = bool(cap)
+        command, env = (*cap.prefix, *layer.command), dict(cap.env)
+        status, out, err = _exchange(command, env, job, seconds, sandboxes)
+    if status is None:
+        return Verdict("timed out", detail="the sandbox did not answer in time")
+    try:
+        return Verdict(**json.loads(out))
+    except (ValueError, TypeError):
+        if cap.exceeded or (cap and status in (-signal.SIGKILL, 128 + signal.SIGKILL)):
+            return Verdict("memory")
+        lines = err.strip().splitlines() or [f"exit status {status}"]
+        return Verdict("error", detail=lines[-1][:500])
+
+
+def _exchange(
+    command: tuple[str, ...],
+    env: dict[str, str],
+    job: dict[str, Any],
+    seconds: float,
+    sandboxes: Sandboxes,
+) -> tuple[int | None, str, str]:
+    """Give the job to the supervisor; returns its exit status (None: too late), and its words."""
     lifeline, other_end = sandboxes.hold()
     with subprocess.Popen(
-        layer.command,
+        command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
         pass_fds=[lifeline],
         cwd="/",
-        env={},
+        env=env,
         text=True,
     ) as process:
         os.close(lifeline)
@@ -121,14 +145,10 @@ def _converse(layer: Layer, job: dict[str, Any], seconds: float, sandboxes: Sand
             # the group: the sandbox may not be bound yet to the process that starts it
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
-            return Verdict("timed out", detail="the sandbox did not answer in time")
+            return None, "", ""
         finally:
             sandboxes.release(other_end)
-    try:
-        return Verdict(**json.loads(out))
-    except (ValueError, TypeError):
-        lines = err.strip().splitlines() or [f"exit status {process.returncode}"]
-        return Verdict("error", detail=lines[-1][:500])
+    return process.returncode, out, err
 
 
 def _limits(private: bool) -> dict[str, int | bool | None]:
