@@ -12,7 +12,7 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
@@ -251,6 +251,8 @@ async def explain(request: Request, error: Exception) -> JSONResponse:
     """An error in the form that flwr reads: {"detail": …}."""
     if isinstance(error, TooLarge):
         return too_large(error.args[0])
+    if isinstance(error, ClientDisconnect):
+        return JSONResponse({"detail": "You hung up."}, 400)  # for the log: nobody reads it
     if isinstance(error, HTTPException):
         return JSONResponse({"detail": error.detail}, error.status_code, error.headers)
     return JSONResponse({"detail": "The hub failed; its log says why."}, 500)
@@ -258,5 +260,6 @@ async def explain(request: Request, error: Exception) -> JSONResponse:
 
 def web_app(hub: Hub) -> Starlette:
     """The application, without its middleware."""
-    handlers: dict[Any, Any] = {kind: explain for kind in (HTTPException, TooLarge, Exception)}
+    kinds = (HTTPException, TooLarge, ClientDisconnect, Exception)
+    handlers: dict[Any, Any] = {kind: explain for kind in kinds}
     return Starlette(routes=endpoints(hub), exception_handlers=handlers, lifespan=hub.reading)

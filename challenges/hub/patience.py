@@ -85,15 +85,16 @@ class PatientProtocol(H11Protocol):
 
     def _make_room(self) -> None:
         now = time.monotonic()
-        waiting = {
-            other.waited(now): other
+        waiting = [
+            (other.waited(now), other)
             for other in self.connections
             if isinstance(other, PatientProtocol)
             and other is not self
+            and other.waits_for()
             and not other.transport.is_closing()
-        }
-        slowest = max(waiting, default=0.0)
-        (waiting[slowest] if slowest else self).transport.abort()
+        ]
+        _, slowest = max(waiting, key=lambda pair: pair[0], default=(0.0, self))
+        slowest.transport.abort()
 
 
 def allow_connections(wanted: int) -> int:
