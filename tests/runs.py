@@ -4,6 +4,10 @@ import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import torch
+
+from flowertune.run.state import State, save_state
+
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
@@ -50,4 +54,14 @@ def write_run(folder: Path, done: int, **about) -> Path:
     (folder / "run.json").write_text(json.dumps(body))
     text = "".join(json.dumps(round_line(n)) + "\n" for n in range(1, done + 1))
     (folder / "rounds.jsonl").write_text(text)
+    return folder
+
+
+def run_of_two_states(folder: Path) -> Path:
+    """Write the states after rounds 1 and 2 of a run, and return its folder."""
+    for n in (1, 2):
+        body = {"settings": {"seed": n}, "ledger": [{"bytes": n}], "differences": [],
+                "run-key": "7", "rounds": [], "rows": {1: {}}}  # fmt: skip
+        tensors = {"a": torch.full((2,), float(n))}
+        save_state(folder, State(n, tensors, {}, body))
     return folder

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -120,11 +121,28 @@ def write_jsonl(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
     write_atomically(path, text)
 
 
+def read_text(path: Path) -> str:
+    """Return the text of a regular file, in UTF-8.
+
+    Raises
+    ------
+    OSError
+        If it cannot be read; a named pipe or a device, which could be waited for, is not.
+    UnicodeDecodeError
+        If it is no UTF-8.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        return file.read().decode("utf-8")
+
+
 def read_json(path: Path) -> dict[str, Any] | None:
     """Return the JSON object that a file holds; None where there is no such file or object."""
     try:
-        body = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
+        body = json.loads(read_text(path))
+    except (OSError, ValueError, RecursionError):
         return None
     return body if isinstance(body, dict) else None
 
@@ -142,7 +160,7 @@ def json_objects(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
             continue
         try:
             body = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             body = None
         if not isinstance(body, dict):
             raise ValueError(f"line {number} is not a JSON object")
@@ -157,12 +175,15 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     Raises
     ------
     ValueError
-        Another line is no JSON object; names the file and the line.
+        It cannot be read, or another line is no JSON object; names the file and the line.
     """
     try:
-        lines = path.read_text("utf-8").split("\n")
+        lines = read_text(path).split("\n")
     except FileNotFoundError:
         return []
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text in UTF-8"
+        raise ValueError(f"{path} cannot be read: {reason}") from None
     try:
         return list(json_objects(lines[:-1]))
     except ValueError as error:

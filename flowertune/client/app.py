@@ -12,6 +12,7 @@ from flowertune.client.buckets import answer_bucket, answer_manifest
 from flowertune.client.functions import AppFunctions
 from flowertune.comms.nodes import DISCOVER, answer_discovery
 from flowertune.comms.queries import INITIAL, LENGTHS
+from flowertune.comms.run_settings import with_run_settings
 from flowertune.config.checks import check_settings
 from flowertune.config.settings import Settings
 from flowertune.data.prompts import PromptAndAnswer
@@ -30,7 +31,7 @@ class ClientApp(clientapp.ClientApp):
     """
 
     def __init__(self, file: str, functions: AppFunctions) -> None:
-        super().__init__(mods=[profiled])
+        super().__init__(mods=[with_run_settings, profiled])
         self.package = Path(file).resolve().parent
         self.app_dir = self.package.parent
         self.functions = functions

@@ -92,8 +92,8 @@ class Exchanger:
 
     Parameters
     ----------
-    run_key : str
-        The run, stable over resumed runs: where clients keep what they need again.
+    state_key : str
+        Where clients keep what they need again (see ``comms.partition_files``).
     """
 
     grid: Grid
@@ -101,7 +101,7 @@ class Exchanger:
     registry: NodeRegistry
     ledger: Ledger
     profile: Any
-    run_key: str
+    state_key: str
     _packed: dict[str, _Packed] = field(default_factory=dict, repr=False)
 
     def once(
@@ -142,7 +142,7 @@ class Exchanger:
                     **message.content.config_records.get(CONFIG, {}),
                     "server-round": server_round,
                     "last-round": last_rounds.get(partitions[node], 0),
-                    "state-key": self.run_key,
+                    "state-key": self.state_key,
                 }
                 records = {**message.content, ARRAYS: packed[node].record}
                 content = RecordDict({**records, CONFIG: ConfigRecord(config)})

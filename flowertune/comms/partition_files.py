@@ -4,6 +4,7 @@ These are files and not Flower's client state, because they must survive a kille
 with the round when a round is done again.
 """
 
+import hashlib
 import os
 import re
 from collections.abc import Mapping
@@ -13,8 +14,32 @@ from typing import Any
 
 from flowertune.base.errors import UserError
 from flowertune.base.files import flower_home, replace_file, save_tensors
+from flowertune.base.text import one_line
 
 RESIDUAL, TRAINED, STATE = "residual", "trained", "state"
+# A run can be resumed from one of its last states (run/state.py): what a partition had then stays.
+BACK = 2
+CURE = "start a new run, or resume this one from an earlier state (results/<id>/state/round_<n>)"
+KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+def branched(key: str, before: str, server_round: int) -> str:
+    """Return the run key of a process that goes on after a round.
+
+    It keeps its files under ``key``, and finds those of rounds up to that one under the keys in
+    ``before``: "3 2@8 1@5" went on from run 2 after round 8, which went on from run 1 after 5.
+    """
+    own, *parents = before.split(" ")
+    return " ".join([key, f"{own}@{server_round}", *parents])
+
+
+def _branches(run_key: str) -> list[tuple[str, int | None]]:
+    """Return the keys in a run key, each with the last round that counts; None: all."""
+    own, *parents = run_key.split(" ")
+    pairs = [(own, None), *((key, int(last)) for key, last in (p.split("@") for p in parents))]
+    if not all(KEY.fullmatch(key) for key, _ in pairs):
+        raise ValueError("its keys must be letters, digits, - and _")
+    return pairs
 
 
 @dataclass(frozen=True)
@@ -24,40 +49,81 @@ class PartitionFiles:
     Parameters
     ----------
     run_key : str
-        Stable over resumed runs.
+        The run and those that it goes on with (see ``branched``).
     kind : str
         RESIDUAL (error feedback), TRAINED (for buckets) or STATE (the method's own).
+
+    Raises
+    ------
+    UserError
+        If the run key is not one; it comes with a message, and names folders.
     """
 
     run_key: str
     partition: int
     kind: str
 
+    def __post_init__(self) -> None:
+        try:
+            _branches(self.run_key)
+        except ValueError as error:
+            raise UserError(
+                f"state-key of the message is {self.run_key!r}, which names no run ({error}); "
+                "update the library of server and clients to the same version."
+            ) from None
+
     @property
     def folder(self) -> Path:
         """Where the partition keeps everything of the run."""
+        return self._folder(_branches(self.run_key)[0][0])
+
+    def _folder(self, key: str) -> Path:
         clients = flower_home(os.environ) / "flowertune" / "clients"
-        return clients / self.run_key / f"partition_{self.partition}"
+        return clients / key / f"partition_{self.partition}"
 
     def rounds(self) -> dict[int, Path]:
-        """Return the files there are, by round."""
-        if not self.folder.is_dir():
-            return {}
-        name = re.compile(rf"{self.kind}_(\d+)\.safetensors")
-        names = ((name.fullmatch(path.name), path) for path in self.folder.iterdir())
-        return {int(match.group(1)): path for match, path in names if match}
+        """Return the files there are, by round; those of runs that this one went on with, too."""
+        files: dict[int, Path] = {}
+        name = re.compile(rf"{self.kind}_([0-9]{{1,9}})\.safetensors")
+        for key, last in reversed(_branches(self.run_key)):
+            folder = self._folder(key)
+            if last is not None:
+                files = {n: path for n, path in files.items() if n <= last}
+            for path in folder.iterdir() if folder.is_dir() else ():
+                match = name.fullmatch(path.name)
+                if match and (last is None or int(match.group(1)) <= last):
+                    files[int(match.group(1))] = path
+        return files
 
     def load(self, last_round: int) -> dict[str, Any]:
         """Return what was kept in ``last_round`` or, if nothing was, in the newest round before it.
 
         Empty where there is none. Later files are left from rounds that did not count.
+
+        Raises
+        ------
+        UserError
+            If the file is damaged.
         """
         # Late: a client that only gives buckets of a file does without torch.
+        from safetensors import SafetensorError, safe_open
         from safetensors.torch import load_file
 
         files = self.rounds()
         newest = max((n for n in files if n <= last_round), default=None)
-        return {} if newest is None else load_file(files[newest])
+        if newest is None:
+            return {}
+        try:
+            tensors = load_file(files[newest])
+            with safe_open(files[newest], "pt") as file:
+                saved = (file.metadata() or {}).get("sha256")
+        except (OSError, SafetensorError) as error:
+            raise UserError(
+                f"{files[newest]} cannot be read ({one_line(error)}); {CURE}."
+            ) from None
+        if saved != _digest(tensors):
+            raise UserError(f"{files[newest]} is not what this client kept: it changed; {CURE}.")
+        return tensors
 
     def of_round(self, server_round: int) -> Path:
         """Return the file of a round.
@@ -76,17 +142,31 @@ class PartitionFiles:
         return path
 
     def keep(self, server_round: int, tensors: Mapping[str, Any], last_round: int = 0) -> None:
-        """Keep this round's tensors and what ``load(last_round)`` gives; drop other earlier ones.
+        """Keep this round's tensors; drop those that no resumed run can need any more.
 
-        A process that is killed leaves the old file of the round or the new one.
+        It can need what was kept up to ``BACK`` rounds before ``last_round``. A process that is
+        killed leaves the old file of the round or the new one.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"{self.kind}_{server_round}.safetensors"
         part = path.with_name(f".{path.name}.part")
-        save_tensors(tensors, part)
+        save_tensors(tensors, part, None if self.kind == TRAINED else {"sha256": _digest(tensors)})
         replace_file(part, path)
         files = self.rounds()
-        needed = max((n for n in files if n <= last_round), default=None)
+        back = 0 if self.kind == TRAINED else BACK
+        since = min(last_round, server_round - 1 - back)
+        needed = max((n for n in files if n <= since), default=None)
         for n, file in files.items():
-            if n < server_round and n != needed:
+            if n < server_round - back and n != needed and file.parent == self.folder:
                 file.unlink(missing_ok=True)
+
+
+def _digest(tensors: Mapping[str, Any]) -> str:
+    import torch  # late, as in ``load``
+
+    seen = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        dense = tensor.detach().to_dense().cpu().contiguous()
+        seen.update(repr((name, str(dense.dtype), tuple(dense.shape))).encode())
+        seen.update(dense.reshape(-1).view(torch.uint8).numpy())
+    return seen.hexdigest()

@@ -1,6 +1,7 @@
 """Read the settings that ``flwr run`` would hand to the app of a folder."""
 
 import difflib
+import re
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -83,7 +84,20 @@ def _parsed(run_config: Sequence[str] | None) -> dict[str, Any]:
             f"--run-config is {' '.join(given)!r}, which holds no key=value; write "
             "\"num-server-rounds=50 model.name='/models/mine'\" or name a .toml file."
         )
+    if dropped := _dropped(given):
+        raise UserError(
+            f"--run-config is {' '.join(given)!r}, of which flwr would drop {dropped!r}: give one "
+            ".toml file, or key=value pairs whose texts have quotes (model.name='/models/mine')."
+        )
     return changed
+
+
+def _dropped(given: Sequence[str]) -> str:
+    """Return what flwr passes over in silence: what is neither the one file nor a key=value."""
+    if len(given) == 1 and given[0].endswith(".toml"):
+        return ""
+    pair = r"""\S+?=('[^']*'|"[^"]*"|\S+)"""
+    return " ".join(re.sub(pair, " ", " ".join(given)).split())
 
 
 def _unknown(key: str, known: dict[str, Any]) -> str:

@@ -10,16 +10,16 @@ from flwr.serverapp import Grid
 
 from flowertune.base.files import write_json, write_jsonl
 from flowertune.comms.ledger import Ledger
+from flowertune.comms.partition_files import branched
 from flowertune.config.checks import clients_per_round
-from flowertune.config.settings import ANEW
 from flowertune.profiling.journal import recording
 from flowertune.profiling.phases import OFF, AnyProfile
 from flowertune.rules import lock
 from flowertune.rules.provenance import Library
-from flowertune.run.failures import why
+from flowertune.run.failures import Ending
 from flowertune.run.files import LEDGER, ROUNDS, RUN, now
 from flowertune.run.metadata import profile_facts, run_info
-from flowertune.run.resume import check_adapter, check_federation, check_resume_config
+from flowertune.run.resume import check_adapter, check_federation
 from flowertune.run.setup import RunContext
 from flowertune.run.state import State, load_state, save_state
 
@@ -34,12 +34,18 @@ class BaseRun:
         self.ledger = Ledger(self.cfg.static.budget_mib)
         self.rounds_done: list[dict[str, Any]] = []
         self.run_key, self.started = self.folder.name, now()
+        self.run_ids = [str(context.run_id)]  # Flower's, of every process that worked on the run
+        self.origin = context.origin
+        # Clients keep their files under it. Two copies of a folder may go on at once: each process
+        # has a key of its own, and what clients kept until then is found by the keys before.
+        self.state_key = self.run_ids[0]
         self.profile: AnyProfile = OFF
         self.reason: str | None = None
+        self._ended = False
         self.data: dict[str, Any] | None = None
         self.closing = ExitStack()
         # Until a run to go on with has let this one in, its record is not this one's to write.
-        self.admitted = self.cfg.resume_from == ANEW
+        self.admitted = self.origin is None
 
     @property
     def clients_per_round(self) -> int:
@@ -66,19 +72,17 @@ class BaseRun:
     @contextmanager
     def recorded(self) -> Iterator[None]:
         """Write into run.json how the run ended."""
-        try:
-            with self.closing:
-                facts = profile_facts(self)
-                self.profile = self.closing.enter_context(
-                    recording(self.cfg, self.folder, facts, lambda: self.admitted)
-                )
-                yield
-        except BaseException as error:
-            self.reason = why(error)
-            if self.admitted:
-                self.write_run("failed")
-            raise
-        self.write_run("finished")
+        with Ending(self._end).noted(finished="finished"), self.closing:
+            facts = profile_facts(self)
+            self.profile = self.closing.enter_context(
+                recording(self.cfg, self.folder, facts, lambda: self.admitted)
+            )
+            yield
+
+    def _end(self, status: str, reason: str | None) -> None:
+        self.reason, self._ended = reason or self.reason, True
+        if self.admitted:
+            write_json(self.folder / RUN, run_info(self, status, self.data))
 
     def go_on(self, adapter_config: Mapping[str, Any] | None = None) -> State:
         """Return the newest state of the run to go on with, and take over what that run knew.
@@ -93,9 +97,10 @@ class BaseRun:
         UserError
             If that run had other settings, partitions or another adapter, or left no state.
         """
-        state = load_state(self.folder)
+        if self.origin is None:
+            raise RuntimeError("a new run has nothing to go on from")
+        state = load_state(self.origin.state())
         body = state.body
-        check_resume_config(body["settings"], self.cfg)
         check_federation(body["federation"], self._federation())
         if adapter_config is not None:
             check_adapter(body["adapter-config"], adapter_config)
@@ -103,6 +108,8 @@ class BaseRun:
         self.ledger.entries = list(body["ledger"])
         self.rounds_done, self.started = list(body["rounds"]), body["started"]
         self.run_key = body["run-key"]
+        self.run_ids = [*body["run-ids"], *self.run_ids]
+        self.state_key = branched(self.run_ids[-1], body["state-key"], state.server_round)
         # What made the run unofficial before goes on making it so.
         before = [lock.Difference(**difference) for difference in body["differences"]]
         self._differences += [d for d in before if d not in self._differences]
@@ -136,6 +143,8 @@ class BaseRun:
             "ledger": self.ledger.entries,
             "rounds": self.rounds_done,
             "run-key": self.run_key,
+            "run-ids": self.run_ids,
+            "state-key": self.state_key,
             "federation": self._federation(),
             "differences": [vars(difference) for difference in self._differences],
             "library": self.library.record(),
@@ -148,9 +157,10 @@ class BaseRun:
         registry = self.registry
         return {"held": sorted(registry.nodes), "partitions": sorted(registry.partitions)}
 
-    def write_run(self, status: str) -> None:
-        """Write run.json; ``status`` is running, finished or failed."""
-        write_json(self.folder / RUN, run_info(self, status, self.data))
+    def write_run(self) -> None:
+        """Write run.json while the run goes on; how it ends is written by ``recorded``."""
+        if not self._ended:
+            write_json(self.folder / RUN, run_info(self, "running", self.data))
 
     def write_lines(self) -> None:
         """Write rounds.jsonl and ledger.jsonl."""

@@ -1,7 +1,8 @@
 """A run that fails says why in its last line."""
 
 import errno
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from logging import ERROR
 
@@ -10,6 +11,7 @@ from flwr.supercore.exit import add_exit_handler
 
 from flowertune.base.errors import UserError
 
+STOPPED = (SystemExit, KeyboardInterrupt)
 _NOT_WRITTEN = {
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO,
 }  # fmt: skip
@@ -30,7 +32,7 @@ def too_few(
 
 def why(error: BaseException) -> str:
     """Return in words why a run ended with ``error``."""
-    if isinstance(error, SystemExit | KeyboardInterrupt):
+    if isinstance(error, STOPPED):
         # Flower ends a ServerApp by a signal, and a ServerApp whose SuperLink died ends itself.
         return "the ServerApp was told to stop: by flwr stop, or because its SuperLink went away"
     return str(error) or type(error).__name__
@@ -52,3 +54,45 @@ def log_error_last() -> Iterator[None]:
             text = f"cannot write {error.filename or 'the results'}: {error.strerror or error}."
         add_exit_handler(lambda: log(ERROR, text))
         raise
+
+
+class Ending:
+    """Writes down how a run ended, once, also where its process is told to stop.
+
+    The Simulation Engine runs a ServerApp in a thread that never hears of `flwr stop`: the process
+    calls its exit handlers and is gone.
+
+    Parameters
+    ----------
+    write : Callable[[str, str | None], None]
+        Is called with the status and the reason.
+    """
+
+    def __init__(self, write: Callable[[str, str | None], None]) -> None:
+        self._write = write
+        self._lock = threading.RLock()  # a signal may interrupt the thread that writes
+        self._open = True
+
+    @contextmanager
+    def noted(self, finished: str | None) -> Iterator[None]:
+        """Write how the block ends: failed, stopped or, where there is a word, ``finished``."""
+        add_exit_handler(self._stopped)
+        try:
+            yield
+        except BaseException as error:
+            self._end("stopped" if isinstance(error, STOPPED) else "failed", why(error))
+            raise
+        if finished is None:
+            self._open, self._write = False, lambda status, reason: None
+        else:
+            self._end(finished, None)
+
+    def _stopped(self) -> None:
+        self._end("stopped", why(SystemExit()))
+
+    def _end(self, status: str, reason: str | None) -> None:
+        with self._lock:
+            if self._open:
+                self._open = False
+                self._write(status, reason)
+                self._write = lambda status, reason: None  # lets go of the run

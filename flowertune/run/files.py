@@ -14,6 +14,7 @@ from flowertune.base.errors import UserError
 from flowertune.base.files import read_jsonl
 
 RUN, ROUNDS, LEDGER = "run.json", "rounds.jsonl", "ledger.jsonl"
+LOCK = ".lock"
 LOCKS = Path("/proc/locks")
 RECENT = 5
 
@@ -93,7 +94,7 @@ def read_run(folder: Path) -> RunFiles:
         raise UnreadableRun(f"{about} is damaged: {error}.") from None
     if not isinstance(body, dict):
         raise UnreadableRun(f"{about} is damaged: it holds no JSON object.")
-    return RunFiles(folder, body, _rounds(folder / ROUNDS), _held(folder / ".lock"))
+    return RunFiles(folder, body, _rounds(folder / ROUNDS), _held(folder / LOCK))
 
 
 def since(line: dict[str, Any], now: datetime | None = None) -> float | None:

@@ -25,6 +25,7 @@ class RunFacts(Protocol):
     ledger: Ledger
     rounds_done: list[dict[str, Any]]
     run_key: str
+    run_ids: list[str]
     started: str
 
     @property
@@ -80,13 +81,14 @@ def run_info(run: RunFacts, status: str, data: Mapping[str, Any] | None) -> dict
     Parameters
     ----------
     status : str
-        running, finished or failed.
+        running, finished, failed or stopped.
     data : Mapping[str, Any] | None
         The data report, where there is one.
     """
     violations = run.violations()
     return {
         **_identity(run),
+        "flwr-run-ids": run.run_ids,
         "name": run.app.name,
         "official": not violations,
         "differences": [vars(difference) for difference in violations],
@@ -100,6 +102,25 @@ def run_info(run: RunFacts, status: str, data: Mapping[str, Any] | None) -> dict
         "settings": dict(run.cfg),
         "library": run.library.record(),
         "data": data,
+    }
+
+
+def first_info(cfg: Settings, app: App, run_id: int) -> dict[str, Any]:
+    """Return what run.json says before anyone has answered: who takes part is not known yet."""
+    return {
+        "run-id": str(run_id),
+        "flwr-run-ids": [str(run_id)],
+        "challenge": cfg.static.challenge,
+        "rules": cfg.static.rules,
+        "rounds": cfg.num_server_rounds,
+        "name": app.name,
+        "budget-mib": cfg.static.budget_mib,
+        "model": cfg.model.name,
+        "started": now(),
+        "ended": None,
+        "status": "running",
+        "reason": None,
+        "settings": dict(cfg),
     }
 
 

@@ -1,32 +1,11 @@
-"""A run is resumed only with the settings, partitions and adapter that it was started with."""
+"""A run is resumed only with the partitions, adapter and strategy that it was started with."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from flowertune.base.errors import UserError
 from flowertune.base.text import one_line
-
-# These may differ between a run and its continuation: they change nothing of the result.
-MAY_DIFFER = (
-    "resume-from", "results-dir", "profile.enabled",
-    "aggregation.on-failure", "aggregation.window", "strategy.timeout",
-)  # fmt: skip
-
-
-def check_resume_config(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Refuse to resume a run with other settings.
-
-    Raises
-    ------
-    UserError
-        With every setting that differs.
-    """
-    kept = [{k: v for k, v in cfg.items() if k not in MAY_DIFFER} for cfg in (before, now)]
-    if changes := _changes(*kept):
-        raise UserError(
-            f"a run can be resumed only with the settings it was started with: {changes} "
-            "(resume-from)."
-        )
+from flowertune.run.origin import equal
 
 
 def check_federation(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -90,7 +69,7 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     return "; ".join(
         f"{key} was {before.get(key)!r} and is {now.get(key)!r}"
         for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key)
+        if not equal(before.get(key), now.get(key))
     )
 
 

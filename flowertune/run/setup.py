@@ -1,28 +1,40 @@
 """Prepare a run: every check that needs no model, and a folder of its own."""
 
+import errno
 import fcntl
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from logging import INFO
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from flwr.app import Context
 from flwr.common import log
 from flwr.serverapp import Grid
 
 from flowertune.base.errors import SettingsError, UserError
+from flowertune.base.files import write_json
 from flowertune.comms.nodes import NodeRegistry
+from flowertune.comms.run_settings import carry_settings
 from flowertune.config.app import App, read_app
 from flowertune.config.checks import check_settings, client_problems
-from flowertune.config.paths import local_path
 from flowertune.config.results import results_root, run_folder
-from flowertune.config.settings import ANEW, Settings
+from flowertune.config.settings import Settings
 from flowertune.rules import lock
 from flowertune.rules.provenance import Library, code_digest, installed_library
-from flowertune.run.workers import in_simulation, replace_dead_workers
+from flowertune.run.failures import Ending
+from flowertune.run.files import LOCK, RUN, now
+from flowertune.run.metadata import first_info
+from flowertune.run.origin import (
+    Origin,
+    differing,
+    origin_of,
+    refuse_links,
+    settings_of_run,
+)
 
 
 @dataclass(frozen=True)
@@ -35,6 +47,8 @@ class RunContext:
     folder: Path
     library: Library
     differences: list[lock.Difference]
+    run_id: int = 0  # Flower's
+    origin: Origin | None = None  # the run to go on with
 
 
 def app_folder(file: str) -> Path:
@@ -52,40 +66,33 @@ def rule_violations(cfg: Settings, registry: NodeRegistry, own: Library) -> list
     return differences + lock.check_library(own, libraries)
 
 
-def writable_folder(cfg: Settings, run_id: int) -> Path:
-    """Return the folder to write to: a new one, or that of the run to go on with.
-
-    Raises
-    ------
-    UserError
-        If it cannot be written, or the run to go on with is not there.
-    """
-    if cfg.resume_from == ANEW:
-        return run_folder(results_root(cfg, cfg.app_dir, os.environ), run_id)
-    folder = local_path(cfg.resume_from, cfg.app_dir)
-    if not folder.is_dir():
-        raise UserError(
-            f"resume-from is {cfg.resume_from!r}, and there is no folder {folder}; give a "
-            f"run's folder (results/<run id>), or {ANEW!r} to start a new run."
-        )
-    return run_folder(folder.parent, folder.name)
-
-
 def sole_writer(folder: Path) -> IO[str]:
     """Return an open lock on a run's folder; the lock ends with the process.
 
     Raises
     ------
     UserError
-        If a live run writes there.
+        If a live run writes there, or the lock is no regular file.
     """
-    file = (folder / ".lock").open("w")
+    path = folder / LOCK
+    try:
+        # A link would be followed, and a named pipe waited for.
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        file = os.fdopen(os.open(path, flags, 0o666), "w")
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file")
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be locked ({error.strerror}): a run locks a file of its own there; "
+            "remove what is in its place."
+        ) from None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         raise UserError(
             f"another run is still writing to {folder}; stop it first (flwr stop <run id>)."
         ) from None
+    os.utime(file.fileno())  # what is older in the folder is of an earlier process
     return file
 
 
@@ -99,17 +106,59 @@ def prepare_run(grid: Grid, context: Context, app_dir: Path) -> Iterator[RunCont
         With the sentence to show, if a setting is wrong, no SuperNode answers, or the results
         folder cannot be written.
     """
-    if in_simulation(grid):
-        replace_dead_workers()
-    cfg = check_settings(context.run_config, app_dir)
     app = read_app(app_dir)
-    folder = writable_folder(cfg, context.run_id)
-    with sole_writer(folder):
+    with ExitStack() as held:
+        origin = origin_of(context.run_config, app_dir)
+        if origin is not None:
+            run_folder(origin.folder.parent, origin.folder.name)
+            held.enter_context(sole_writer(origin.folder))
+            refuse_links(origin.folder)
+        cfg = check_settings(settings_of_run(context.run_config, app_dir), app_dir)
+        folder = origin.folder if origin else _new_folder(cfg, context.run_id, held)
         log(INFO, "results: %s", folder)
-        registry = NodeRegistry(code_sha256=code_digest(app_dir / app.package)).discover(grid)
-        own = installed_library()
-        differences = rule_violations(cfg, registry, own)
-        log(INFO, lock.verdict(lock.static_values(cfg), differences))
-        if problems := client_problems(cfg, len(registry.nodes)):
-            raise SettingsError(problems)
-        yield RunContext(cfg, app, registry, folder, own, differences)
+        if origin is not None:
+            _let_clients_know(grid, context.run_config, cfg)
+        with begun(folder, first_info(cfg, app, context.run_id) if origin is None else None):
+            registry = NodeRegistry(code_sha256=code_digest(app_dir / app.package)).discover(grid)
+            own = installed_library()
+            differences = rule_violations(cfg, registry, own)
+            log(INFO, lock.verdict(lock.static_values(cfg), differences))
+            if problems := client_problems(cfg, len(registry.nodes)):
+                raise SettingsError(problems)
+        yield RunContext(cfg, app, registry, folder, own, differences, context.run_id, origin)
+
+
+@contextmanager
+def begun(folder: Path, about: Mapping[str, Any] | None) -> Iterator[None]:
+    """Write run.json for a run that is new, and how it ended if it does not get any further.
+
+    Parameters
+    ----------
+    about : Mapping[str, Any] | None
+        What it says; None where another run goes on, which has a run.json.
+    """
+    if about is None:
+        yield
+        return
+    end = Ending(lambda status, reason: write_json(
+        folder / RUN, {**about, "status": status, "reason": reason, "ended": now()}
+    ))  # fmt: skip
+    write_json(folder / RUN, about)
+    with end.noted(finished=None):
+        yield
+
+
+def _new_folder(cfg: Settings, run_id: int, held: ExitStack) -> Path:
+    folder = run_folder(results_root(cfg, cfg.app_dir, os.environ), run_id)
+    held.enter_context(sole_writer(folder))
+    return folder
+
+
+def _let_clients_know(grid: Grid, given: Mapping[str, Any], cfg: Settings) -> None:
+    """Send clients, with every message, what Flower's own settings do not say."""
+    if changes := differing(given, cfg):
+        log(
+            INFO, "settings of the run that goes on, in place of this app's: %s",
+            ", ".join(sorted(changes)),
+        )  # fmt: skip
+        carry_settings(grid, changes)

@@ -1,23 +1,35 @@
-"""The state of a run after its last finished round, from which it can go on."""
+"""The state of a run after a finished round, from which it can go on.
+
+A folder a round: the tensors in two files, everything else in state.json, which has the sha256 of
+both files and of each of its own parts. That shows damage and edits by mistake; it stops no forger.
+"""
 
 import json
 import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from logging import WARNING
 from pathlib import Path
 from typing import Any
 
+from flwr.common import log
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from flowertune.base.errors import UserError
-from flowertune.base.files import new_folder, save_tensors
+from flowertune.base.files import new_folder, read_text, save_tensors
+from flowertune.base.hashing import file_sha256, json_sha256
 from flowertune.base.text import one_line
+from flowertune.comms.partition_files import BACK
 from flowertune.config.settings import ANEW
 
 FOLDER = "state"
-NAME = re.compile(r"round_(\d+)")
+NAME = re.compile(r"round_(0|[1-9][0-9]{0,8})")
+BODY, TENSORS = "state.json", ("adapter.safetensors", "strategy.safetensors")
+SUMS, ROUND = "sha256", "round"
+# A poisoned adapter may end a run only in the round after the next: the state before is still here.
+KEPT = BACK + 1
 
 
 @dataclass(frozen=True)
@@ -32,49 +44,132 @@ class State:
 
 
 def save_state(run_folder: Path, state: State) -> None:
-    """Write a state, completely or not at all, and delete older ones."""
+    """Write a state, completely or not at all; delete all but the newest ``KEPT``, and later ones.
+
+    Later ones are those of a run that was resumed from an earlier round.
+    """
     target = run_folder / FOLDER / f"round_{state.server_round}"
     with new_folder(target) as half:
-        save_tensors(state.adapter, half / "adapter.safetensors")
-        save_tensors(state.strategy, half / "strategy.safetensors")
-        (half / "state.json").write_text(json.dumps(state.body, sort_keys=True), "utf-8")
-    for n, path in states(run_folder).items():
-        if n != state.server_round:
+        for name, tensors in zip(TENSORS, (state.adapter, state.strategy), strict=True):
+            save_tensors(tensors, half / name)
+        # As it will be read: JSON has no whole numbers as keys.
+        body = json.loads(json.dumps({**state.body, ROUND: state.server_round}))
+        sums = {name: file_sha256(half / name) for name in TENSORS}
+        sums |= {key: json_sha256([value]) for key, value in body.items()}
+        (half / BODY).write_text(json.dumps({**body, SUMS: sums}, sort_keys=True), "utf-8")
+    by_round = states(run_folder)
+    kept = sorted(n for n in by_round if n <= state.server_round)[-KEPT:]
+    for n, path in by_round.items():
+        if n not in kept:
             shutil.rmtree(path)
 
 
 def states(run_folder: Path) -> dict[int, Path]:
-    """Return the complete states in a run's folder, by round."""
+    """Return the folders of states in a run's folder, by round; they may be incomplete."""
     root = run_folder / FOLDER
     names = ((NAME.fullmatch(p.name), p) for p in root.iterdir()) if root.is_dir() else ()
-    return {int(match.group(1)): path for match, path in names if match}
+    return {int(match.group(1)): path for match, path in names if match and path.is_dir()}
 
 
-def load_state(run_folder: Path) -> State:
-    """Return the newest complete state.
+def complete_states(run_folder: Path) -> list[int]:
+    """Return the rounds whose states are complete, the newest last."""
+    return sorted(n for n, path in states(run_folder).items() if not _missing(path))
+
+
+def choose_state(run_folder: Path, server_round: int | None) -> Path:
+    """Return the folder of the state to go on from: that of a round, or the newest complete one.
 
     Raises
     ------
     UserError
-        If the folder holds no state, or one that is damaged.
+        If there is none.
     """
     by_round = states(run_folder)
-    if not by_round:
-        raise UserError(
-            f"resume-from is {str(run_folder)!r}, which holds no {FOLDER}/round_<n>; give the "
-            "folder of a run that has begun (results/<run id>)."
-        )
-    newest = max(by_round)
-    path = by_round[newest]
+    if server_round is not None:
+        path = run_folder / FOLDER / f"round_{server_round}"
+        if lacks := _missing(path):
+            raise UserError(
+                f"resume-from is {str(path)!r}, which holds no {lacks[0]}; {_instead(path)}."
+            )
+        return path
+    for n in sorted(by_round, reverse=True):
+        if not (lacks := _missing(by_round[n])):
+            return by_round[n]
+        log(WARNING, "%s is incomplete (it holds no %s) and is passed over", by_round[n], lacks[0])
+    raise UserError(
+        f"resume-from is {str(run_folder)!r}, which holds no {FOLDER}/round_<n>; give the "
+        "folder of a run that has begun (results/<run id>)."
+    )
+
+
+def read_body(path: Path) -> dict[str, Any]:
+    """Return what a state says beside its tensors, as it was saved.
+
+    Parameters
+    ----------
+    path : Path
+        The state's folder.
+
+    Raises
+    ------
+    UserError
+        If state.json cannot be read, or differs from what the run saved; names the part.
+    """
+    file = path / BODY
     try:
-        return State(
-            newest,
-            load_file(path / "adapter.safetensors"),
-            load_file(path / "strategy.safetensors"),
-            json.loads((path / "state.json").read_text("utf-8")),
-        )
-    except (OSError, ValueError, SafetensorError) as error:
-        raise UserError(
-            f"resume-from is {str(run_folder)!r}, and {path} is damaged ({one_line(error)}); "
-            f"give the folder of another run, or {ANEW!r} to start a new one."
-        ) from error
+        body = json.loads(read_text(file))
+        sums = body.pop(SUMS)
+        parts = {key: json_sha256([value]) for key, value in body.items()}
+        sums = {key: str(value) for key, value in dict(sums).items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise _damaged(file, f"it is no state of a run ({one_line(error)})", path) from error
+    for key in sorted({*parts, *sums} - {*TENSORS}):
+        if parts.get(key) != sums.get(key):
+            raise _damaged(file, f"its {key!r} is not what the run saved", path)
+    if path.name != f"round_{body.get(ROUND)}":
+        raise _damaged(file, f"it is the state of round {body.get(ROUND)}", path)
+    return {**body, SUMS: sums}
+
+
+def load_state(path: Path) -> State:
+    """Return the state in a folder.
+
+    Raises
+    ------
+    UserError
+        If a file in it cannot be read, or differs from what the run saved; names the file.
+    """
+    body = read_body(path)
+    tensors = []
+    for name in TENSORS:
+        file = path / name
+        try:
+            found, saved = file_sha256(file), body[SUMS].get(name)
+            if found != saved:
+                what = f"its sha256 is {found[:12]}, and that of the saved one {str(saved)[:12]}"
+                raise _damaged(file, what, path)
+            tensors.append(load_file(file))
+        except (OSError, ValueError, SafetensorError) as error:
+            if isinstance(error, UserError):
+                raise
+            raise _damaged(file, one_line(error), path) from error
+    adapter, strategy = tensors
+    return State(int(body[ROUND]), adapter, strategy, body)
+
+
+def _missing(path: Path) -> list[str]:
+    return [name for name in (BODY, *TENSORS) if not (path / name).is_file()]
+
+
+def _damaged(file: Path, what: str, path: Path) -> UserError:
+    return UserError(f"{file} is damaged or was changed: {what}; {_instead(path)}.")
+
+
+def _instead(path: Path) -> str:
+    """Return what to give in place of the state in ``path``: the newest other one, or none."""
+    run_folder = path.parent.parent
+    others = [n for n in complete_states(run_folder) if f"round_{n}" != path.name]
+    if not others:
+        return f"set resume-from to the folder of another run, or to {ANEW!r} to start a new one"
+    other = run_folder / FOLDER / f"round_{others[-1]}"
+    return f"set resume-from to {str(other)!r} to go on from that round"

@@ -20,7 +20,6 @@ from flowertune.comms.codec import pack
 from flowertune.comms.exchange import Exchanger, RoundResult
 from flowertune.comms.validation import ARRAYS, CONFIG, partition_of, rows_of
 from flowertune.config.checks import is_layerwise
-from flowertune.config.settings import ANEW
 from flowertune.data.lengths import Lengths
 from flowertune.data.report import refuse_if_too_many_are_empty, report_of
 from flowertune.data.report_text import as_text
@@ -110,7 +109,7 @@ class TrainingRun(BaseRun):
         adapter_config = _jsonable(peft_config.to_dict())
         shapes = adapter_shapes(self.cfg, peft_config)
         peft_config.base_model_name_or_path = source_of(self.cfg)
-        if self.cfg.resume_from == ANEW:
+        if self.origin is None:
             adapter = first_adapter(
                 self.cfg, peft_config, shapes, self.registry, self.ledger, self.grid
             )
@@ -129,12 +128,12 @@ class TrainingRun(BaseRun):
         contract.rehearse(is_layerwise(self.cfg), self.grid)
         if self.cfg.train.training_arguments.max_steps > 0:
             self._report_rows()
-        self.write_run("running")
+        self.write_run()
         loggers = run_loggers(
             self.cfg, self.folder, run_info(self, "running", self.data), self.rounds_done
         )
         exchanger = Exchanger(
-            self.grid, self.cfg, self.registry, self.ledger, self.profile, self.run_key
+            self.grid, self.cfg, self.registry, self.ledger, self.profile, self.state_key
         )
         self._method = _Method(
             peft_config, adapter_config, contract, cost, exchanger,
@@ -244,7 +243,7 @@ class TrainingRun(BaseRun):
         replies = {partition_of(reply): reply for reply in valid}
         mean, inside, lost = mean_adapter(
             self.grid, self.cfg, self.method.contract.adapter, replies,
-            (self.run_key, server_round), self.ledger, self.profile,
+            (self.state_key, server_round), self.ledger, self.profile,
         )  # fmt: skip
         reasons |= lost
         arrays = ArrayRecord(mean)

@@ -28,22 +28,32 @@ from flowertune.base.errors import UserError
 from flowertune.base.text import MIB, duration
 from flowertune.comms.channel import Channel
 from flowertune.config.checks import whole_models
-from flowertune.config.settings import ALL_AT_ONCE, ANEW
+from flowertune.config.settings import ALL_AT_ONCE
 from flowertune.data.order import sample_clients
 from flowertune.rules.manifest import FILE, seal
 from flowertune.run.base import BaseRun
 from flowertune.run.failures import log_error_last, too_few
 from flowertune.run.files import now
 from flowertune.run.metadata import build_manifest
+from flowertune.run.origin import settings_of_run
 from flowertune.run.progress import BucketProgress, people
 from flowertune.run.setup import RunContext, app_folder, prepare_run
 
 PARTS = 4  # in which a bucket travels in the Simulation Engine
 
 
-def is_whole_model_run(context: Context) -> bool:
-    """Whether a run averages whole models and trains nothing, as its settings say."""
-    return whole_models(context.run_config)
+def is_whole_model_run(context: Context, file: str) -> bool:
+    """Whether a run averages whole models and trains nothing, as its settings say.
+
+    Parameters
+    ----------
+    file : str
+        A module of the app (``__file__``): the app's folder is the one above its package.
+    """
+    try:
+        return whole_models(settings_of_run(context.run_config, app_folder(file)))
+    except UserError:
+        return False  # a run that cannot be resumed says so when it is started
 
 
 def average_models(grid: Grid, context: Context, file: str) -> None:
@@ -103,7 +113,7 @@ class WholeModelRun(BaseRun):
         UserError
             If shapes cannot be had, the earlier run was another, or the model does not fit.
         """
-        if self.cfg.resume_from != ANEW:
+        if self.origin is not None:
             self.go_on()
         # One core adds up faster than any transport brings values, and threads that wait for each
         # other do badly on a machine whose cores are busy.
@@ -113,7 +123,7 @@ class WholeModelRun(BaseRun):
             size = int(self.cfg.aggregation.bucket_mb * MIB)
             self._plan = Plan.of_one_bucket(tensors) if self.together else Plan(tensors, size)
         self._refuse_what_does_not_fit()
-        self.write_run("running")
+        self.write_run()
         if not self.rounds_done:
             self._save(0)
         log(
@@ -154,7 +164,7 @@ class WholeModelRun(BaseRun):
         self.profile.round = server_round
         began = time.monotonic()
         job = messages.AggregationJob(
-            messages.MODEL, server_round, self.run_key, self.plan.bucket_bytes
+            messages.MODEL, server_round, self.state_key, self.plan.bucket_bytes
         )
         with Peak() as peak:
             cohort, asked, goes_on = self._cohort(server_round, job)

@@ -14,7 +14,7 @@ app = ServerApp()
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """Run all rounds; checks, records, checkpoints and resuming are the library's business."""
-    if flowertune.is_whole_model_run(context):
+    if flowertune.is_whole_model_run(context, __file__):
         # Nothing to train (max-steps=0, quantization=0): whole models are averaged as they are.
         flowertune.average_models(grid, context, __file__)
         return

@@ -79,7 +79,9 @@ def test_what_was_kept_in_a_round_that_did_not_count_is_not_gone_on_from(home):
     for lost in (2, 3, 4):
         files.keep(lost, one(-1), last_round=1)
         assert files.load(1)["w"].item() == 1
-    assert names(files) == {"state_1.safetensors", "state_4.safetensors"}
+    assert names(files) == {f"state_{n}.safetensors" for n in (1, 2, 3, 4)}
+    files.keep(5, one(-1), last_round=1)
+    assert names(files) == {f"state_{n}.safetensors" for n in (1, 3, 4, 5)}
 
 
 def test_kinds_and_partitions_do_not_mix(home):

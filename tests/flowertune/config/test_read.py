@@ -34,6 +34,8 @@ def test_run_config_takes_a_file():
         ("nowhere.toml", "there is no such file"),
         ("seed", "holds no key=value"),
         ("seed='1", "which flwr refuses"),
+        ("quickstart.toml seed=1", "of which flwr would drop 'quickstart.toml'"),
+        ("seed=1 my model.name='x' y", "of which flwr would drop 'my y'"),
     ],
 )
 def test_a_run_config_that_cannot_be_read_is_one_sentence(given: str, said: str):

@@ -1,7 +1,9 @@
 """A run that was stopped or killed goes on to the same bits, or says why it does not."""
 
 import json
+import os
 import random
+import shutil
 import signal
 import sys
 import time
@@ -14,10 +16,11 @@ import torch
 from flowertune.base.errors import UserError
 from flowertune.rules import lock
 from flowertune.run import setup
+from flowertune.run.origin import resumed_settings
 from flowertune.run.resume import restore_strategy
-from flowertune.run.state import State, load_state, save_state
-from tests.apps import rendered
+from tests.apps import default_settings, rendered
 from tests.local_grid import LocalGrid, adapter_sha, folder, fork, lines, run_app
+from tests.runs import run_of_two_states
 
 NODES = 6
 
@@ -98,6 +101,91 @@ def test_a_folder_without_a_state_is_refused(cfg, tmp_path):
 def test_two_runs_cannot_write_to_one_folder(cfg, tmp_path):
     with setup.sole_writer(tmp_path), pytest.raises(UserError, match="still writing"):
         setup.sole_writer(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["run.json", ".lock", "rounds.jsonl", "state/round_1"])
+def test_a_run_is_not_resumed_through_links(cfg, tmp_path, name):
+    run = run_of_two_states(tmp_path / "results" / "1")
+    (run / "run.json").write_text("{}")
+    path, other = run / name, tmp_path / "other"
+    if path.exists():
+        path.rename(other)
+    path.symlink_to(other)
+    with pytest.raises(UserError, match=f"{path.name} (is a link|cannot be locked)"):
+        run_app({**cfg, "resume-from": str(run)}, NODES)
+    assert not other.is_file() or other.read_text() in ("", "{}")
+
+
+def test_a_pipe_in_place_of_the_lock_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / ".lock")
+    with pytest.raises(UserError, match=r"\.lock cannot be locked"):
+        setup.sole_writer(tmp_path)
+
+
+def test_resume_from_alone_takes_all_settings_from_the_run(cfg, caplog):
+    """The rest of what Flower hands to server and clients is the app's defaults: another model."""
+    cfg |= {"train.transport": "int8"}
+    run_app(cfg, NODES, 1)
+    stopped = stopped_after_two_rounds(cfg)
+    defaults = default_settings("finance")
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        run_app({**defaults, "resume-from": str(stopped)}, NODES, 9)
+    assert adapter_sha(stopped, 4) == adapter_sha(folder(cfg, 1), 4)
+    about = json.loads((stopped / "run.json").read_text())
+    assert about["settings"] == {**cfg, "resume-from": str(stopped)}
+    assert about["flwr-run-ids"] == ["2", "9"] and about["run-id"] == "2"
+    assert "settings of the run that goes on, in place of this app's: " in caplog.text
+
+
+def test_what_is_given_beside_resume_from_is_refused_by_name_before_anything_is_fetched(cfg):
+    stopped = stopped_after_two_rounds(cfg)
+    defaults = {**default_settings("finance"), "resume-from": str(stopped)}
+    record = (stopped / "run.json").read_bytes()
+    with pytest.raises(UserError, match=r"num-server-rounds was 4 and is 7; .*resume-from alone"):
+        run_app({**defaults, "num-server-rounds": 7, "profile.enabled": True}, NODES, 9)
+    assert (stopped / "run.json").read_bytes() == record
+    with pytest.raises(UserError, match=r"own was None and is 1;"):
+        run_app({**defaults, "own": 1}, NODES, 9)
+
+
+def test_a_setting_that_is_no_number_stays_what_it_was():
+    saved = {"own": float("nan"), "seed": 1, "flag": True, "strategy.timeout": 5}
+    given = {**saved, "resume-from": "results/1", "strategy.timeout": 7, "new": 3}
+    assert resumed_settings(saved, given, {"new": 3}) == pytest.approx(given, nan_ok=True)
+    with pytest.raises(UserError, match=r"flag was True and is 1; own was nan and is 0\.5;"):
+        resumed_settings(saved, {**given, "own": 0.5, "flag": 1}, {"new": 3})
+
+
+def test_two_copies_of_a_run_go_on_side_by_side(cfg):
+    """What the clients of one keep does not get into the way of the other's."""
+    cfg |= {"train.transport": "int8", "strategy.fraction-train": 1.0}
+    run_app(cfg, NODES, 1)
+    stopped = stopped_after_two_rounds(cfg)
+    copy = shutil.copytree(stopped, stopped.with_name("copy"))
+
+    def another(server_round, partition, reply):
+        if server_round == 4 and partition == 0:
+            run_app({**cfg, "resume-from": str(copy)}, NODES, 10)
+        return reply
+
+    run_app({**cfg, "resume-from": str(stopped)}, NODES, 9, another)
+    for run in (stopped, copy):
+        assert adapter_sha(run, 4) == adapter_sha(folder(cfg, 1), 4)
+
+
+def test_a_run_goes_on_from_an_earlier_state_that_is_named(cfg):
+    cfg |= {"train.transport": "int8", "train.save-every-round": 1}
+    run_app(cfg, NODES, 1)
+    run = folder(cfg, 1)
+    right = adapter_sha(run, 4)
+    assert sorted(path.name for path in (run / "state").iterdir()) == [
+        "round_2", "round_3", "round_4",
+    ]  # fmt: skip
+    run_app({**cfg, "resume-from": str(run / "state" / "round_2")}, NODES, 9)
+    assert adapter_sha(run, 4) == right and [line["round"] for line in lines(run)] == [1, 2, 3, 4]
+    with pytest.raises(UserError, match=r"round_1'?, which holds no state\.json; set resume-from"):
+        run_app({**cfg, "resume-from": str(run / "state" / "round_1")}, NODES, 9)
 
 
 @pytest.mark.slow
@@ -222,18 +310,6 @@ def test_the_estimate_of_a_rounds_bytes_goes_on_with_the_run(cfg, monkeypatch):
         about = json.loads((run / "run.json").read_text())
         assert len(lines(run)) == 3 and lines(run)[-1]["total-mib"] <= cfg["static.budget-mib"]
         assert "stopped after round 3" in about["reason"]
-
-
-@pytest.mark.parametrize("file", ["adapter.safetensors", "strategy.safetensors", "state.json"])
-def test_a_damaged_state_is_named(tmp_path, file):
-    save_state(tmp_path, State(2, {"a": torch.ones(2)}, {}, {}))
-    damaged = tmp_path / "state" / "round_2" / file
-    damaged.write_text("{")
-    with pytest.raises(UserError, match=r"round_2 is damaged"):
-        load_state(tmp_path)
-    damaged.unlink()
-    with pytest.raises(UserError, match=r"round_2 is damaged"):
-        load_state(tmp_path)
 
 
 def test_what_a_strategy_kept_is_not_dropped_in_silence():

@@ -324,7 +324,7 @@ def test_a_killed_server_goes_on_after_the_last_finished_bucket(cfg, about, sink
     with monkeypatch.context() as patch:
         # SIGKILL leaves no time to save: what is there is the state before the first round.
         patch.setattr(WholeModelRun, "_save", lambda run, n: n or run.save_round(0, {}, {}, {}))
-        patch.setattr(WholeModelRun, "write_run", lambda run, status: None)
+        patch.setattr(WholeModelRun, "write_run", lambda run: None)
         folder = killed_in(cfg, about, 25)
     assert [path.name for path in (folder / "state").iterdir()] == ["round_0"]
     assert not (folder / "model_1").exists() and not (folder / "digest_1").exists()
