@@ -13,6 +13,7 @@ from flowertune.aggregation.average import Averaging, AveragingOptions
 from flowertune.aggregation.cohort import request_manifests
 from flowertune.aggregation.dtypes import OF_SETTING
 from flowertune.aggregation.journal import Journal
+from flowertune.aggregation.norms import UpdateNorms
 from flowertune.aggregation.plan import Plan, Tensor
 from flowertune.aggregation.sinks import MemorySink
 from flowertune.base.numbers import as_int
@@ -37,6 +38,7 @@ def mean_adapter(
     job_key: tuple[str, int],
     ledger: Ledger,
     profile: Any,
+    sent: Mapping[int, Mapping[str, torch.Tensor]],
 ) -> tuple[dict[str, torch.Tensor], set[int], dict[int, str]]:
     """Return the mean (float32) of what clients keep, who is in it, and why others are not.
 
@@ -48,6 +50,9 @@ def mean_adapter(
         The clients' replies to the training message, by partition: their examples are weights.
     job_key : tuple[str, int]
         The run's key and the round.
+    sent : Mapping[int, Mapping[str, torch.Tensor]]
+        The adapter that each partition was sent: an update that is far from all others does not
+        count (strategy.max-update-norm).
 
     Raises
     ------
@@ -62,7 +67,7 @@ def mean_adapter(
         partition: as_int(reply.content.metric_records["metrics"], "num-examples")
         for partition, reply in replies.items()
     }
-    cohort, reasons = request_manifests(grid, nodes, job, plan.digest, weights)
+    cohort, reasons = request_manifests(grid, nodes, job, plan.digest, ledger, weights)
     if not cohort.manifests:
         return {}, set(), reasons
     sink = MemorySink(plan, torch.float32.itemsize)
@@ -74,12 +79,12 @@ def mean_adapter(
     )
     channel = Channel(grid, ledger, server_round, profile)
     journal = lambda chosen: Journal(None, {})  # noqa: E731 (a round of adapters is done anew)
-    averaging = Averaging(grid, channel, job, plan, sink, journal, options)
+    norms = UpdateNorms(sent, cfg.strategy.max_update_norm)
+    averaging = Averaging(grid, channel, job, plan, sink, journal, options, norms=norms)
     cohort, _ = averaging.run(cohort)
     mean = {
         name: torch.from_numpy(np.frombuffer(sink.data[name], np.float32)).reshape(t.shape)
         for name, t in like.items()
     }
     inside = {manifest.partition for manifest in cohort.manifests}
-    lost = nodes.keys() - inside - reasons.keys()
-    return mean, inside, {**reasons, **dict.fromkeys(lost, "it was lost while it was asked")}
+    return mean, inside, {**reasons, **averaging.left_out}

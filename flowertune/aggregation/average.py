@@ -9,7 +9,7 @@ from logging import WARNING
 from typing import Any
 
 import numpy as np
-from flwr.app import Message
+from flwr.app import Message, RecordDict
 from flwr.common import log
 from flwr.serverapp import Grid
 
@@ -25,11 +25,12 @@ from flowertune.aggregation.messages import (
     part_in,
     unpack,
 )
+from flowertune.aggregation.norms import UpdateNorms
 from flowertune.aggregation.plan import Bucket, Part, Piece, Plan
 from flowertune.aggregation.sinks import Sink
 from flowertune.base.errors import UserError
 from flowertune.comms.channel import Channel
-from flowertune.comms.failures import InvalidReply, reason_of
+from flowertune.comms.failures import InvalidReply, read_reply
 
 RETRIES = 2  # further tries of a bucket with a client that is still there
 _LOOK_EVERY = 2.0  # seconds between the first two looks for a lost client
@@ -81,9 +82,19 @@ class _Ask:
 class _Lost(Exception):
     """A client did not deliver a bucket."""
 
-    def __init__(self, manifest: ClientManifest, reason: str, there: bool) -> None:
+    def __init__(
+        self, manifest: ClientManifest, reason: str, there: bool, unreadable: bool = False
+    ) -> None:
         super().__init__(reason)
-        self.manifest, self.there = manifest, there
+        self.manifest, self.there, self.unreadable = manifest, there, unreadable
+
+
+class Unreadable(InvalidReply):
+    """A reply whose bytes are not those of the pieces that were asked for."""
+
+
+class Changed(InvalidReply):
+    """A reply about something else than what the client offered."""
 
 
 class Averaging:
@@ -97,6 +108,13 @@ class Averaging:
         Called with every piece of the mean.
     progress : Callable[[int], None]
         Called after every bucket with the number of those done.
+    norms : UpdateNorms | None
+        Where updates that are too large do not count, what measures them.
+
+    Attributes
+    ----------
+    left_out : dict[int, str]
+        Why clients of the cohort are not in the mean, by partition.
     """
 
     def __init__(
@@ -110,10 +128,13 @@ class Averaging:
         options: AveragingOptions,
         watch: Callable[[Piece, Any, Cohort], None] = lambda piece, data, cohort: None,
         progress: Callable[[int], None] = lambda done: None,
+        norms: UpdateNorms | None = None,
     ) -> None:
         self.grid, self.channel, self.job, self.plan = grid, channel, job, plan
         self.sink, self.journal_of, self.options = sink, journal_of, options
         self.watch, self.progress = watch, progress
+        self.norms = norms or UpdateNorms({}, 0)
+        self.left_out: dict[int, str] = {}
         self.profile = channel.profile
         self.scratch = ScratchBuffer()
         self.waiting: deque[_Ask] = deque()
@@ -129,30 +150,39 @@ class Averaging:
         reason = "none takes part"
         while cohort.manifests:
             self.cohort, self.journal = cohort, self.journal_of(cohort)
+            self.norms.restart()
             try:
                 self._all_buckets()
-                return cohort, self.journal
             except _Lost as lost:
                 # Nothing that is still on its way may end up in another cohort's sum.
                 self.channel.cancel((ask.message_id for ask in self.waiting), timeout=60)
                 self.waiting.clear()
-                reason = f"partition {lost.manifest.partition} was lost: {lost}"
-                # What a client that is there has trained can be left out, as a bad reply is.
-                left_out = lost.there and self.job.kind == ADAPTER
-                if self.options.on_failure != "restart" and not left_out:
+                partition = lost.manifest.partition
+                reason = f"partition {partition} was lost: {lost}"
+                # What a client that is there gives can be left out, as a bad reply is.
+                bad = lost.there and (self.job.kind == ADAPTER or lost.unreadable)
+                if self.options.on_failure != "restart" and not bad:
                     raise UserError(
                         f"round {self.job.server_round} cannot be averaged: {reason}. The last "
                         "global model is kept; resume with resume-from, or see "
                         "aggregation.on-failure."
                     ) from None
-                cohort = cohort.without(lost.manifest.partition)
-                if 0 < len(cohort.manifests) < self.options.least:
-                    raise UserError(
-                        f"round {self.job.server_round} cannot be averaged: {reason}, and "
-                        f"{len(cohort.manifests)} clients are left; strategy.min-clients is "
-                        f"{self.options.least}."
-                    ) from None
-                log(WARNING, "%s; the round is restarted without it", reason)
+                self.left_out[partition] = str(lost)
+            else:
+                refused = self.norms.too_large()
+                if not refused:
+                    return cohort, self.journal
+                partition = min(refused)
+                reason = f"partition {partition} does not count: {refused[partition]}"
+                self.left_out |= refused
+            cohort = cohort.without(*self.left_out)
+            if 0 < len(cohort.manifests) < self.options.least:
+                raise UserError(
+                    f"round {self.job.server_round} cannot be averaged: {reason}, and "
+                    f"{len(cohort.manifests)} clients are left; strategy.min-clients asks for "
+                    f"{self.options.least}."
+                ) from None
+            log(WARNING, "%s; the round is restarted without it", reason)
         raise UserError(f"round {self.job.server_round} has no client left to average: {reason}")
 
     def _all_buckets(self) -> None:
@@ -164,13 +194,16 @@ class Averaging:
             if self.options.together:
                 replies = [self._next_pieces() for _ in self.cohort.manifests]
                 for manifest, pieces in zip(self.cohort.manifests, replies, strict=True):
+                    self.norms.add(manifest.partition, bucket, pieces)
                     self._add(means, pieces, manifest.weight)
                 del replies, pieces
             else:
                 while self.waiting and self.waiting[0].part.bucket == number:
-                    part, weight = self.waiting[0].part, self.waiting[0].manifest.weight
-                    # Not kept in a name: the reply must be gone before the next is asked for.
-                    self._add(means[part.first : part.end], self._next_pieces(), weight)
+                    part, manifest = self.waiting[0].part, self.waiting[0].manifest
+                    pieces = self._next_pieces()
+                    self.norms.add(manifest.partition, bucket[part.first : part.end], pieces)
+                    self._add(means[part.first : part.end], pieces, manifest.weight)
+                    del pieces  # the reply must be gone before the next is asked for
                     self._fill()
             self._finish(bucket, means)
             self.progress(number + 1)
@@ -233,7 +266,7 @@ class Averaging:
     def _next_pieces(self) -> list[bytes]:
         """Return the pieces that were asked for first; aggregation.on-failure says what if none."""
         ask = self.waiting.popleft()
-        message_id, tries = ask.message_id, 0
+        message_id, tries, unreadable = ask.message_id, 0, False
         while True:
             reply = self.channel.receive(message_id, ask.manifest.partition, self.options.timeout)
             try:
@@ -243,7 +276,7 @@ class Averaging:
                     check_finite(pieces, contents)
                 return contents
             except InvalidReply as error:
-                reason = str(error)
+                reason, unreadable = str(error), isinstance(error, Unreadable)
             tries += 1
             log(
                 WARNING, "partition %d did not give bucket %d: %s",
@@ -253,7 +286,7 @@ class Averaging:
             there = self.cohort.nodes[ask.manifest.partition] in set(self.grid.get_node_ids())
             if tries > RETRIES or not there:
                 if self.options.on_failure != "wait" or there:
-                    raise _Lost(ask.manifest, reason, there)
+                    raise _Lost(ask.manifest, reason, there, unreadable)
                 self._wait_for(ask.manifest, reason)
                 tries = 0
             else:
@@ -269,8 +302,9 @@ class Averaging:
         pause = _LOOK_EVERY
         while time.monotonic() < deadline:
             node = find_rejoined(
-                self.grid, self.cohort, manifest, self.job, self.plan.digest, logged
-            )
+                self.grid, self.cohort, manifest, self.job, self.plan.digest,
+                self.channel.ledger, logged,
+            )  # fmt: skip
             if node is not None:
                 self.cohort.nodes[manifest.partition] = node
                 log(WARNING, "partition %d is back", manifest.partition)
@@ -307,14 +341,16 @@ def pieces_of(
     """
     if reply is None:
         raise InvalidReply("no answer in time")
-    if reply.has_error():
-        raise InvalidReply(reason_of(reply))
+
+    def contents_in(content: RecordDict) -> list[bytes]:
+        about = content.config_records["about"]
+        if (part_in(about), str(about["identity"])) != (part, manifest.identity):
+            raise Changed("its reply is about another bucket, or its content has changed since")
+        return unpack(pieces, content.array_records["arrays"])
+
     try:
-        about = reply.content.config_records["about"]
-        about_what = part_in(about), str(about["identity"])
-        arrays = reply.content.array_records["arrays"]
-    except (KeyError, TypeError) as error:
-        raise InvalidReply(f"its reply cannot be read ({type(error).__name__}: {error})") from None
-    if about_what != (part, manifest.identity):
-        raise InvalidReply("its reply is about another bucket, or its content has changed since")
-    return unpack(pieces, arrays)
+        return read_reply(reply, contents_in)
+    except InvalidReply as error:
+        if reply.has_error() or isinstance(error, Changed):
+            raise
+        raise Unreadable(str(error)) from None

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from logging import WARNING
 from typing import Any
 
-from flwr.app import Message
+from flwr.app import Message, RecordDict
 from flwr.common import log
 from flwr.serverapp import Grid
 
@@ -17,9 +17,11 @@ from flowertune.aggregation.messages import (
     manifest_request,
 )
 from flowertune.base.errors import UserError
-from flowertune.comms.failures import InvalidReply, reason_of
+from flowertune.comms.failures import InvalidReply, read_reply
+from flowertune.comms.ledger import Ledger
 from flowertune.comms.nodes import exchange, partitions_by_node
 
+LONGEST = 1000  # characters of a plan's digest or of an identity
 TIMEOUT = 300.0  # seconds in which a client sends its manifest, where the model is on its disk
 
 
@@ -42,9 +44,10 @@ class Cohort:
             for m in self.manifests
         ]
 
-    def without(self, partition: int) -> "Cohort":
+    def without(self, *partitions: int) -> "Cohort":
         """Return the cohort of the others."""
-        return Cohort(tuple(m for m in self.manifests if m.partition != partition), self.nodes)
+        others = tuple(m for m in self.manifests if m.partition not in partitions)
+        return Cohort(others, self.nodes)
 
     def only(self, record: list[dict[str, Any]]) -> "Cohort | None":
         """Return the cohort that ``record`` was made of, or None if it is not all here."""
@@ -61,12 +64,14 @@ def validate_manifest(reply: Message, plan: str) -> ClientManifest:
     InvalidReply
         If it cannot take part, with the reason.
     """
-    if reply.has_error():
-        raise InvalidReply(reason_of(reply))
-    try:
-        manifest = ClientManifest.of(reply.content.config_records["manifest"])
-    except (KeyError, TypeError) as error:
-        raise InvalidReply(f"its reply cannot be read ({type(error).__name__}: {error})") from None
+
+    def manifest_in(content: RecordDict) -> ClientManifest:
+        manifest = ClientManifest.of(content.config_records["manifest"])
+        if max(len(manifest.plan), len(manifest.identity)) > LONGEST:
+            raise InvalidReply(f"its plan or identity has more than {LONGEST:,} characters")
+        return manifest
+
+    manifest = read_reply(reply, manifest_in)
     if manifest.weight < 1:
         raise InvalidReply(f"its weight is {manifest.weight}")
     if manifest.plan != plan:
@@ -78,22 +83,10 @@ def validate_manifest(reply: Message, plan: str) -> ClientManifest:
 
 
 def cohort_of(manifests: Iterable[tuple[ClientManifest, int]]) -> Cohort:
-    """Return the cohort of (manifest, node) pairs.
-
-    Raises
-    ------
-    UserError
-        If the weights add up to more than sums can hold exactly.
-    """
+    """Return the cohort of (manifest, node) pairs."""
     pairs = sorted(manifests, key=lambda pair: pair[0].partition)
     nodes = {manifest.partition: node for manifest, node in pairs}
-    cohort = Cohort(tuple(manifest for manifest, _ in pairs), nodes)
-    if cohort.total >= MOST_WEIGHT:
-        raise UserError(
-            f"the weights of the {len(pairs)} clients add up to {cohort.total:,}; they must stay "
-            f"below {MOST_WEIGHT:,} (num-examples of the SuperNodes)."
-        )
-    return cohort
+    return Cohort(tuple(manifest for manifest, _ in pairs), nodes)
 
 
 def request_manifests(
@@ -101,6 +94,7 @@ def request_manifests(
     nodes: Mapping[int, int],
     job: AggregationJob,
     plan: str,
+    ledger: Ledger,
     weights: Mapping[int, int] | None = None,
     timeout: float = TIMEOUT,
 ) -> tuple[Cohort, dict[int, str]]:
@@ -121,20 +115,25 @@ def request_manifests(
     asks = [manifest_request(node, job) for node in nodes.values()]
     valid: list[tuple[ClientManifest, int]] = []
     reasons = dict.fromkeys(nodes, f"no answer within {timeout:.0f} s")
-    for reply in exchange(grid, asks, timeout):
+    # Sums are exact while all weights together stay below a limit, whoever takes part.
+    most = (MOST_WEIGHT - 1) // max(1, len(nodes))
+    for reply in exchange(grid, asks, timeout, ledger.account(job.server_round, partition_of)):
         node = reply.metadata.src_node_id
-        partition = partition_of.get(node)
-        if partition is None:
-            continue
+        partition = partition_of[node]
         try:
             manifest = validate_manifest(reply, plan)
             if manifest.partition != partition:
                 raise InvalidReply(f"it says now that it is partition {manifest.partition}")
+            weight = manifest.weight if weights is None else weights[partition]
+            if weight > most:
+                raise InvalidReply(
+                    f"its weight is {weight:,}, and that of {len(nodes)} clients can be at most "
+                    f"{most:,} each (num-examples of the SuperNode)"
+                )
         except InvalidReply as error:
             reasons[partition] = str(error)
             continue
         del reasons[partition]
-        weight = manifest.weight if weights is None else weights[partition]
         valid.append((replace(manifest, weight=weight), node))
     return cohort_of(valid), reasons
 
@@ -145,6 +144,7 @@ def find_rejoined(
     manifest: ClientManifest,
     job: AggregationJob,
     plan: str,
+    ledger: Ledger,
     logged: set[str],
 ) -> int | None:
     """Return the node that gives exactly what ``manifest`` says, or None while there is none.
@@ -164,7 +164,8 @@ def find_rejoined(
     there = set(grid.get_node_ids())
     others = set(cohort.nodes.values()) - {cohort.nodes[manifest.partition]}
     asks = [manifest_request(node, job) for node in sorted(there - others)]
-    for reply in exchange(grid, asks, 60) if asks else ():
+    account = ledger.account(job.server_round, partitions_by_node(cohort.nodes))
+    for reply in exchange(grid, asks, 60, account) if asks else ():
         node = reply.metadata.src_node_id
         try:
             given = validate_manifest(reply, plan)

@@ -125,7 +125,12 @@ def unpack(pieces: Bucket, record: ArrayRecord) -> list[bytes]:
     contents = []
     for i, piece in enumerate(pieces):
         array = record.get(str(i))
-        if array is None or array.dtype != piece.tensor.dtype or len(array.data) != piece.nbytes:
+        if (
+            array is None
+            or array.dtype != piece.tensor.dtype
+            or not isinstance(array.data, bytes)
+            or len(array.data) != piece.nbytes
+        ):
             raise InvalidReply(
                 f"rows {piece.row0} to {piece.row1 - 1} of {piece.tensor.name!r} are missing in "
                 "its reply, or are of another size"

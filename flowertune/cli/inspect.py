@@ -78,16 +78,21 @@ def inspect(
     print(as_text(summarize(cfg, functions, tokenizer, partitions)))
 
 
-def _show(partition: int, pairs: dict[int, tuple[str, str]], tokenizer: Any, length: int) -> None:
+def _show(partition: int, pairs: dict[int, Any], tokenizer: Any, length: int) -> None:
     from rich.console import Console  # late, as above
 
     from flowertune.data import row_view as view
+    from flowertune.data.examples import BadRow
 
     console = Console(soft_wrap=True, highlight=False)
     color = console.is_terminal and not console.no_color
     if pairs:
         console.print(view.legend(color), end="\n\n")
     for number, pair in pairs.items():
+        if isinstance(pair, BadRow):
+            text = f"partition {partition}, row {number}: left out, {pair.reason}"
+            console.print(text, style="bold", end="\n\n")
+            continue
         parts = view.parts_of(tokenizer, *pair, length)
         console.print(f"partition {partition}, row {number}: {view.counts(parts)}", style="bold")
         console.print(view.colored(parts) if color else view.marked(parts), end="\n\n")

@@ -9,12 +9,13 @@ from typing import Any, TypeVar
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 
-from flowertune.base.cache import cached
+from flowertune.base.cache import cached, clear_cache
 from flowertune.base.errors import UserError
 from flowertune.base.numbers import as_float, as_int
 from flowertune.base.progress_bars import disable_progress_bars
 from flowertune.base.seeds import derive_seed
 from flowertune.client.functions import AppFunctions
+from flowertune.client.leaks import changed, fingerprint
 from flowertune.client.rows import load_rows
 from flowertune.client.transport import keep_for_buckets, packed_reply
 from flowertune.comms.codec import unpack
@@ -58,6 +59,8 @@ class ClientTask:
         self.adapter = unpack(message.content.array_records[ARRAYS])
         self._message, self._functions = message, functions
         self._profile = profile_of(self.cfg)
+        self._model: Any = None
+        self._frozen: dict[str, bytes] = {}
         self._rows: Any = None
         self._tokens = 0
         self._counted = 1
@@ -96,6 +99,7 @@ class ClientTask:
             If its names or shapes are not the model's.
         """
         load_adapter(model, self.adapter)
+        self._model, self._frozen = model, fingerprint(model)
 
     def steps(self, tokenizer: Any, device: torch.device | str) -> list[Step]:
         """Return this round's ``max-steps`` steps: which rows, in which order, is repeatable.
@@ -165,8 +169,16 @@ class ClientTask:
         Raises
         ------
         UserError
-            If a name is one that the reply has already.
+            If a name is one that the reply has already, or train() changed base weights.
         """
+        if self._model is not None and (name := changed(self._model, self._frozen)):
+            clear_cache()  # the next client of this worker loads the model anew
+            raise UserError(
+                f"train() of client_app.py changed {name!r} of the base model, which is not sent, "
+                "and on which the next client of this worker would start; train only parameters "
+                "that require gradients (model.parameters() after task.load_adapter), and merge no "
+                "adapter into the base model."
+            )
         taken = {*_NUMBERS} & {*(metrics or {})} | {ARRAYS, METRICS, CLIENT} & {*(arrays or {})}
         if taken:
             raise UserError(

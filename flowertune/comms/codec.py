@@ -7,6 +7,7 @@ spaced steps.
 """
 
 from collections.abc import Mapping
+from io import BytesIO
 
 import numpy as np
 import torch
@@ -37,7 +38,13 @@ def pack(tensors: Mapping[str, torch.Tensor], kind: str) -> ArrayRecord:
 
 
 def unpack(record: ArrayRecord) -> dict[str, torch.Tensor]:
-    """Return the float32 tensors of a packed record; each array says itself how it was packed."""
+    """Return the float32 tensors of a packed record; each array says itself how it was packed.
+
+    Raises
+    ------
+    ValueError, KeyError
+        If an array's bytes are not those of its dtype and shape, or scales are missing.
+    """
     tensors = {}
     for name, array in record.items():
         if name.endswith(SCALES):
@@ -46,14 +53,32 @@ def unpack(record: ArrayRecord) -> dict[str, torch.Tensor]:
             raw = torch.frombuffer(bytearray(array.data), dtype=torch.bfloat16)
             tensors[name] = raw.reshape(tuple(array.shape)).float()
         elif array.dtype == "int8":
-            values = torch.from_numpy(array.numpy().copy())
-            scales = torch.from_numpy(record[name + SCALES].numpy().copy())
+            values = torch.from_numpy(_numpy(array).copy())
+            scales = torch.from_numpy(_numpy(record[name + SCALES]).copy())
             if scales.shape != (-(-values.numel() // BLOCK),):
                 raise ValueError(f"{name + SCALES!r} has shape {tuple(scales.shape)}")
             tensors[name] = dequantize(values, scales)
         else:
-            tensors[name] = torch.from_numpy(array.numpy().astype(np.float32))
+            tensors[name] = torch.from_numpy(_numpy(array).astype(np.float32))
     return tensors
+
+
+def _numpy(array: Array) -> np.ndarray:
+    """Return the values in an array's bytes, an npy file; they are not to be written to.
+
+    ``np.load`` would open a zip file as well, and take memory for whatever shape a header names.
+    """
+    file = BytesIO(array.data)
+    version = np.lib.format.read_magic(file)
+    read = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    shape, fortran, dtype = read[version](file)
+    if dtype.kind not in "biuf" or str(dtype) != array.dtype or shape != tuple(array.shape):
+        raise ValueError(f"its bytes hold {dtype} {shape}, not {array.dtype} {tuple(array.shape)}")
+    values = np.frombuffer(array.data, dtype, offset=file.tell())
+    return values.reshape(shape, order="F" if fortran else "C")
 
 
 def must_be_finite(tensors: Mapping[str, torch.Tensor]) -> None:

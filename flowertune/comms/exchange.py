@@ -1,7 +1,8 @@
 """One exchange with a round's clients: pack, send, wait, and keep the replies that count."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from logging import WARNING
 from typing import Any
@@ -11,6 +12,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.common import log
 from flwr.serverapp import Grid
 
+from flowertune.comms.agreement import too_large, unlike_the_others
 from flowertune.comms.codec import pack, unpack
 from flowertune.comms.failures import InvalidReply
 from flowertune.comms.ledger import Ledger
@@ -18,8 +20,10 @@ from flowertune.comms.nodes import NodeRegistry, exchange
 from flowertune.comms.validation import (
     ARRAYS,
     CONFIG,
+    MOST_EXAMPLES,
     Expected,
     check_messages,
+    kinds_of,
     partition_of,
     tokens_of,
     validate_reply,
@@ -27,6 +31,8 @@ from flowertune.comms.validation import (
 from flowertune.config.checks import is_layerwise
 from flowertune.config.settings import Settings
 from flowertune.profiling.messages import enter_exchange
+
+Tensors = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -40,9 +46,9 @@ class RoundResult:
     replies : list[Message]
         The replies that count, in the order of partitions; adapters are float32.
     reasons : dict[int, str]
-        Why the others do not count, by partition, in the last attempt.
+        Why replies do not count, by partition, over all attempts; the last reason of each.
     asked, failed : int
-        Clients that were asked, and messages without a reply that counts, over all attempts.
+        Messages that were sent, and those without a reply that counts, over all attempts.
     learning_rate : float | None
         What the clients were told.
     seconds : float
@@ -78,7 +84,7 @@ class RoundResult:
 class _Packed:
     """An adapter as a strategy sent it: float32, and as it travels."""
 
-    tensors: dict[str, torch.Tensor]
+    tensors: Tensors
     record: ArrayRecord
 
     @property
@@ -102,6 +108,8 @@ class Exchanger:
     ledger: Ledger
     profile: Any
     state_key: str
+    most_examples: Callable[[int], int] = lambda partition: MOST_EXAMPLES
+    sent: dict[int, Tensors] = field(default_factory=dict, repr=False)
     _packed: dict[str, _Packed] = field(default_factory=dict, repr=False)
 
     def once(
@@ -148,42 +156,64 @@ class Exchanger:
                 content = RecordDict({**records, CONFIG: ConfigRecord(config)})
                 outgoing[node] = Message(content, node, message.metadata.message_type)
             distributed.nbytes = sum(one.nbytes for one in self._packed.values())
+        self.sent = {partitions[node]: packed[node].tensors for node in outgoing}
         replies = self._send(server_round, list(outgoing.values()), partitions)
 
         timeout = self.cfg.strategy.timeout
         reasons = {partitions[node]: f"no answer within {timeout} s" for node in outgoing}
-        valid = []
+        valid: dict[int, Message] = {}
         for reply in replies:
             node = reply.metadata.src_node_id
-            if node not in outgoing:
-                log(WARNING, "round %d: a reply of SuperNode %d, which was not asked, does not "
-                    "count", server_round, node)  # fmt: skip
-                continue
             partition = partitions[node]
             try:
-                tensors = validate_reply(reply, self._expected(packed[node]), partition)
+                expected, most = self._expected(packed[node]), self.most_examples(partition)
+                tensors = validate_reply(reply, expected, partition, most)
             except InvalidReply as error:
                 reasons[partition] = str(error)
                 continue
-            reasons.pop(partition, None)
-            if self.cfg.train.transport == "int8":
-                # int8 replies are updates; the server keeps the unrounded adapter.
-                base = packed[node].tensors
-                tensors = {name: base[name] + tensor for name, tensor in tensors.items()}
             reply.content[ARRAYS] = ArrayRecord(tensors)
-            valid.append(reply)
+            valid[partition] = reply
+        refused = self._refused(valid)
+        reasons = {p: why for p, why in reasons.items() if p not in valid} | refused
         # The order of arrival must not decide how sums are rounded.
-        valid.sort(key=partition_of)
-        return valid, dict(sorted(reasons.items()))
+        counted = [valid[partition] for partition in sorted(valid.keys() - refused.keys())]
+        return counted, dict(sorted(reasons.items()))
+
+    def _refused(self, valid: Mapping[int, Message]) -> dict[int, str]:
+        """Return why replies do not count beside the others, by partition.
+
+        Turns the updates that int8 sends into adapters.
+        """
+        shapes = len({id(self.sent[partition]) for partition in valid}) == 1
+        refused = dict.fromkeys(
+            unlike_the_others({p: kinds_of(reply, shapes) for p, reply in valid.items()}),
+            "its metrics and arrays have other names or kinds than those of most clients; all "
+            "clients of a round reply with the same (client_app.py)",
+        )
+        if is_layerwise(self.cfg):
+            return refused
+        norms = {}
+        for partition, reply in valid.items():
+            base = self.sent[partition]
+            tensors: Tensors = dict(reply.content.array_records[ARRAYS].to_torch_state_dict())
+            if self.cfg.train.transport == "int8":
+                # Replies are updates; the server keeps the unrounded adapter.
+                updates = tensors
+                adapter = {name: base[name] + update for name, update in updates.items()}
+                reply.content[ARRAYS] = ArrayRecord(adapter)
+            else:
+                updates = {name: tensor - base[name] for name, tensor in tensors.items()}
+            if partition not in refused:
+                norms[partition] = norm_of(updates)
+        return refused | too_large(norms, self.cfg.strategy.max_update_norm)
 
     def _send(
         self, server_round: int, outgoing: list[Message], partitions: dict[int, int]
     ) -> list[Message]:
         before = self.ledger.sent, self.ledger.received
-        self.ledger.count_sent(server_round, outgoing, partitions)
+        account = self.ledger.account(server_round, partitions)
         with self.profile.phase("wait") as waited:
-            replies = exchange(self.grid, outgoing, self.cfg.strategy.timeout)
-        self.ledger.count_received(server_round, replies, partitions)
+            replies = exchange(self.grid, outgoing, self.cfg.strategy.timeout, account)
         sent, received = self.ledger.sent - before[0], self.ledger.received - before[1]
         enter_exchange(self.profile, replies, partitions, waited, sent, received)
         return replies
@@ -201,6 +231,14 @@ class Exchanger:
             # A reply says what was trained, and buckets of it are asked for afterwards.
             return Expected({}, {})
         return Expected.like(packed.record, packed.tensors)
+
+
+def norm_of(tensors: Mapping[str, torch.Tensor]) -> float:
+    """Return the Euclidean norm of all values together, in float64."""
+    squares = (
+        float(torch.linalg.vector_norm(t, dtype=torch.float64)) ** 2 for t in tensors.values()
+    )
+    return math.sqrt(sum(squares))
 
 
 def _digest(record: ArrayRecord) -> str:

@@ -1,10 +1,10 @@
-"""The ledger: bytes of tensors sent and received, compared with the budget."""
+"""The ledger: bytes of all records sent and received, compared with the budget."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from flwr.app import Message
+from flwr.app import Array, Message
 
 from flowertune.base.text import MIB
 
@@ -17,12 +17,38 @@ def tensor_bytes(message: Message) -> int:
     return sum(len(array.data) for record in records for array in record.values())
 
 
+def message_bytes(message: Message) -> int:
+    """Return the bytes of all records in a message, names and values; 0 for an error.
+
+    A number counts 8 bytes and a boolean 1, as in Flower's own ``count_bytes``.
+    """
+    if message.has_error():
+        return 0
+    return sum(
+        _bytes(name) + sum(_bytes(key) + _bytes(value) for key, value in record.items())
+        for name, record in message.content.items()
+    )
+
+
+def _bytes(value: Any) -> int:
+    if isinstance(value, Array):
+        return len(value.data)
+    if isinstance(value, str):
+        return len(value.encode("utf-8", "surrogatepass"))
+    if isinstance(value, bytes):
+        return len(value)
+    if isinstance(value, list):
+        return sum(map(_bytes, value))
+    return 1 if isinstance(value, bool) else 8
+
+
 @dataclass
 class Ledger:
     """What a run has communicated, message by message (the server's view).
 
-    ``entries`` holds one line a message: round, partition, direction ("sent" or "received") and
-    bytes. Messages of a round that was done twice are in it twice, and failed replies with 0.
+    ``entries`` holds one line a message of any kind: round (0: before the first), partition (None
+    where it is not known yet, as in discovery), direction ("sent" or "received") and bytes.
+    Messages of a round that was done twice are in it twice, and failed replies with 0.
     """
 
     budget_mib: int
@@ -58,7 +84,7 @@ class Ledger:
     def _enter(
         self, server_round: int, partition: int | None, direction: str, message: Message
     ) -> None:
-        self._add(server_round, partition, direction, tensor_bytes(message))
+        self._add(server_round, partition, direction, message_bytes(message))
 
     def _add(self, server_round: int, partition: int | None, direction: str, nbytes: int) -> None:
         self.entries.append(
@@ -69,6 +95,10 @@ class Ledger:
                 "bytes": nbytes,
             }
         )
+
+    def account(self, server_round: int, partitions: Mapping[int, int]) -> "Account":
+        """Return what enters messages of a round; ``partitions`` gives each node's partition."""
+        return Account(self, server_round, partitions)
 
     @property
     def sent(self) -> int:
@@ -102,3 +132,20 @@ class Ledger:
             "total-mib": round(self.mib, 3),
             "budget-mib": self.budget_mib,
         }
+
+
+@dataclass(frozen=True)
+class Account:
+    """Enters in a ledger what is sent and received in one round."""
+
+    ledger: Ledger
+    server_round: int
+    partitions: Mapping[int, int]
+
+    def count_sent(self, messages: Iterable[Message]) -> None:
+        """Enter messages on their way."""
+        self.ledger.count_sent(self.server_round, messages, self.partitions)
+
+    def count_received(self, replies: Iterable[Message]) -> None:
+        """Enter replies that arrived, whether or not they count."""
+        self.ledger.count_received(self.server_round, replies, self.partitions)

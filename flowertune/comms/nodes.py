@@ -13,12 +13,16 @@ from flwr.serverapp import Grid
 
 from flowertune.base.errors import UserError
 from flowertune.base.numbers import as_int
+from flowertune.comms.failures import InvalidReply, read_reply
+from flowertune.comms.ledger import Account, Ledger, message_bytes
 from flowertune.rules.lock import static_digest
 from flowertune.rules.provenance import Library, code_digest, installed_library
 
 DISCOVER = "query.discover"
 WAIT = 60.0  # seconds for SuperNodes that have not joined
 ANSWER_TIMEOUT = 300.0  # seconds in which one that joined answers
+LONGEST_ANSWER = 100_000  # bytes
+BEFORE = 0  # the round of the ledger for what is sent before the first one
 
 
 @dataclass(frozen=True)
@@ -32,22 +36,33 @@ class Answer:
     library: Library
 
 
-class CannotAnswer(Exception):
-    """A SuperNode gave an error, or something that is no answer; the text says what."""
+def exchange(
+    grid: Grid, messages: Sequence[Message], timeout: float, account: Account
+) -> list[Message]:
+    """Send messages, at most one to a node; return one reply at most from each node asked.
 
-
-def exchange(grid: Grid, messages: Sequence[Message], timeout: float) -> list[Message]:
-    """Send messages and return the replies, each one from the node that was asked.
-
-    Where a SuperNode is gone the SuperLink answers in its place, under an id of its own.
+    Where a SuperNode is gone the SuperLink answers in its place, under an id of its own. Everything
+    is entered in the ledger, replies that are not returned as well.
     """
+    account.count_sent(messages)
     replies = list(grid.send_and_receive(messages, timeout=timeout))
     asked = {message.metadata.message_id: message for message in messages}
     for place, reply in enumerate(replies):
         about = asked.get(reply.metadata.reply_to_message_id)
         if about and reply.has_error():
             replies[place] = Message(reply.error, reply_to=about)
-    return replies
+    account.count_received(replies)
+    nodes = {message.metadata.dst_node_id for message in messages}
+    first: dict[int, Message] = {}
+    for reply in replies:
+        node = reply.metadata.src_node_id
+        if node not in nodes:
+            log(WARNING, "a reply of SuperNode %d, which was not asked, does not count", node)
+        elif node in first:
+            log(WARNING, "SuperNode %d replied twice; the first reply counts", node)
+        else:
+            first[node] = reply
+    return list(first.values())
 
 
 def answer_discovery(message: Message, context: Context, package: Path | None = None) -> Message:
@@ -76,18 +91,29 @@ def answer_discovery(message: Message, context: Context, package: Path | None = 
 
 
 def _read(reply: Message) -> Answer:
-    if reply.has_error():
-        raise CannotAnswer(reply.error.reason)
-    try:
-        answer = reply.content.config_records["answer"]
+    """Return a SuperNode's answer.
+
+    Raises
+    ------
+    InvalidReply
+        If it gave an error, or something that is no answer.
+    """
+
+    def answer_in(content: RecordDict) -> Answer:
+        if (size := message_bytes(reply)) > LONGEST_ANSWER:
+            raise InvalidReply(f"its answer has {size:,} bytes, more than {LONGEST_ANSWER:,}")
+        answer = content.config_records["answer"]
         library = Library.of(json.loads(str(answer["library"])))
         partition, partitions = as_int(answer, "partition-id"), as_int(answer, "num-partitions")
-        if partition < 0 or partitions < 1:
-            raise ValueError(f"it holds partition {partition} of {partitions}, numbered from 0")
+        if not 0 <= partition < partitions:
+            raise InvalidReply(
+                f"it holds partition {partition} of {partitions}, numbered from 0; give it a "
+                "partition-id below num-partitions (flower-supernode --node-config)"
+            )
         digest = str(answer["static-sha256"])
         return Answer(reply.metadata.src_node_id, partition, partitions, digest, library)
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise CannotAnswer(f"{type(error).__name__}: {error}") from None
+
+    return read_reply(reply, answer_in)
 
 
 def partitions_by_node(nodes: Mapping[int, int]) -> dict[int, int]:
@@ -101,7 +127,8 @@ class NodeRegistry:
 
     ``nodes`` is the node id of each partition; it changes where a SuperNode rejoins under a new
     id. The other answers are those the run began with. A SuperNode whose Python files are not
-    those of ``code_sha256`` (of any, where it is empty) does not answer.
+    those of ``code_sha256`` (of any, where it is empty) does not answer. What is asked and answered
+    is entered in ``ledger``, as round 0.
     """
 
     nodes: dict[int, int] = field(default_factory=dict)
@@ -109,6 +136,8 @@ class NodeRegistry:
     digests: set[str] = field(default_factory=set)
     libraries: set[Library] = field(default_factory=set)
     code_sha256: str = ""
+    ledger: Ledger = field(default_factory=lambda: Ledger(0))
+    _refused: dict[int, str] = field(default_factory=dict)
     _asked: set[int] = field(default_factory=set)
     _moved: dict[int, int] = field(default_factory=dict)
 
@@ -124,11 +153,17 @@ class NodeRegistry:
 
     @property
     def complete(self) -> bool:
-        """Whether every partition that a SuperNode speaks of has its SuperNode."""
-        return bool(self.nodes) and all(n <= len(self.nodes) for n in self.partitions)
+        """Whether every partition that a SuperNode speaks of has its SuperNode.
+
+        One whose answer cannot be used may hold any partition.
+        """
+        there = len(self.nodes) + len(self._refused)
+        return bool(self.nodes) and all(n <= there for n in self.partitions)
 
     def discover(self, grid: Grid, wait: float = WAIT) -> "NodeRegistry":
         """Ask every SuperNode for its partition, for as long as partitions are missing.
+
+        One whose answer cannot be used takes no part.
 
         Parameters
         ----------
@@ -138,7 +173,8 @@ class NodeRegistry:
         Raises
         ------
         UserError
-            If no SuperNode joined, one cannot answer, or two hold the same partition.
+            If no SuperNode joined, one gives an error, no answer can be used, or two hold the same
+            partition.
         """
         deadline = time.monotonic() + wait
         while not self.complete and time.monotonic() < deadline:
@@ -147,6 +183,9 @@ class NodeRegistry:
                 self._enter(reply)
             if not replies:
                 time.sleep(0.2)
+        if not self.nodes and self._refused:
+            node, reason = next(iter(self._refused.items()))
+            raise UserError(f"SuperNode {node} could not answer: {reason}.")
         if not self.nodes:
             raise UserError(f"no SuperNode joined within {wait:.0f} s; start some and run again.")
         return self
@@ -167,7 +206,7 @@ class NodeRegistry:
             node = reply.metadata.src_node_id
             try:
                 answer = _read(reply)
-            except CannotAnswer as error:
+            except InvalidReply as error:
                 log(WARNING, "SuperNode %d joined, but could not answer: %s", node, error)
                 continue
             if answer.partition not in self.nodes or not self._fits(answer):
@@ -197,20 +236,20 @@ class NodeRegistry:
         self._asked.update(new)
         question = RecordDict({"question": ConfigRecord({"code-sha256": self.code_sha256})})
         messages = [Message(question, node, DISCOVER) for node in new]
-        return exchange(grid, messages, ANSWER_TIMEOUT) if new else []
+        if not new:
+            return []
+        return exchange(grid, messages, ANSWER_TIMEOUT, self.ledger.account(BEFORE, self.by_node()))
 
     def _enter(self, reply: Message) -> None:
+        node = reply.metadata.src_node_id
         try:
             answer = _read(reply)
-        except CannotAnswer as error:
-            node = reply.metadata.src_node_id
-            raise UserError(f"SuperNode {node} could not answer: {error}") from None
-        if answer.partition >= answer.partitions:
-            raise UserError(
-                f"SuperNode {answer.node} holds partition {answer.partition} of "
-                f"{answer.partitions}, numbered from 0; give it a partition-id below "
-                "num-partitions (flower-supernode --node-config)."
-            )
+        except InvalidReply as error:
+            if reply.has_error():
+                raise UserError(f"SuperNode {node} could not answer: {error}") from None
+            log(WARNING, "SuperNode %d takes no part: %s", node, error)
+            self._refused[node] = str(error)
+            return
         if self.nodes.get(answer.partition, answer.node) != answer.node:
             raise UserError(
                 f"two SuperNodes hold partition {answer.partition}; give each its own "

@@ -2,22 +2,24 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from flwr.app import ArrayRecord, Message
+from flwr.app import ArrayRecord, Message, RecordDict
 
 from flowertune.base.errors import UserError
 from flowertune.base.numbers import as_float, as_int
 from flowertune.comms.codec import unpack
-from flowertune.comms.failures import InvalidReply, reason_of
+from flowertune.comms.failures import InvalidReply, read_reply
 
 ARRAYS, CONFIG, METRICS, CLIENT = "arrays", "config", "metrics", "client"
 ROWS = "rows"  # of a client's record: which rows the library loaded for it, as JSON
 _ROWS_KINDS = {"dataset": str, "revision": str, "rows": int, "sha256": str}
 _LONGEST = 1000  # characters of that JSON
+MOST_EXAMPLES = 2**22  # of one client; so the sums of 63 clients are exact in layerwise as well
+MOST_TOKENS = 2**48  # of one client in a round
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,18 @@ def partition_of(reply: Message) -> int:
 
 
 def tokens_of(reply: Message) -> int:
-    """Return the number of tokens a client says it trained on; 0 if it does not say."""
+    """Return the number of tokens a client says it trained on; 0 if it does not say.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it says so in a way that makes no sense.
+    """
     metrics = reply.content.metric_records[METRICS]
-    return as_int(metrics, "tokens") if "tokens" in metrics else 0
+    tokens = as_int(metrics, "tokens") if "tokens" in metrics else 0
+    if not 0 <= tokens <= MOST_TOKENS:
+        raise ValueError(f"tokens is {tokens}")
+    return tokens
 
 
 def rows_of(reply: Message) -> dict[str, Any] | None:
@@ -94,44 +105,85 @@ def check_messages(messages: Sequence[Message], where: str = "configure_train") 
             )
 
 
-def validate_reply(reply: Message, expected: Expected, partition: int | None) -> dict[str, Any]:
+def validate_reply(
+    reply: Message, expected: Expected, partition: int | None, most_examples: int = MOST_EXAMPLES
+) -> dict[str, Any]:
     """Return the tensors of a reply that counts.
+
+    Parameters
+    ----------
+    most_examples : int
+        The most examples that the client can have trained on.
 
     Raises
     ------
     InvalidReply
         If it does not count, with the reason.
     """
-    if reply.has_error():
-        raise InvalidReply(reason_of(reply))
-    try:
-        packed = reply.content.array_records[ARRAYS]
+
+    def tensors_in(content: RecordDict) -> dict[str, Any]:
+        packed = content.array_records[ARRAYS]
         _check_names({name: None for name in packed}, expected.dtypes)
         for name, array in packed.items():
             if array.dtype != expected.dtypes[name]:
                 raise InvalidReply(f"{name!r} has dtype {array.dtype}, not {expected.dtypes[name]}")
         tensors = unpack(packed)
-        others = [r for key, r in reply.content.array_records.items() if key != ARRAYS]
-        others = [unpack(record) for record in others]
-        examples = as_int(reply.content.metric_records[METRICS], "num-examples")
-        loss = as_float(reply.content.metric_records[METRICS], "train-loss")
+        validate_tensors(tensors, expected.shapes)
+        for key, record in content.array_records.items():
+            if key != ARRAYS:
+                _check_finite(unpack(record))
+        _check_metrics(content, most_examples)
         tokens_of(reply)
         rows_of(reply)
-        said = partition_of(reply)
-    except InvalidReply:
-        raise
-    except Exception as error:  # bytes from elsewhere, which NumPy reads: it may raise anything
-        raise InvalidReply(f"its reply cannot be read ({type(error).__name__}: {error})") from None
+        if (said := partition_of(reply)) != partition:
+            raise InvalidReply(f"it says now that it is partition {said}")
+        return tensors
+
+    return read_reply(reply, tensors_in)
+
+
+def _check_metrics(content: RecordDict, most_examples: int) -> None:
+    # Flower's own mean of metrics reads whichever of these records comes first.
+    if others := sorted(set(content.metric_records) - {METRICS}):
+        raise InvalidReply(f"it has a record of metrics {others[0]!r} beside {METRICS!r}")
+    metrics = content.metric_records[METRICS]
+    examples, loss = as_int(metrics, "num-examples"), as_float(metrics, "train-loss")
     if examples < 1:
         raise InvalidReply(f"it says that it has {examples} examples")
+    if examples > most_examples:
+        raise InvalidReply(
+            f"it says that it has {examples:,} examples, and {most_examples:,} are the most that "
+            "it can have"
+        )
     if not math.isfinite(loss):
         raise InvalidReply(f"its train-loss is {loss}")
-    validate_tensors(tensors, expected.shapes)
-    for more in others:
-        _check_finite(more)
-    if said != partition:
-        raise InvalidReply(f"it says now that it is partition {said}")
-    return tensors
+    for name, value in metrics.items():
+        numbers = value if isinstance(value, list) else [value]
+        if not all(isinstance(v, int | float) and math.isfinite(v) for v in numbers):
+            raise InvalidReply(f"its metric {name!r} is not finite")
+
+
+def kinds_of(reply: Message, shapes: bool) -> Hashable:
+    """Return what replies of one round have in common: names and kinds of all that is in them.
+
+    Parameters
+    ----------
+    shapes : bool
+        Whether tensors beside the adapter have the same shapes in all of them.
+    """
+    metrics = reply.content.metric_records[METRICS].items()
+    arrays = reply.content.array_records.items()
+    return (
+        tuple(sorted((k, len(v) if isinstance(v, list) else -1) for k, v in metrics)),
+        tuple(
+            sorted(
+                (key, name, tuple(array.shape) if shapes else ())
+                for key, record in arrays
+                for name, array in record.items()
+                if key != ARRAYS
+            )
+        ),
+    )
 
 
 def validate_tensors(

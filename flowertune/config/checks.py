@@ -117,6 +117,11 @@ def clients_per_round(fraction: float, nodes: int) -> int:
     return max(int(fraction * nodes + 1e-9), min(2, nodes))
 
 
+def least_replies(cfg: Settings, clients: int) -> int:
+    """Return how many replies a round of ``clients`` needs: ``strategy.min-clients``, or half."""
+    return cfg.strategy.min_clients or -(-clients // 2)
+
+
 def client_problems(cfg: Settings, nodes: int) -> list[str]:
     """Return what is wrong with how many of ``nodes`` SuperNodes train in a round."""
     fraction, least = cfg.strategy.fraction_train, cfg.strategy.min_clients

@@ -228,9 +228,15 @@ class Strategy:
         "share of the SuperNodes that train in a round, rounded down; at least two",
     )
     min_clients: int = setting(
-        1,
-        _at_least(1),
-        "a round with fewer usable replies is repeated once, then the run fails; its state is kept",
+        0,
+        _at_least(0, " (0: half of a round's clients, rounded up)"),
+        "a round with fewer usable replies is repeated once, then the run fails; its state is "
+        "kept; 0: half of the round's clients",
+    )
+    max_update_norm: float = setting(
+        1000.0,
+        _number(0, " (0: any norm)"),
+        "a client's update does not count if its norm is more than so many times the median",
     )
     timeout: int = setting(
         43200, _above_zero("a number of seconds", int), "seconds a round waits for its clients"
@@ -298,6 +304,18 @@ class Profile:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DatasetLimits:
+    """``dataset``: what the rows must be like."""
+
+    max_bad_rows: float = setting(
+        0.05,
+        Rule(float, "a number from 0 to 1", lambda v: 0 <= v <= 1),
+        "share of rows without a text for question or answer; they are left out, and more is an "
+        "error",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Dataset:
     """``static.dataset``: the rows."""
 
@@ -351,6 +369,7 @@ class Settings(Mapping[str, Any]):
     )
     model: Model
     prompt: Prompt
+    dataset: DatasetLimits
     train: Train
     strategy: Strategy
     aggregation: Aggregation

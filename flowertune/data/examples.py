@@ -9,7 +9,7 @@ from typing import Any
 from flowertune.base.errors import UserError
 from flowertune.config.settings import WHERE, Settings
 from flowertune.data.prompts import PromptAndAnswer
-from flowertune.data.rows import check_columns, load_partition
+from flowertune.data.rows import check_columns, columns_of, load_partition
 from flowertune.data.tokens import Example, cut, encode
 
 
@@ -27,24 +27,39 @@ class RowsRecord:
 
 
 @dataclass(frozen=True)
-class TokenizedRows:
-    """The rows of one partition as tokens, uncut, and which rows they are."""
+class BadRow:
+    """A row that is left out; ``reason`` says why, and nothing of its content."""
 
-    examples: list[Example]
+    reason: str
+
+
+@dataclass(frozen=True)
+class TokenizedRows:
+    """The rows of one partition as tokens, uncut, and which rows they are; None is a bad row."""
+
+    examples: list[Example | None]
     record: RowsRecord
 
     def cut(self, length: int, partition: int) -> list[Example]:
         """Return the rows cut at ``length`` tokens; those with no room for an answer are left out.
 
+        Bad rows are left out, too.
+
         Raises
         ------
         UserError
-            If no row has room for its answer.
+            If no row is left.
         """
-        kept = [example for row in self.examples if (example := cut(row, length)) is not None]
+        good = [row for row in self.examples if row is not None]
+        if not good:
+            raise UserError(
+                f"none of the {len(self.examples)} rows of partition {partition} has a text for "
+                f"question and answer; give another static.dataset.name ({WHERE})."
+            )
+        kept = [example for row in good if (example := cut(row, length)) is not None]
         if not kept:
             raise UserError(
-                f"train.seq-length is {length}, and none of the {len(self.examples)} rows of "
+                f"train.seq-length is {length}, and none of the {len(good)} rows of "
                 f"partition {partition} has room for its answer; use a larger one ({WHERE})."
             )
         return kept
@@ -61,8 +76,11 @@ def rows_sha256(rows: Iterable[Mapping[str, Any]]) -> str:
 
 def load_pairs(
     cfg: Settings, prompt_and_answer: PromptAndAnswer, tokenizer: Any, partition: int, count: int
-) -> tuple[list[tuple[str, str]], RowsRecord]:
+) -> tuple[list[tuple[str, str] | BadRow], RowsRecord]:
     """Return the (prompt, answer) of every row of one of ``count`` partitions, and which they are.
+
+    A row is bad, and ``prompt_and_answer`` is not asked about it, if a column that the settings use
+    holds no text, or its question or answer is empty.
 
     Raises
     ------
@@ -75,7 +93,27 @@ def load_pairs(
     check_columns(rows.column_names, dataset.question, dataset.answer, cfg.prompt.template)
     listed = rows.to_list()
     record = RowsRecord(dataset.name, dataset.revision, len(listed), rows_sha256(listed))
-    return [_pair(prompt_and_answer(row, cfg, tokenizer)) for row in listed], record
+    pairs: list[tuple[str, str] | BadRow] = []
+    used = {*columns_of(dataset.question, dataset.answer)}
+    if not cfg.model.chat_template:
+        # {question} of a prompt is the one above, also where a column has that name.
+        used |= {*columns_of(cfg.prompt.template)} - {"question"}
+    for row in listed:
+        bad = _bad(row, used, dataset.question, dataset.answer)
+        pairs.append(bad or _pair(prompt_and_answer(row, cfg, tokenizer)))
+    return pairs, record
+
+
+def _bad(row: Mapping[str, Any], used: Iterable[str], question: str, answer: str) -> BadRow | None:
+    for column in sorted(used):
+        value = row[column]
+        if not isinstance(value, str):
+            kind = "null" if value is None else f"of type {type(value).__name__}, not text"
+            return BadRow(f"its {column!r} is {kind}")
+    for name, template in (("question", question), ("answer", answer)):
+        if not template.format_map(row).strip():
+            return BadRow(f"its {name} is empty")
+    return None
 
 
 def _pair(given: Any) -> tuple[str, str]:
@@ -105,4 +143,6 @@ def tokenized_rows(
         If the dataset cannot be had, or lacks a column.
     """
     pairs, record = load_pairs(cfg, prompt_and_answer, tokenizer, partition, count)
-    return TokenizedRows(encode(tokenizer, pairs), record)
+    made = iter(encode(tokenizer, [pair for pair in pairs if not isinstance(pair, BadRow)]))
+    examples = [None if isinstance(pair, BadRow) else next(made) for pair in pairs]
+    return TokenizedRows(examples, record)

@@ -13,7 +13,15 @@ class Lengths:
     prompt: int
     total: int
 
+    @property
+    def bad(self) -> bool:
+        """Whether the row is left out because it has no text for question or answer."""
+        return self.total < 0
 
-def lengths_of(examples: Iterable[Example]) -> list[Lengths]:
-    """Return the lengths of tokenized rows."""
-    return [Lengths(example.answer_start, len(example.ids)) for example in examples]
+
+BAD = Lengths(-1, -1)
+
+
+def lengths_of(examples: Iterable[Example | None]) -> list[Lengths]:
+    """Return the lengths of tokenized rows; ``BAD`` for each None."""
+    return [BAD if e is None else Lengths(e.answer_start, len(e.ids)) for e in examples]

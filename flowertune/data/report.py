@@ -19,12 +19,14 @@ def report_of(partitions: Mapping[int, Sequence[Lengths]], seq_length: int) -> d
     """Return the statistics of the rows of ``partitions``, cut at ``seq_length`` tokens.
 
     Keys: partitions, rows, rows-per-partition (fewest, most), seq-length; tokens (kept, prompts
-    and answers), supervised-tokens, supervised-share; without-answer (rows cut before their
-    answer, which train nothing and are left out) and cut-answer (rows cut within it), each with
-    rows, share and the first ten by partition and row; row-tokens (median, p95, longest, before
-    cutting); longest-rows (the five longest). All numbers are whole but the shares.
+    and answers), supervised-tokens, supervised-share; bad (rows without a text for question or
+    answer, which are left out), without-answer (rows cut before their answer, which train nothing
+    and are left out) and cut-answer (rows cut within it), each with rows, share and the first ten
+    by partition and row; row-tokens (median, p95, longest, before cutting); longest-rows (the five
+    longest). All numbers are whole but the shares. Bad rows are in rows and bad only.
     """
-    rows = [(p, n, r) for p in sorted(partitions) for n, r in enumerate(partitions[p])]
+    every = [(p, n, r) for p in sorted(partitions) for n, r in enumerate(partitions[p])]
+    rows = [row for row in every if not row[2].bad]
     sizes = [len(rows_there) for rows_there in partitions.values()]
     trained = [row for row in rows if row[2].prompt < seq_length]
     empty = [row for row in rows if row[2].prompt >= seq_length]
@@ -35,14 +37,15 @@ def report_of(partitions: Mapping[int, Sequence[Lengths]], seq_length: int) -> d
     longest = sorted(rows, key=lambda row: -row[2].total)[:5]
     return {
         "partitions": len(sizes),
-        "rows": len(rows),
+        "rows": len(every),
         "rows-per-partition": {"fewest": min(sizes, default=0), "most": max(sizes, default=0)},
         "seq-length": seq_length,
         "tokens": tokens,
         "supervised-tokens": supervised,
         "supervised-share": round(supervised / tokens, 6) if tokens else 0.0,
-        "without-answer": _counted(empty, len(rows)),
-        "cut-answer": _counted(cut, len(rows)),
+        "bad": _counted([row for row in every if row[2].bad], len(every)),
+        "without-answer": _counted(empty, len(every)),
+        "cut-answer": _counted(cut, len(every)),
         "row-tokens": {
             "median": median_low(totals) if totals else 0,
             "p95": totals[-(-95 * len(totals) // 100) - 1] if totals else 0,
@@ -50,6 +53,28 @@ def report_of(partitions: Mapping[int, Sequence[Lengths]], seq_length: int) -> d
         },
         "longest-rows": [_named(row) for row in longest],
     }
+
+
+def refuse_if_too_many_are_bad(report: Mapping[str, Any], allowed: float) -> None:
+    """Check that at most a share of ``allowed`` of the rows has no text for question or answer.
+
+    Raises
+    ------
+    UserError
+        With the number of such rows and the first three of them.
+    """
+    bad = report["bad"]
+    if bad["share"] <= allowed:
+        return
+    rows = bad["first"][:3]
+    first = "; ".join(f"partition {row['partition']}, row {row['row']}" for row in rows)
+    look = f"--partition {rows[0]['partition']} --row {rows[0]['row']}"
+    raise UserError(
+        f"{bad['rows']:,} of {report['rows']:,} rows ({bad['share']:.1%}) of static.dataset.name "
+        f"have no text for question or answer, more than the {allowed:.0%} allowed ({first}); see "
+        f"what is wrong with flowertune inspect {look}, mend the dataset, or allow more with "
+        f"dataset.max-bad-rows ({WHERE})."
+    )
 
 
 def refuse_if_too_many_are_empty(report: Mapping[str, Any], allowed: float = ALLOWED_SHARE) -> None:
@@ -85,6 +110,8 @@ def _counted(rows: Sequence[Row], of: int) -> dict[str, Any]:
 
 def _named(row: Row) -> dict[str, int]:
     partition, number, lengths = row
+    if lengths.bad:
+        return {"partition": partition, "row": number}
     return {
         "partition": partition,
         "row": number,

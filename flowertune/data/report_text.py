@@ -19,11 +19,23 @@ def as_text(report: Mapping[str, Any]) -> str:
         f"({report['supervised-share']:.1%})",
         f"tokens of a row: median {length['median']:,}, 95 % have at most {length['p95']:,}, "
         f"longest {length['longest']:,} (train.seq-length is {report['seq-length']:,})",
+        *_bad(report["bad"]),
         _cut(report["without-answer"], "cut before the answer: left out, nothing to learn"),
         _cut(report["cut-answer"], "cut within the answer"),
         "longest rows: " + "; ".join(map(_name, report["longest-rows"])),
     ]
     return "\n".join(lines)
+
+
+def _bad(group: Mapping[str, Any]) -> list[str]:
+    if not group["rows"]:
+        return []
+    more = group["rows"] - len(group["first"])
+    names = "; ".join(f"partition {row['partition']} row {row['row']}" for row in group["first"])
+    return [
+        f"{counted(group['rows'], 'row')} ({group['share']:.2%}) without a text for question or "
+        f"answer: left out: {names}" + (f"; and {more:,} more" if more else "")
+    ]
 
 
 def _cut(group: Mapping[str, Any], what: str) -> str:

@@ -93,6 +93,12 @@ def check_columns(columns: Collection[str], question: str, answer: str, prompt: 
         )
 
 
+def columns_of(*templates: str) -> list[str]:
+    """Return what format strings name in braces, sorted."""
+    fields = (field for text in templates for _, field, _, _ in Formatter().parse(text))
+    return sorted({field for field in fields if field is not None})
+
+
 @lru_cache(maxsize=4)
 def _partitioner(name: str, revision: str, app_dir: Path, num_partitions: int) -> Partitioner:
     partitioner = IidPartitioner(num_partitions)
@@ -130,9 +136,9 @@ def _expect_hub(name: str, revision: str) -> None:
 
 
 def _local_rows(name: str, path: Path) -> Dataset:
-    if not path.exists():
-        raise _refusal(name, f"there is no file or folder {path}")
     try:
+        if not path.exists():
+            raise _refusal(name, f"there is no file or folder {path}")
         if path.is_file():
             rows = _read_file(path)
         elif (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():

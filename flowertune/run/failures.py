@@ -18,7 +18,7 @@ _NOT_WRITTEN = {
 
 
 def too_few(
-    server_round: int, valid: int, asked: int, min_clients: int, reasons: Sequence[str]
+    server_round: int, valid: int, asked: int, least: int, reasons: Sequence[str]
 ) -> UserError:
     """Return the error for a round in which too few replies count."""
     clients = "the one client" if asked == 1 else f"all {asked} clients"
@@ -26,7 +26,7 @@ def too_few(
         return UserError(f"{clients} of round {server_round} failed: {reasons[0]}")
     return UserError(
         f"round {server_round} failed: {valid} of {asked} replies count, and "
-        f"strategy.min-clients is {min_clients}; the first that does not: {reasons[0]}"
+        f"strategy.min-clients asks for {least}; the first that does not: {reasons[0]}"
     )
 
 

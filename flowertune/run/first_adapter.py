@@ -12,15 +12,13 @@ from flwr.serverapp import Grid
 from flowertune.base.errors import UserError
 from flowertune.base.text import counted
 from flowertune.comms.codec import unpack
-from flowertune.comms.failures import InvalidReply, reason_of
+from flowertune.comms.failures import InvalidReply, read_reply
 from flowertune.comms.ledger import Ledger
-from flowertune.comms.nodes import NodeRegistry, exchange
+from flowertune.comms.nodes import BEFORE, NodeRegistry, exchange
 from flowertune.comms.queries import INITIAL
 from flowertune.comms.validation import ARRAYS, validate_tensors
 from flowertune.config.settings import Settings
 from flowertune.models.adapter import initial_adapter
-
-ROUND = 0  # of the ledger: what was sent before the first round
 
 Tensors = Mapping[str, torch.Tensor]
 
@@ -37,7 +35,7 @@ def first_adapter(
 
     DoRA's magnitudes, modules to save and biases start from the base model's weights, which the
     server does not have. Any client would give the same values, so the partitions are asked one
-    by one until one answers; what that sends is entered in the ledger as round 0.
+    by one until one answers, or two fail alike; what that sends is round 0 of the ledger.
 
     Parameters
     ----------
@@ -53,17 +51,19 @@ def first_adapter(
     if not missing:
         return adapter
     wanted = {name: tuple(shapes[name].shape) for name in missing}
-    reasons = []
+    reasons: list[str] = []
     for partition in sorted(registry.nodes):
         try:
             return {**adapter, **_ask(cfg, wanted, partition, registry, ledger, grid)}
         except InvalidReply as error:
-            reasons.append(f"partition {partition}: {error}")
-            log(WARNING, "no values of the base model from %s", reasons[-1])
+            reasons.append(str(error))
+            log(WARNING, "no values of the base model from partition %d: %s", partition, error)
+            if reasons[0] == reasons[-1] and len(reasons) == 2:
+                break  # what two clients cannot do, the others cannot
     more = f" and {counted(len(missing) - 1, 'more tensor')}" if missing[1:] else ""
     raise UserError(
         f"the first adapter needs values of the base model ({missing[0]}{more}), and no client "
-        f"could give them; {reasons[0]}"
+        f"could give them; partition {min(registry.nodes)}: {reasons[0]}"
     )
 
 
@@ -77,16 +77,14 @@ def _ask(
 ) -> dict[str, torch.Tensor]:
     content = RecordDict({"names": ConfigRecord({"names": list(wanted)})})
     message = Message(content, registry.nodes[partition], INITIAL)
-    ledger.count_sent(ROUND, [message], registry.by_node())
-    replies = exchange(grid, [message], cfg.strategy.timeout)
-    ledger.count_received(ROUND, replies, registry.by_node())
+    account = ledger.account(BEFORE, registry.by_node())
+    replies = exchange(grid, [message], cfg.strategy.timeout, account)
     if not replies:
         raise InvalidReply(f"no answer within {cfg.strategy.timeout} s")
-    if replies[0].has_error():
-        raise InvalidReply(reason_of(replies[0]))
-    try:
-        tensors = unpack(replies[0].content.array_records[ARRAYS])
-    except Exception as error:  # bytes from elsewhere, which NumPy reads: it may raise anything
-        raise InvalidReply(f"its reply cannot be read ({type(error).__name__}: {error})") from None
-    validate_tensors(tensors, wanted)
-    return tensors
+
+    def tensors_in(content: RecordDict) -> dict[str, torch.Tensor]:
+        tensors = unpack(content.array_records[ARRAYS])
+        validate_tensors(tensors, wanted)
+        return tensors
+
+    return read_reply(replies[0], tensors_in)

@@ -18,23 +18,28 @@ from flowertune.base.numbers import as_float
 from flowertune.base.progress_bars import disable_progress_bars
 from flowertune.comms.codec import pack
 from flowertune.comms.exchange import Exchanger, RoundResult
-from flowertune.comms.validation import ARRAYS, CONFIG, partition_of, rows_of
-from flowertune.config.checks import is_layerwise
+from flowertune.comms.validation import ARRAYS, CONFIG, MOST_EXAMPLES, partition_of, rows_of
+from flowertune.config.checks import is_layerwise, least_replies
 from flowertune.data.lengths import Lengths
-from flowertune.data.report import refuse_if_too_many_are_empty, report_of
+from flowertune.data.report import (
+    refuse_if_too_many_are_bad,
+    refuse_if_too_many_are_empty,
+    report_of,
+)
 from flowertune.data.report_text import as_text
 from flowertune.loggers.loggers import Loggers, run_loggers
 from flowertune.loggers.plot import plot_run
 from flowertune.models.adapter import adapter_shapes, check_initialization
-from flowertune.models.loader import source_of
+from flowertune.models.loader import quantization_of, source_of
 from flowertune.rules import lock
 from flowertune.run.base import BaseRun
-from flowertune.run.checkpoint import save_checkpoint
+from flowertune.run.checkpoint import checkpoint_config, save_checkpoint
 from flowertune.run.contract import StrategyContract
 from flowertune.run.data_check import ask_lengths, rows_visited
 from flowertune.run.failures import log_error_last, too_few
 from flowertune.run.files import now
 from flowertune.run.first_adapter import first_adapter
+from flowertune.run.lost import log_lost_replies
 from flowertune.run.metadata import build_manifest, run_info
 from flowertune.run.progress import round_line
 from flowertune.run.resume import restore_strategy
@@ -108,7 +113,12 @@ class TrainingRun(BaseRun):
         check_initialization(peft_config)
         adapter_config = _jsonable(peft_config.to_dict())
         shapes = adapter_shapes(self.cfg, peft_config)
+        how = quantization_of(self.cfg)
+        self.quantization = how and how.record()
         peft_config.base_model_name_or_path = source_of(self.cfg)
+        peft_config.revision = self.cfg.model.revision
+        # Kept as it is now: what an app changes on the object later is not in a checkpoint.
+        self.adapter_config = checkpoint_config(peft_config, shapes)
         if self.origin is None:
             adapter = first_adapter(
                 self.cfg, peft_config, shapes, self.registry, self.ledger, self.grid
@@ -133,8 +143,9 @@ class TrainingRun(BaseRun):
             self.cfg, self.folder, run_info(self, "running", self.data), self.rounds_done
         )
         exchanger = Exchanger(
-            self.grid, self.cfg, self.registry, self.ledger, self.profile, self.state_key
-        )
+            self.grid, self.cfg, self.registry, self.ledger, self.profile, self.state_key,
+            self._most_examples,
+        )  # fmt: skip
         self._method = _Method(
             peft_config, adapter_config, contract, cost, exchanger,
             self.closing.enter_context(loggers),
@@ -158,10 +169,12 @@ class TrainingRun(BaseRun):
         return self._method
 
     def _report_rows(self) -> None:
-        with self.profile.phase("plan"):
+        with self.profile.phase("prepare"):
+            self.live.say("counting the tokens of every client's rows")
             self.lengths = ask_lengths(self.grid, self.registry)
         self.data = report_of(self.lengths, self.cfg.train.seq_length)
         log(INFO, as_text(self.data))
+        refuse_if_too_many_are_bad(self.data, self.cfg.dataset.max_bad_rows)
         refuse_if_too_many_are_empty(self.data)
 
     def rounds(self) -> Iterator[int]:
@@ -192,20 +205,23 @@ class TrainingRun(BaseRun):
         began, before = time.monotonic(), self.ledger.received
         self.profile.round = server_round
         messages = list(messages)
-        asked, least, failed = len(messages), self.cfg.strategy.min_clients, 0
+        asked, failed, reasons = len(messages), 0, dict[int, str]()
+        least = least_replies(self.cfg, asked)
         for attempt in (1, 2):
-            valid, reasons = self._attempt(server_round, messages)
+            valid, why_not = self._attempt(server_round, messages)
             failed += asked - len(valid)
+            reasons |= why_not
             if len(valid) >= least:
                 self._note_rows(valid)
                 ended = time.monotonic()
                 return RoundResult(
-                    server_round, valid, reasons, asked, failed, _learning_rate(messages[0]),
-                    ended - began, ended, self.ledger.received - before,
+                    server_round, valid, reasons, attempt * asked, failed,
+                    _learning_rate(messages[0]), ended - began, ended,
+                    self.ledger.received - before,
                 )  # fmt: skip
-            if attempt == 1 and not self._may_do_again(server_round, len(valid)):
+            if attempt == 1 and not self._may_do_again(server_round, len(valid), least):
                 break
-        said = list(reasons.values()) or ["it holds no partition of this run"]
+        said = list(why_not.values()) or ["it holds no partition of this run"]
         raise too_few(server_round, len(valid), asked, least, said)
 
     def _attempt(
@@ -214,6 +230,7 @@ class TrainingRun(BaseRun):
         known = len(self.ledger.entries)
         last_rounds = {p: line["round"] for line in self.rounds_done for p in line["partitions"]}
         valid, reasons = self.method.exchanger.once(server_round, messages, last_rounds)
+        valid = self._with_the_same_rows(valid, reasons)
         if is_layerwise(self.cfg) and valid:
             valid = self._with_mean(server_round, valid, reasons)
         self.method.cost.note(self.ledger.entries[known:], len(messages))
@@ -222,14 +239,33 @@ class TrainingRun(BaseRun):
                 reason)  # fmt: skip
         return valid, reasons
 
-    def _may_do_again(self, server_round: int, valid: int) -> bool:
+    def _with_the_same_rows(self, valid: list[Message], reasons: dict[int, str]) -> list[Message]:
+        """Return the replies of clients whose rows are those of earlier rounds."""
+        kept = []
+        for reply in valid:
+            partition, rows = partition_of(reply), rows_of(reply)
+            before = self.rows.get(partition)
+            if rows and before and rows["sha256"] != before["sha256"]:
+                reasons[partition] = (
+                    "its rows changed during the run (static.dataset.name); start a new run"
+                )
+            else:
+                kept.append(reply)
+        return kept
+
+    def _most_examples(self, partition: int) -> int:
+        """Return the most examples a client can have: its rows, as far as the report knows them."""
+        rows = {p: sum(not row.bad for row in lengths) for p, lengths in self.lengths.items()}
+        return rows.get(partition, max(rows.values(), default=MOST_EXAMPLES))
+
+    def _may_do_again(self, server_round: int, valid: int, least: int) -> bool:
         if not self.ledger.has_room_for(self.method.cost.nbytes):
             log(WARNING, "round %d is not repeated: that would pass the budget of %s MiB "
                 "(%.1f MiB used)", server_round, f"{self.ledger.budget_mib:,}",
                 self.ledger.mib)  # fmt: skip
             return False
-        log(WARNING, "round %d is repeated: %d replies count, and strategy.min-clients is "
-            "%d", server_round, valid, self.cfg.strategy.min_clients)  # fmt: skip
+        log(WARNING, "round %d is repeated: %d replies count, and strategy.min-clients asks for "
+            "%d", server_round, valid, least)  # fmt: skip
         self.registry.handle_rejoins(self.grid)
         return True
 
@@ -244,6 +280,7 @@ class TrainingRun(BaseRun):
         mean, inside, lost = mean_adapter(
             self.grid, self.cfg, self.method.contract.adapter, replies,
             (self.state_key, server_round), self.ledger, self.profile,
+            self.method.exchanger.sent,
         )  # fmt: skip
         reasons |= lost
         arrays = ArrayRecord(mean)
@@ -278,7 +315,9 @@ class TrainingRun(BaseRun):
         line = {
             "round": result.server_round,
             "clients": len(result.replies),
+            "asked": result.asked,
             "failed": result.failed,
+            "lost": {str(p): why for p, why in sorted(result.reasons.items())},
             "train-loss": as_float(metrics, "train-loss"),
             "partitions": result.partitions,
             "learning-rate": result.learning_rate,
@@ -319,19 +358,28 @@ class TrainingRun(BaseRun):
         self.save_round(server_round, adapter, strategy, more)
 
     def _checkpoint(self, server_round: int, tensors: Mapping[str, torch.Tensor]) -> None:
-        path, peft_config = self.folder / f"peft_{server_round}", self.method.peft_config
+        path, config = self.folder / f"peft_{server_round}", self.adapter_config
+        assert config is not None
         more = {
             "kind": "adapter",
             "base-model": {
                 "name": self.cfg.model.name,
                 "revision": self.cfg.model.revision,
-                "path": peft_config.base_model_name_or_path,
+                "path": config["base_model_name_or_path"],
+                "quantization": self.quantization,
             },
-            "adapter-config": self.method.adapter_config,
+            "longest-answer-tokens": max(
+                (
+                    min(row.total, self.cfg.train.seq_length) - row.prompt
+                    for rows in self.lengths.values()
+                    for row in rows
+                ),
+                default=None,
+            ),
             "rows": {str(p): record for p, record in sorted(self.rows.items())},
             "rows-visited": round(rows_visited(self.lengths, self.rounds_done, self.cfg), 6),
         }
-        save_checkpoint(path, tensors, peft_config, build_manifest(self, server_round, more))
+        save_checkpoint(path, tensors, config, build_manifest(self, server_round, more))
         log(INFO, "saved %s", path)
 
     def finish(self, adapter: ArrayRecord) -> None:
@@ -345,8 +393,8 @@ class TrainingRun(BaseRun):
             [line["total-mib"] for line in self.rounds_done],
             f"{self.app.name}: {done} rounds, {self.cfg.model.name}",
         )
-        log(INFO, lock.verdict(lock.static_values(self.cfg), self.violations()))
-        log(INFO, "results: %s", self.folder)
+        self.say_the_end()
+        log_lost_replies(self.rounds_done)
 
 
 def _learning_rate(message: Message) -> float | None:

@@ -6,6 +6,7 @@ It is what run/training.py is for adapters, without what that needs to train: no
 import json
 import shutil
 import time
+from collections.abc import Mapping
 from logging import INFO, WARNING
 from pathlib import Path
 from typing import Any
@@ -27,17 +28,19 @@ from flowertune.aggregation.sinks import DigestSink, SafetensorsSink, part_of
 from flowertune.base.errors import UserError
 from flowertune.base.text import MIB, duration
 from flowertune.comms.channel import Channel
-from flowertune.config.checks import whole_models
+from flowertune.config.checks import least_replies, whole_models
 from flowertune.config.settings import ALL_AT_ONCE
 from flowertune.data.order import sample_clients
 from flowertune.rules.manifest import FILE, seal
 from flowertune.run.base import BaseRun
 from flowertune.run.failures import log_error_last, too_few
 from flowertune.run.files import now
+from flowertune.run.lost import log_lost_replies
 from flowertune.run.metadata import build_manifest
 from flowertune.run.origin import settings_of_run
 from flowertune.run.progress import BucketProgress, people
 from flowertune.run.setup import RunContext, app_folder, prepare_run
+from flowertune.run.workers import in_simulation
 
 PARTS = 4  # in which a bucket travels in the Simulation Engine
 
@@ -75,7 +78,8 @@ def average_models(grid: Grid, context: Context, file: str) -> None:
             run.begin()
             for server_round in range(len(run.rounds_done) + 1, run.rounds + 1):
                 run.do(server_round)
-        log(INFO, "results: %s", run.folder)
+            run.say_the_end()
+        log_lost_replies(run.rounds_done)
 
 
 class WholeModelRun(BaseRun):
@@ -90,7 +94,7 @@ class WholeModelRun(BaseRun):
     @property
     def simulated(self) -> bool:
         """Whether this process is that of the Simulation Engine."""
-        return type(self.grid).__name__ == "InMemoryGrid"
+        return in_simulation(self.grid)
 
     @property
     def plan(self) -> Plan:
@@ -118,7 +122,7 @@ class WholeModelRun(BaseRun):
         # One core adds up faster than any transport brings values, and threads that wait for each
         # other do badly on a machine whose cores are busy.
         torch.set_num_threads(1)
-        with self.profile.phase("plan"):
+        with self.profile.phase("prepare"):
             tensors = shapes.model_tensors(self.cfg)
             size = int(self.cfg.aggregation.bucket_mb * MIB)
             self._plan = Plan.of_one_bucket(tensors) if self.together else Plan(tensors, size)
@@ -167,7 +171,7 @@ class WholeModelRun(BaseRun):
             messages.MODEL, server_round, self.state_key, self.plan.bucket_bytes
         )
         with Peak() as peak:
-            cohort, asked, goes_on = self._cohort(server_round, job)
+            cohort, asked, lost, goes_on = self._cohort(server_round, job)
             received = self.ledger.received
             sink = self._sink(server_round, goes_on)
             check: RowCheck | None = None
@@ -184,7 +188,7 @@ class WholeModelRun(BaseRun):
                     check(piece, data, chosen)
 
             try:
-                cohort, journal = Averaging(
+                averaging = Averaging(
                     self.grid,
                     Channel(self.grid, self.ledger, server_round, self.profile),
                     job,
@@ -193,8 +197,9 @@ class WholeModelRun(BaseRun):
                     journal_of,
                     self._options(),
                     watch,
-                    BucketProgress(server_round, len(self.plan.buckets), self.ledger),
-                ).run(cohort)
+                    BucketProgress(server_round, len(self.plan.buckets), self.ledger, self.live),
+                )
+                cohort, journal = averaging.run(cohort)
             except BaseException:
                 # What was sent counts, whatever becomes of the round.
                 self._save(server_round - 1)
@@ -211,7 +216,8 @@ class WholeModelRun(BaseRun):
             "row-check": check.record() if check else None,
         }
         with self.profile.phase("save"):
-            self._note(server_round, cohort, asked, seconds, result)
+            lost |= averaging.left_out
+            self._note(server_round, cohort, asked, lost, seconds, result)
             path = sink.finish(self._files(server_round, result))
             self._save(server_round)
         log(INFO, self._line(server_round, cohort, asked, seconds, result))
@@ -219,24 +225,28 @@ class WholeModelRun(BaseRun):
             log(INFO, "round %d: %s", server_round, check.sentence())
         log(INFO, "saved %s", path)
 
-    def _cohort(self, server_round: int, job: messages.AggregationJob) -> tuple[Cohort, int, bool]:
-        """Return who takes part, how many were asked, and whether a begun round goes on."""
+    def _cohort(
+        self, server_round: int, job: messages.AggregationJob
+    ) -> tuple[Cohort, int, dict[int, str], bool]:
+        """Return who takes part, how many were asked, why others take no part (by partition), and
+        whether a begun round goes on."""
         self.registry.handle_rejoins(self.grid)
         partitions = list(self.registry.nodes)
         chosen = sample_clients(partitions, self.clients_per_round, self.cfg.seed, server_round)
         nodes = {partition: self.registry.nodes[partition] for partition in chosen}
         with self.profile.phase("wait"):
             cohort, reasons = request_manifests(
-                self.grid, nodes, job, self.plan.digest, timeout=self.cfg.strategy.timeout
-            )
+                self.grid, nodes, job, self.plan.digest, self.ledger,
+                timeout=self.cfg.strategy.timeout,
+            )  # fmt: skip
         for partition, reason in sorted(reasons.items()):
             log(
                 WARNING, "round %d, partition %d takes no part: %s",
                 server_round, partition, reason,
             )  # fmt: skip
-        if len(cohort.manifests) < self.cfg.strategy.min_clients:
+        least = least_replies(self.cfg, len(nodes))
+        if len(cohort.manifests) < least:
             texts = [text for _, text in sorted(reasons.items())]
-            least = self.cfg.strategy.min_clients
             raise too_few(server_round, len(cohort.manifests), len(nodes), least, texts)
         goes_on = False
         before = read_journal(part_of(self._target(server_round)) / JOURNAL)
@@ -248,7 +258,7 @@ class WholeModelRun(BaseRun):
             for manifest in cohort.manifests:
                 self.ledger.count_recovered(server_round, manifest.partition, done)
             log(INFO, "round %d is resumed after bucket %d", server_round, len(before[1]))
-        return cohort, len(nodes), goes_on
+        return cohort, len(nodes), reasons, goes_on
 
     def _facts(self) -> dict[str, Any]:
         """Return what is the same in the results of all rounds."""
@@ -296,7 +306,7 @@ class WholeModelRun(BaseRun):
             timeout=self.cfg.strategy.timeout,
             together=self.together,
             part_bytes=self._part_bytes(),
-            least=self.cfg.strategy.min_clients,
+            least=least_replies(self.cfg, self.clients_per_round),
         )
 
     def _part_bytes(self) -> int | None:
@@ -308,13 +318,21 @@ class WholeModelRun(BaseRun):
         return self.plan.bucket_bytes // PARTS if self.simulated and not self.together else None
 
     def _note(
-        self, server_round: int, cohort: Cohort, asked: int, seconds: float, result: dict[str, Any]
+        self,
+        server_round: int,
+        cohort: Cohort,
+        asked: int,
+        lost: Mapping[int, str],
+        seconds: float,
+        result: dict[str, Any],
     ) -> None:
         self.rounds_done.append(
             {
                 "round": server_round,
                 "clients": len(cohort.manifests),
+                "asked": asked,
                 "failed": asked - len(cohort.manifests),
+                "lost": {str(p): why for p, why in sorted(lost.items())},
                 "train-loss": None,
                 "partitions": [manifest.partition for manifest in cohort.manifests],
                 "learning-rate": None,

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import json
 import time
 from pathlib import Path
 
@@ -71,3 +72,23 @@ def test_a_killed_run_goes_on_to_the_same_bits(shell, app, small, supernodes, ki
     assert "resuming after round" in log
     assert weights_sha(killed, kills + 1) == weights_sha(whole, kills + 1)
     assert (killed / "rounds.jsonl").read_text().count("\n") == kills + 1
+
+
+@pytest.mark.slow
+@pytest.mark.full
+def test_a_killed_worker_is_replaced_and_costs_one_reply(shell, app, small):
+    config = small.replace("num-server-rounds=2", "num-server-rounds=8")
+    before = set((app / "results").iterdir()) if (app / "results").exists() else set()
+    shell.type(f'flwr run . --run-config "{config}"', app)
+    (run,) = wait_for(lambda: set((app / "results").iterdir()) - before)
+    wait_for((run / "peft_1").is_dir)
+    family = wait_for(lambda: simulation_of(shell)).children(recursive=True)
+    workers = [p for p in family if "ClientAppActor" in " ".join(p.cmdline())]
+    workers[0].kill()
+    wait_for(lambda: json.loads((run / "run.json").read_text())["status"] != "running")
+    about = json.loads((run / "run.json").read_text())
+    rounds = [json.loads(line) for line in (run / "rounds.jsonl").read_text().splitlines()]
+    assert about["status"] == "finished" and len(rounds) == 8
+    assert sum(line["failed"] for line in rounds) == 1
+    (lost,) = [line["lost"] for line in rounds if line["failed"]]
+    assert "its worker process was killed" in str(lost)

@@ -13,6 +13,7 @@ from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 
 from flowertune.base.errors import UserError
 from flowertune.comms import nodes
+from flowertune.comms.ledger import Ledger
 from flowertune.comms.nodes import NodeRegistry, exchange
 from flowertune.rules.provenance import Library
 from tests.apps import rendered, tiny_settings
@@ -140,7 +141,8 @@ def test_a_lost_node_has_no_lengths_and_the_run_goes_on(cfg):
 def test_replies_come_from_the_node_that_was_asked(cfg):
     grid = Changing(cfg, 2)
     grid.ids = [1000]
-    replies = exchange(grid, [Message(RecordDict(), n, nodes.DISCOVER) for n in (1000, 1001)], 1)
+    messages = [Message(RecordDict(), n, nodes.DISCOVER) for n in (1000, 1001)]
+    replies = exchange(grid, messages, 1, Ledger(1).account(0, {}))
     assert [reply.metadata.src_node_id for reply in replies] == [1000, 1001]
     assert [reply.has_error() for reply in replies] == [False, True]
     assert replies[1].error.reason == LOST
@@ -162,7 +164,8 @@ def test_nodes_that_join_and_do_not_belong_are_left_out(cfg, monkeypatch, caplog
         patch.setattr(nodes, "installed_library", lambda: Library("9.9.9", "f" * 64))
         assert registry.handle_rejoins(grid) == {}
     assert registry.nodes == {0: 1000, 1: 1001}
-    assert caplog.text.count("this run goes on without it") == 4
+    assert caplog.text.count("this run goes on without it") == 3
+    assert "SuperNode 3002 joined, but could not answer: it holds partition 2 of 2" in caplog.text
 
     grid.ids = [1000, 6001]
     assert registry.handle_rejoins(grid) == {1001: 6001}
@@ -245,7 +248,7 @@ def test_a_superlink_that_goes_away_leaves_a_reason_and_a_state_to_go_on_from(cf
     folder = Path(cfg["results-dir"]) / "1"
     about = json.loads((folder / "run.json").read_text())
     assert about["status"] == "stopped" and "its SuperLink went away" in about["reason"]
-    assert (folder / "state" / "round_1").is_dir()
+    assert (folder / "state" / "round_1").is_dir() and not (folder / "state" / "round_2").exists()
     rounds, _ = run({**cfg, "resume-from": str(folder)}, Changing(cfg, 2))
     assert [line["round"] for line in rounds] == [1, 2, 3]
 
@@ -258,7 +261,10 @@ def test_a_superlink_that_goes_away_leaves_a_reason_and_a_state_to_go_on_from(cf
         {"library": json.dumps({**LIBRARY.record(), "edited": None})},
         {"partition-id": -1},
         {"partition-id": 2},
+        {"partition-id": 0.5},
         {"num-partitions": 0},
+        {"library": json.dumps({**LIBRARY.record(), "version": "9" * 10**6})},
+        {"more": b"0" * 10**6},
     ],
 )
 def test_an_answer_that_makes_no_sense_is_a_sentence(changes):
@@ -277,5 +283,21 @@ def test_an_answer_that_makes_no_sense_is_a_sentence(changes):
         def handle(self, message: Message, partition: int) -> Message:
             return Message(RecordDict({"answer": ConfigRecord(answer)}), reply_to=message)
 
-    with pytest.raises(UserError, match=r"SuperNode 1000 (could not answer|holds)"):
-        NodeRegistry().discover(Answering(), wait=1.0)
+    with pytest.raises(UserError, match="SuperNode 1000 could not answer: it"):
+        NodeRegistry().discover(Answering(), wait=0.1)
+
+    class OneOfTwo(Answering):
+        def __init__(self) -> None:
+            super().__init__()
+            self.nodes = 2
+
+        def handle(self, message: Message, partition: int) -> Message:
+            if partition == 0:
+                return super().handle(message, partition)
+            good = {**answer, "partition-id": 1, "num-partitions": 2, "more": ""}
+            good["library"] = json.dumps(LIBRARY.record())
+            return Message(RecordDict({"answer": ConfigRecord(good)}), reply_to=message)
+
+    # The others are not held up by it.
+    registry = NodeRegistry().discover(OneOfTwo(), wait=30)
+    assert registry.nodes == {1: 1001} and registry.complete

@@ -98,7 +98,7 @@ def test_too_many_rows_without_an_answer_are_refused():
 def cfg(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     rows = [
-        {"instruction": "Say " + "very " * (n % 7) + "much", "input": "", "output": "so " * (n % 5)}
+        {"instruction": "Say " + "very " * (n % 7) + "much", "input": "", "output": "so " * (1 + n % 5)}
         for n in range(60)
     ]
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -32,6 +32,11 @@ def spoil(kind: str, partition_to_spoil: int):
             metrics[kind] = {"train-loss": float("nan"), "tokens": 12.5}[kind]
             reply.content["metrics"] = MetricRecord(metrics)
             return reply
+        if kind in ("examples", "other metrics"):
+            more = {"num-examples": 2**62} if kind == "examples" else {"accuracy": 1.0}
+            metrics = {**reply.content.metric_records["metrics"], **more}
+            reply.content["metrics"] = MetricRecord(metrics)
+            return reply
         if kind == "partition":
             reply.content.config_records["client"]["partition-id"] = 99
             return reply
@@ -43,6 +48,9 @@ def spoil(kind: str, partition_to_spoil: int):
                 ),
                 "rows as a number": 7,
                 "rows without end": "[" * 100_000,
+                "rows that changed": json.dumps(
+                    {"dataset": "d", "revision": "main", "rows": 10, "sha256": "0"}
+                ),
             }
             reply.content.config_records["client"]["rows"] = rows[kind]
             return reply
@@ -60,6 +68,8 @@ def spoil(kind: str, partition_to_spoil: int):
         name = next(iter(tensors))
         if kind == "nan":
             tensors[name][0, 0] = float("nan")
+        elif kind == "huge":
+            tensors[name][0, 0] = 1e30
         elif kind == "shape":
             tensors[name] = tensors[name][:, :-1]
         elif kind == "dtype":
@@ -96,6 +106,10 @@ def spoil(kind: str, partition_to_spoil: int):
         ("rows of other kinds", "rows does not hold dataset, revision, rows, sha256"),
         ("rows as a number", "rows is not a text"),
         ("rows without end", "rows is not a text of at most"),
+        ("examples", "it says that it has 4,611,686,018,427,387,904 examples, and 10 are the most"),
+        ("other metrics", "its metrics and arrays have other names or kinds"),
+        ("huge", "its update has norm 1e+30"),
+        ("rows that changed", "its rows changed during the run"),
     ],
 )
 def test_a_bad_reply_is_refused_by_name_and_the_round_goes_on_with_the_others(
@@ -108,7 +122,13 @@ def test_a_bad_reply_is_refused_by_name_and_the_round_goes_on_with_the_others(
     assert second["clients"] == 2 and second["failed"] == 1 and bad not in second["partitions"]
     assert f"partition {bad} does not count" in caplog.text and said in caplog.text
     manifest = json.loads((folder(cfg) / "peft_2" / "manifest.json").read_text())
-    assert manifest["replies-that-did-not-count"] == 1
+    assert (manifest["replies"]["asked"], manifest["replies"]["lost"]) == (6, 1)
+    (named,) = manifest["replies"]["first"]
+    assert (named["round"], named["partition"]) == (2, bad) and said in named["reason"]
+    assert second["lost"] == {str(bad): named["reason"]}
+    assert json.loads((folder(cfg) / "run.json").read_text())["replies"] == manifest["replies"]
+    last = caplog.records[-1].getMessage()
+    assert last.startswith(f"1 of 6 replies were lost; the first: round 2, partition {bad}: ")
 
 
 def test_the_manifest_says_which_rows_each_client_trained_on(cfg):

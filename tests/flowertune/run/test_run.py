@@ -10,7 +10,7 @@ from flwr.app import ArrayRecord, Context, Error, Message, RecordDict
 from flowertune.base.errors import UserError
 from flowertune.base.text import duration
 from flowertune.comms.failures import reason_of
-from flowertune.comms.ledger import Ledger, tensor_bytes
+from flowertune.comms.ledger import Ledger, message_bytes, tensor_bytes
 from flowertune.comms.nodes import DISCOVER, NodeRegistry, answer_discovery
 from flowertune.run.failures import too_few
 from flowertune.run.progress import round_line
@@ -85,10 +85,11 @@ def test_two_nodes_with_one_partition_are_an_error():
         NodeRegistry().discover(grid)
 
 
-def test_the_ledger_counts_tensors_and_not_errors():
+def test_the_ledger_counts_messages_and_not_errors():
     content = RecordDict({"arrays": ArrayRecord({"w": torch.zeros(1024, 256)})})
     message = Message(content, 1, "train")
-    size = tensor_bytes(message)
+    size = message_bytes(message)
+    assert size == tensor_bytes(message) + len("arrays") + len("w")
     # An array travels in numpy's file format, whose header is counted as well.
     assert 1024**2 <= size < 1024**2 + 200
     failed = Message(Error(0, "x"), reply_to=question(1))
@@ -122,7 +123,7 @@ def test_a_reason_comes_without_class_names():
 def test_too_few_replies_are_counted_and_the_first_reason_is_told():
     assert str(too_few(4, 0, 2, 2, ["no such"])) == "all 2 clients of round 4 failed: no such"
     assert str(too_few(4, 1, 3, 2, ["lost"])) == (
-        "round 4 failed: 1 of 3 replies count, and strategy.min-clients is 2; "
+        "round 4 failed: 1 of 3 replies count, and strategy.min-clients asks for 2; "
         "the first that does not: lost"
     )
 

@@ -82,7 +82,8 @@ def test_a_run_leaves_a_record_people_and_tools_can_read(cfg):
     assert {p.name for p in run.glob("peft_*")} == {"peft_2", "peft_4"}
     assert all(line["tokens"] > 0 and line["train-loss"] > 0 for line in lines(run))
     ledger = [json.loads(line) for line in (run / "ledger.jsonl").read_text().splitlines()]
-    assert len(ledger) == 4 * 3 * 2
+    # training, and before it discovery and lengths of all
+    assert len(ledger) == (4 * 3 + 2 * NODES) * 2
     assert (
         sum(e["bytes"] for e in ledger if e["direction"] == "sent")
         == (lines(run)[-1]["sent-bytes"])
@@ -172,14 +173,39 @@ def test_clients_that_cannot_say_how_long_their_rows_are_are_named(cfg, monkeypa
     handle = LocalGrid.handle
 
     def two_fail(grid, message, partition):
-        if message.metadata.message_type == "query.lengths" and partition < 2:
+        if message.metadata.message_type == "query.lengths" and partition in (2, 4):
             return Message(Error(2, "<class 'x'>:<'disk broken'>"), reply_to=message)
         return handle(grid, message, partition)
 
     monkeypatch.setattr(LocalGrid, "handle", two_fail)
     run_app({**cfg, "num-server-rounds": 1}, NODES)
-    for partition in (0, 1):
+    for partition in (2, 4):
         assert f"partition {partition} is not in the data report: disk broken" in caplog.text
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_data_that_two_clients_cannot_read_ends_the_run_before_the_others_are_asked(
+    cfg, monkeypatch, same
+):
+    asked, handle = [], LocalGrid.handle
+
+    def fail(grid, message, partition):
+        if message.metadata.message_type != "query.lengths":
+            return handle(grid, message, partition)
+        asked.append(partition)
+        if same or partition < 5:
+            text = "the folder is gone" if same or not partition else f"disk {partition}"
+            return Message(Error(2, text), reply_to=message)
+        return handle(grid, message, partition)
+
+    monkeypatch.setattr(LocalGrid, "handle", fail)
+    if same:
+        with pytest.raises(UserError, match="the first two clients failed alike: the folder is"):
+            run_app(cfg, NODES)
+        assert asked == [0, 1]
+    else:
+        run_app({**cfg, "num-server-rounds": 1}, NODES)
+        assert sorted(asked) == [0, 1, 2, 3, 4, 5]
 
 
 def test_without_steps_nothing_is_loaded_and_the_adapter_comes_back_as_it_was(cfg, monkeypatch):
