@@ -39,15 +39,13 @@ class Group:
 class Cap:
     """What to put before a command, and into its environment, so that a group holds it.
 
-    ``exceeded`` is known when the command has ended.
+    ``exceeded`` says, when the command has ended, whether the kernel had to end anything in the
+    group; of a group of systemd's, which is gone by then, that it may have.
     """
 
     prefix: tuple[str, ...] = ()
     env: tuple[tuple[str, str], ...] = ()
     exceeded: bool = False
-
-    def __bool__(self) -> bool:
-        return bool(self.prefix)
 
 
 @contextmanager
@@ -61,7 +59,7 @@ def memory_cap(memory: int) -> Iterator[Cap]:
     if source is None:
         yield Cap()
     elif source.folder is None:
-        yield Cap(_with_limit(source.command, limit), source.env)
+        yield Cap(_with_limit(source.command, limit), source.env, exceeded=True)
     else:
         folder = _make(source.folder, limit)
         cap = Cap((*_JOIN, str(folder)))

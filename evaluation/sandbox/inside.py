@@ -13,14 +13,14 @@ A job:
     filter   the filter of system calls in base64, or None
     limits   of all processes together: memory, disk (bytes), nodes (files and folders), processes;
              file (bytes of one file), threads (RLIMIT_NPROC, or None); what one of them counts as,
-             in bytes: mapping (shared, without a file), socket, connection (TCP);
-             capped (whether the kernel ends the program where memory exceeds its limit)
+             in bytes: mapping (shared, without a file), socket, connection (TCP)
     steps    a list of: argv; stdin (text or None); cpu (seconds, of all processes together);
              wall (seconds); space (bytes of address space of one process, or None); env; token
              (or None) to be given back besides exit status 0; until_end (judge when the process
              ends, even if the token came)
-A verdict: status (passed, failed, timed out, memory, disk, processes), step (its number),
-    detail (the end of what it wrote to standard error), token (whether the token came).
+A verdict: status (passed, failed, timed out, memory, disk, processes; killed: by itself, or by the
+    kernel for want of memory), step (its number), detail (the end of what it wrote to standard
+    error), token (whether the token came).
 """
 
 import json
@@ -110,7 +110,7 @@ def run_step(step, job, alone, lifeline):
         has_token = expected is not None and bytes(output[tokens]) == expected
         now = time.monotonic()
         if ended:
-            status = status_of(ended, step, has_token, job["limits"]["capped"])
+            status = status_of(ended, step, has_token)
         elif has_token and not step["until_end"]:
             status = "passed"
         elif now > deadline:
@@ -174,7 +174,7 @@ def reap(child):
             result = status, usage.ru_utime + usage.ru_stime
 
 
-def status_of(ended, step, has_token, capped):
+def status_of(ended, step, has_token):
     status, seconds = ended
     fine = os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0
     if fine and (has_token or not step["token"]):
@@ -183,8 +183,7 @@ def status_of(ended, step, has_token, capped):
     signaled = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
     if signaled in TIME_SIGNALS or seconds >= step["cpu"] - 0.1:
         return "timed out"
-    # nobody else in here may send it
-    return "memory" if capped and signaled == signal.SIGKILL else "failed"
+    return "killed" if signaled == signal.SIGKILL else "failed"
 
 
 def end_all(child, alone):

@@ -9,7 +9,7 @@ import tempfile
 import threading
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -103,15 +103,17 @@ def run_job(
 
 def _converse(layer: Layer, job: dict[str, Any], seconds: float, sandboxes: Sandboxes) -> Verdict:
     with memory_cap(MEMORY) as cap:
-        job["limits"]["capped"] = bool(cap)
         command, env = (*cap.prefix, *layer.command), dict(cap.env)
         status, out, err = _exchange(command, env, job, seconds, sandboxes)
     if status is None:
         return Verdict("timed out", detail="the sandbox did not answer in time")
     try:
-        return Verdict(**json.loads(out))
+        verdict = Verdict(**json.loads(out))
+        if verdict.status != "killed":
+            return verdict
+        return replace(verdict, status="memory" if cap.exceeded else "failed")
     except (ValueError, TypeError):
-        if cap.exceeded or (cap and status in (-signal.SIGKILL, 128 + signal.SIGKILL)):
+        if cap.exceeded and status in (-signal.SIGKILL, 128 + signal.SIGKILL):
             return Verdict("memory")
         lines = err.strip().splitlines() or [f"exit status {status}"]
         return Verdict("error", detail=lines[-1][:500])
@@ -151,7 +153,7 @@ def _exchange(
     return process.returncode, out, err
 
 
-def _limits(private: bool) -> dict[str, int | bool | None]:
+def _limits(private: bool) -> dict[str, int | None]:
     return {
         "memory": MEMORY,
         "disk": DISK,
@@ -163,7 +165,6 @@ def _limits(private: bool) -> dict[str, int | bool | None]:
         # the kernel allows twice what it names
         "socket": 2 * max(_setting("core/wmem_max"), _setting("core/rmem_max")),
         "connection": _setting("ipv4/tcp_rmem") + _setting("ipv4/tcp_wmem"),
-        "capped": False,
     }
 
 
