@@ -15,13 +15,13 @@ def test_the_wheel_holds_the_data(tmp_path: Path) -> None:
         samples = {path.relative_to(ROOT).as_posix() for path in ROOT.glob(pattern)}
         assert samples, pattern
         data |= samples
-    data |= {"flowertune/py.typed", "flowertune/__init__.pyi", "zz_flowertune_profile.pth"}
+    data |= {"flowertune/py.typed", "flowertune/__init__.pyi", "zz_flowertune.pth"}
     data |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "flowertune").rglob("*.json")}
     assert data <= names
     tops = {name.split("/")[0] for name in names}
     assert tops == {
         "flowertune", "evaluation", "challenges", "flowertune-1.0.0.dist-info",
-        "zz_flowertune_profile.pth",
+        "zz_flowertune.pth",
     }  # fmt: skip
 
 

@@ -8,7 +8,7 @@ import click
 import typer
 from typer.core import TyperCommand
 
-from flowertune.base.errors import UserError
+from flowertune.base.errors import SettingsError, UserError
 
 # Plain text throughout: examples keep their lines, and a pipe gets what a terminal shows.
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -60,6 +60,8 @@ def execute(commands: typer.Typer, argv: Sequence[str] | None, name: str) -> int
         return error.exit_code
     except click.ClickException as error:
         return _refused(error.format_message())
+    except SettingsError as error:
+        return _refused(*error.problems)
     except UserError as error:
         return _refused(str(error))
     except BrokenPipeError:
@@ -72,6 +74,7 @@ def execute(commands: typer.Typer, argv: Sequence[str] | None, name: str) -> int
         return _refused(f"{error.filename}: {error.strerror or error}")
 
 
-def _refused(sentence: str) -> int:
-    print(f"error: {sentence}", file=sys.stderr)
+def _refused(*sentences: str) -> int:
+    for sentence in sentences:
+        print(f"error: {sentence}", file=sys.stderr)
     return 1

@@ -1,34 +1,40 @@
-"""``flwr profile``: give flwr's command line one more command, without touching flwr.
+"""The hook into Flower's own programs; a file with one line, installed beside flwr, calls it.
 
-flwr has no plug-ins. A file with one line, which installing this library puts beside flwr, has
-Python run ``install`` when it starts as ``flwr``; the command is added as soon as flwr has set up
-its own. A flwr that brings a ``profile`` of its own keeps it, and whatever goes wrong here leaves
-flwr as it is.
+flwr has no plug-ins. Where Python runs ``flwr``, the command line gets one more command,
+``profile``, and `flwr run` first looks at an app of ours: what a run would refuse after a minute is
+said at once, and where the app lies is written down. Where Python runs a simulation, a ServerApp or
+a worker of Ray, its log is kept readable. A flwr that brings a ``profile`` of its own keeps it,
+other apps are run as without this, and whatever goes wrong here leaves flwr as it is.
 """
 
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext, suppress
+from functools import wraps
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
-TARGET, NAME = "flwr.cli.app", "profile"
+TARGET, NAME, RUN = "flwr.cli.app", "profile", "run"
+COMMAND_LINE = ("flwr", "flwr.exe")
 
 
-def install() -> None:
-    """Wait for flwr's command line to be imported."""
-    sys.meta_path.insert(0, _Finder())
+def install(program: str) -> None:
+    """Wait for flwr's command line to be imported; in Flower's other programs, mind the log."""
+    if program in COMMAND_LINE:
+        sys.meta_path.insert(0, _Finder())
+        return
+    # Late: flwr's command line goes without.
+    from flowertune.deploy.flower_log import keep_readable
+
+    keep_readable()
 
 
 def register(flwr: Any) -> bool:
     """Add the command to a Typer app unless it has one of this name; return whether it was."""
-    names = [
-        command.name or getattr(command.callback, "__name__", "").replace("_", "-")
-        for command in flwr.registered_commands
-    ]
+    names = [_name(command) for command in flwr.registered_commands]
     names += [group.name for group in flwr.registered_groups]
     if NAME in names:
         return False
@@ -37,6 +43,40 @@ def register(flwr: Any) -> bool:
 
     flwr.command(NAME, context_settings=CONTEXT)(profile)
     return True
+
+
+def look_first(flwr: Any) -> bool:
+    """Have a Typer app's ``run`` look at the app before it runs it; return whether it has one."""
+    for command in flwr.registered_commands:
+        if _name(command) == RUN:
+            command.callback = _looking_first(command.callback)
+            return True
+    return False
+
+
+def _name(command: Any) -> str:
+    return command.name or getattr(command.callback, "__name__", "").replace("_", "-")
+
+
+def _looking_first(run: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(run)
+    def looks_first(*args: Any, **options: Any) -> Any:
+        wrong, notes, connected = (), (), nullcontext()
+        with suppress(Exception):
+            # Late: this takes a part of a second, and other commands of flwr go without.
+            from flowertune.deploy.before_run import as_connected, before_run
+
+            connected = as_connected()
+            findings = before_run(options)
+            wrong, notes = findings.problems, findings.notes
+        for sentence in (*notes, *wrong):
+            print(f"{'error' if sentence in wrong else 'note'}: {sentence}", file=sys.stderr)
+        if wrong:
+            raise SystemExit(1)
+        with connected:
+            return run(*args, **options)
+
+    return looks_first
 
 
 class _Finder(MetaPathFinder):
@@ -70,5 +110,6 @@ class _Loader(Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         self._own.exec_module(module)
-        with suppress(Exception):
-            register(module.app)
+        for change in (register, look_first):
+            with suppress(Exception):
+                change(module.app)

@@ -49,11 +49,11 @@ flwr run . --stream --run-config "train.learning-rate-max=1e-4 strategy.fraction
 In code a setting is an attribute: `train.learning-rate-max` is `cfg.train.learning_rate_max`. A
 setting of your own is added to `pyproject.toml` first, and read as `cfg["its-key"]`.
 
-A relative path (`./models/mine`, `./data`, `results/123`) starts at the app's folder, in every command and
-in both engines; a run knows that folder from `flwr run` or `flowertune connect`. On another machine,
-a SuperNode's say, there is no such folder: a file that was sent with the app is found there
-(`./samples/*.jsonl`), a folder is refused, and an absolute path or a hub id works. Paths on a command line
-start where the command is typed.
+A relative path (`./models/mine`, `./data`, `results/123`) starts at the app's folder, in every
+command and in both engines; a run knows that folder from `flwr run` or `flowertune connect`. On
+another machine, a SuperNode's say, there is no such folder: a file that was sent with the app
+(`./samples/*.jsonl`) is found all the same, a folder is refused, and an absolute path or a hub id
+works. Paths on a command line start where the command is typed.
 
 | Setting | Default | Allowed | What it does |
 | :-- | :-- | :-- | :-- |

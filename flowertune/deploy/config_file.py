@@ -10,6 +10,8 @@ from tomlkit.items import InlineTable
 from flowertune.base.errors import UserError
 
 CONNECTION = "flowertune"
+# What flwr starts a SuperLink for, on this machine.
+LOCAL, LOCAL_IN_MEMORY = ":local:", ":local-in-memory:"
 Value = str | int | float
 
 _PER_CLIENT = "options.backend.client-resources."
@@ -21,7 +23,7 @@ def connection_values(supernodes: int, num_cpus: float, num_gpus: float) -> dict
     ``num_cpus`` and ``num_gpus`` are what one client may use; a share of a GPU is allowed.
     """
     return {
-        "address": ":local:",
+        "address": LOCAL,
         "options.num-supernodes": supernodes,
         f"{_PER_CLIENT}num-cpus": int(num_cpus) if num_cpus == int(num_cpus) else num_cpus,
         f"{_PER_CLIENT}num-gpus": float(num_gpus),
@@ -55,6 +57,37 @@ def address_of(text: str, connection: str) -> str | None:
     superlink: Any = _parse(text).get("superlink")
     here = superlink.get(connection) if isinstance(superlink, Mapping) else None
     return str(here.get("address", "")) if isinstance(here, Mapping) else None
+
+
+def supernodes_of(text: str, connection: str | None) -> tuple[str, int] | None:
+    """Return the name of a simulation's connection and how many SuperNodes it has.
+
+    Parameters
+    ----------
+    connection
+        Its name; None for the default one.
+
+    Returns
+    -------
+    tuple[str, int] | None
+        0 SuperNodes where it does not say how many; None where it is no simulation on this machine.
+
+    Raises
+    ------
+    UserError
+        The text is no TOML.
+    """
+    superlink: Any = _parse(text).get("superlink")
+    here: Any = superlink if isinstance(superlink, Mapping) else {}
+    name = connection or here.get("default")
+    values = here.get(name) if isinstance(name, str) else None
+    if not isinstance(values, Mapping):
+        return None
+    options: Any = values.get("options")
+    if values.get("address", LOCAL if options else None) not in (LOCAL, LOCAL_IN_MEMORY):
+        return None
+    count = options.get("num-supernodes") if isinstance(options, Mapping) else None
+    return str(name), count if isinstance(count, int) else 0
 
 
 def edit(

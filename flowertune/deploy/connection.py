@@ -3,18 +3,19 @@
 import difflib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flowertune.base.errors import UserError
+from flowertune.base.errors import SettingsError, UserError
 from flowertune.base.files import flower_home, write_atomically
 from flowertune.base.text import counted
 from flowertune.config.apps import app_id, read_project, record_app
 from flowertune.deploy import resources, superlink
 from flowertune.deploy.config_file import CONNECTION, client_resources, connection_values, edit
 from flowertune.deploy.pinned import pinned_library
+from flowertune.deploy.preflight import look_around, problems
 from flowertune.deploy.prepare import default_text
 
 RESTART = "flowertune connect --restart"
@@ -85,10 +86,15 @@ def connect(options: Options, say: Say) -> None:
     Raises
     ------
     UserError
-        If an option cannot be met, there is no app, the configuration file cannot be edited
-        safely, or the SuperLink does not start.
+        If an option cannot be met, there is no app, something on this machine would keep a run
+        from starting, the configuration file cannot be edited safely, or the SuperLink does not
+        start.
     """
     app = read_app(options.app.resolve())
+    found = superlink.find_superlink(superlink.managed_port())
+    wrong = problems(look_around(_ports_to_take(options, found)))
+    if wrong and not options.dry_run:
+        raise SettingsError(wrong)
     home = flower_home(os.environ)
     file = home / "config.toml"
     before = _read(file)
@@ -99,7 +105,10 @@ def connect(options: Options, say: Say) -> None:
         _write(app, options, before, edited.text, file, say)
     for note in edited.notes:
         say(f"Note: {note}")
+    if wrong:
+        raise SettingsError(wrong)
     if options.dry_run:
+        say("Nothing on this machine would keep a run from starting.")
         return
     if options.start:
         _ensure_superlink(options, say)
@@ -119,6 +128,13 @@ def stop(say: Say) -> None:
     first, *others = superlink.stop_superlink(running) or [running.pid]
     more = f" and what it had started (pid {', '.join(map(str, others))})" if others else ""
     say(f"Stopped the local SuperLink (pid {first}) on port {port}{more}.")
+
+
+def _ports_to_take(options: Options, running: superlink.SuperLink | None) -> Sequence[int]:
+    """The ports that a SuperLink will need: none where one runs, or none is started."""
+    if running is not None or not (options.start or options.dry_run):
+        return ()
+    return superlink.managed_ports()
 
 
 def _edit(app: App, options: Options, before: str | None, file: Path, say: Say) -> Edit:
@@ -204,14 +220,8 @@ def _ensure_superlink(options: Options, say: Say) -> None:
         running = None
     if running:
         _report(running, options, say)
-    elif superlink.answers(port):
-        raise UserError(
-            f"Port {port} is taken by a program that is not a SuperLink of yours; give Flower "
-            "another port with FLWR_LOCAL_SUPERLINK_HTTP_API_PORT and "
-            "FLWR_LOCAL_CONTROL_API_PORT."
-        )
     else:
-        superlink.start_superlink(CONNECTION, options.runtime_install)
+        superlink.start_superlink(CONNECTION, say, options.runtime_install)
         started = superlink.find_superlink(port)
         pid = f" (pid {started.pid})" if started else ""
         say(f"Local SuperLink{pid} runs on port {port} and {_packages(options)}.")

@@ -2,9 +2,8 @@
 
 import fcntl
 import re
-import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from flowertune.base.files import flower_home, write_atomically
 from flowertune.deploy.config_file import address_of, edit
 from flowertune.deploy.keys import make_certificates, make_supernode_key, public_of
 from flowertune.deploy.layout import HOST, Layout
+from flowertune.deploy.ports import free_ports, holder_of
 
 
 @dataclass(frozen=True)
@@ -105,9 +105,13 @@ def layout_of(options: Options, folder: Path) -> Layout:
     """
     _check_nodes(options.nodes)
     count = options.nodes
-    if options.port and not _is_free(options.port):
-        raise UserError(f"--port is {options.port}, which is taken; leave it out for a free one.")
-    port, *node_ports = _free_ports(count + 1)
+    if not 0 <= options.port < 65536:
+        raise UserError(f"--port is {options.port}; give a number from 1 to 65535.")
+    if options.port and (holder := holder_of(options.port)):
+        raise UserError(
+            f"--port is {options.port}, which {holder} holds; leave it out for a free one."
+        )
+    port, *node_ports = free_ports(count + 1)
     return Layout(
         folder=folder,
         port=options.port or port,
@@ -159,22 +163,3 @@ def default_text() -> str:
 def _check_nodes(nodes: int) -> None:
     if nodes < 1:
         raise UserError(f"--nodes is {nodes}; give a whole number of at least 1.")
-
-
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        # all are held until the last is found, so that none is given twice
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind((HOST, 0))
-        return [each.getsockname()[1] for each in sockets]
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except (OSError, OverflowError):
-            return False
-    return True

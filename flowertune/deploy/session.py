@@ -8,8 +8,10 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from flowertune.base.errors import SettingsError
 from flowertune.base.files import flower_home
 from flowertune.deploy.local import Federation, federation
+from flowertune.deploy.preflight import look_around, proxied
 from flowertune.deploy.prepare import Options, folder_of, held, layout_of, write_connection
 from flowertune.deploy.processes import run_inside
 
@@ -46,6 +48,9 @@ def run(options: Options, command: Sequence[str], restart: bool, timeout: float)
 
 
 def _run(options: Options, command: list[str], restart: bool, timeout: float) -> int:
+    around = look_around()
+    if wrong := proxied(around.proxies, around.socks):
+        raise SettingsError(wrong)
     folder = folder_of(options, os.environ)
     with held(folder):
         layout = layout_of(options, folder)

@@ -4,7 +4,9 @@ import itertools
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import chdir, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +16,11 @@ import psutil
 from flowertune.base.errors import UserError
 from flowertune.base.files import flower_home
 from flowertune.deploy import pages
+from flowertune.deploy.flower_parts import replaced
+from flowertune.deploy.ports import listens
 
 NO_INSTALL = "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION"
+PATIENCE = 600.0  # seconds
 _PROGRAM = "flower-superlink"
 _RUN = "flwr-simulation"
 
@@ -50,6 +55,14 @@ def managed_port() -> int:
     return int(LOCAL_SUPERLINK_HTTP_API_PORT)
 
 
+def managed_ports() -> tuple[int, int]:
+    """The ports that the managed SuperLink takes: of its API, and of the older one beside it."""
+    # Late, as above.
+    from flwr.cli.constant import LOCAL_CONTROL_API_PORT
+
+    return managed_port(), int(LOCAL_CONTROL_API_PORT)
+
+
 def is_superlink(command: tuple[str, ...], port: int) -> bool:
     """Whether a command line is that of a flower-superlink on this port."""
     named = any(Path(word).stem == _PROGRAM for word in command[:2])
@@ -61,32 +74,27 @@ def find_superlink(port: int) -> SuperLink | None:
     for process in psutil.process_iter():
         try:
             command = tuple(process.cmdline())
-            if is_superlink(command, port) and _listens(process, port):
+            if is_superlink(command, port) and listens(process, port):
                 return SuperLink(process.pid, port, command, _environment(process))
         except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
             continue
     return None
 
 
-def answers(port: int) -> bool:
-    """Whether something answers like a SuperLink on this port of this machine."""
-    # Late, as above.
-    import httpx
-
-    try:
-        return httpx.get(f"http://127.0.0.1:{port}/health", timeout=1.0).is_success
-    except httpx.HTTPError:
-        return False
-
-
-def start_superlink(connection: str, runtime_install: bool = False) -> None:
+def start_superlink(
+    connection: str, say: Callable[[str], None], runtime_install: bool = False
+) -> None:
     """Start the managed SuperLink as ``flwr run`` would, for the packages of this environment.
+
+    It gets as long as it needs: Flower gives up after 15 s, which a busy machine may take.
 
     Parameters
     ----------
     connection
         The name of a connection of the Flower configuration whose address is
         ``:local:``.
+    say
+        Is told now and then that it is still starting.
     runtime_install
         Whether it installs an app's dependencies again for every run, as Flower does by itself.
 
@@ -112,11 +120,41 @@ def start_superlink(connection: str, runtime_install: bool = False) -> None:
     home = flower_home(os.environ)
     home.mkdir(parents=True, exist_ok=True)
     elsewhere = chdir(home) if home.is_absolute() else nullcontext()
-    with elsewhere, _environment_of_this_python(runtime_install):
+    with elsewhere, _environment_of_this_python(runtime_install), patience(), _told(say):
         try:
             ensure_local_superlink(read_superlink_connection(connection))
         except click.ClickException as error:
             raise UserError(" ".join(error.format_message().split())) from error
+
+
+@contextmanager
+def patience() -> Iterator[None]:
+    """Let flwr in this process wait ``PATIENCE`` seconds for the SuperLink that it starts."""
+    # Late, as above.
+    from flwr.cli import local_superlink
+
+    with replaced(
+        local_superlink, "LOCAL_SUPERLINK_STARTUP_TIMEOUT", lambda seconds: max(seconds, PATIENCE)
+    ):
+        yield
+
+
+@contextmanager
+def _told(say: Callable[[str], None], every: float = 10.0) -> Iterator[None]:
+    """Say every so many seconds that something is still under way."""
+    done, started = threading.Event(), time.monotonic()
+
+    def tell() -> None:
+        while not done.wait(every):
+            say(f"The SuperLink is still starting, after {time.monotonic() - started:.0f} s …")
+
+    teller = threading.Thread(target=tell, daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        done.set()
+        teller.join()
 
 
 def stop_superlink(superlink: SuperLink, grace: float = 5.0) -> list[int]:
@@ -203,13 +241,6 @@ def differences(
 
 def _same_folder(one: Path, other: Path) -> bool:
     return one.resolve() == other.resolve()
-
-
-def _listens(process: psutil.Process, port: int) -> bool:
-    return any(
-        link.status == psutil.CONN_LISTEN and link.laddr.port == port
-        for link in process.net_connections(kind="tcp")
-    )
 
 
 def _environment(process: psutil.Process) -> Mapping[str, str] | None:

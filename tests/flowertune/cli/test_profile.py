@@ -19,7 +19,7 @@ from flowertune.profiling.journal import recording
 from tests.apps import ROOT, settings
 from tests.flower import make_shell
 
-LINE = (ROOT / "scripts" / "flwr-profile.pth").read_text("utf-8")
+LINE = (ROOT / "scripts" / "flower.pth").read_text("utf-8")
 HELP = "Show where the time, bytes and memory"
 
 
@@ -68,7 +68,7 @@ def test_the_command_comes_and_goes_with_the_library(editable, shell, tmp_path):
 def test_a_wheel_has_the_line_and_the_commands(tmp_path):
     with zipfile.ZipFile(built(tmp_path)) as wheel:
         assert wheel.testzip() is None
-        assert wheel.read("zz_flowertune_profile.pth").decode() == LINE
+        assert wheel.read("zz_flowertune.pth").decode() == LINE
         (entries,) = (name for name in wheel.namelist() if name.endswith("entry_points.txt"))
         scripts = wheel.read(entries).decode().split()
     assert "flowertune.cli.main:main" in scripts and "flowertune.cli.profile:main" in scripts
@@ -77,21 +77,22 @@ def test_a_wheel_has_the_line_and_the_commands(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("argv", "installed"),
+    ("argv", "called"),
     [
-        (["/venv/bin/flwr", "run"], True),
-        (["flwr.exe"], True),
-        (["/venv/bin/flwr-serverapp"], False),
-        (["python"], False),
-        ([], False),
+        (["/venv/bin/flwr", "run"], ["flwr"]),
+        (["flwr.exe"], ["flwr.exe"]),
+        (["/venv/bin/flwr-simulation"], ["flwr-simulation"]),
+        (["/venv/bin/flower-superlink"], []),
+        (["python"], []),
+        ([], []),
     ],
 )
-def test_only_flwr_itself_looks_for_the_command(argv, installed, monkeypatch):
-    called = []
-    monkeypatch.setattr(hook, "install", lambda: called.append(1))
+def test_only_flowers_programs_and_rays_workers_call_the_hook(argv, called, monkeypatch):
+    calls = []
+    monkeypatch.setattr(hook, "install", calls.append)
     monkeypatch.setattr(sys, "argv", argv)
     exec(LINE)
-    assert bool(called) == installed
+    assert calls == called
 
 
 def test_a_package_that_is_gone_or_broken_is_passed_by(monkeypatch):
@@ -111,8 +112,8 @@ def hooked(monkeypatch, tmp_path):
         monkeypatch.setattr(hook, "TARGET", "fake_flwr_cli")
         monkeypatch.delitem(sys.modules, "fake_flwr_cli", raising=False)
         importlib.invalidate_caches()
-        hook.install()
-        hook.install()
+        hook.install("flwr")
+        hook.install("flwr")
         return importlib.import_module("fake_flwr_cli").app
 
     return load

@@ -307,7 +307,7 @@ def test_without_its_superlink_a_federation_ends(tmp_path, node):
     [
         (("--nodes", "0"), "--nodes is 0; give a whole number of at least 1."),
         (("--name", "a.b"), "--name is 'a.b'; use letters, digits"),
-        (("--port", "70000"), "--port is 70000, which is taken"),
+        (("--port", "70000"), "--port is 70000; give a number from 1 to 65535"),
     ],
 )
 def test_arguments_that_cannot_be_met(arguments, said, tmp_path, monkeypatch, capsys):
