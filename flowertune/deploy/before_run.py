@@ -1,0 +1,123 @@
+"""What `flwr run` looks at before it sends an app of ours: what a run would refuse a minute later.
+
+Flower starts Ray before an app's own code runs, so the run itself can say nothing earlier.
+"""
+
+import io
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, redirect_stdout
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from flowertune.base.errors import SettingsError, UserError
+from flowertune.base.files import flower_home
+from flowertune.config.apps import app_id, read_project, record_app
+from flowertune.config.read import read_settings
+from flowertune.config.results import is_sent_copy
+from flowertune.deploy import superlink
+from flowertune.deploy.config_file import CONNECTION, supernodes_of
+from flowertune.deploy.flower_parts import replaced
+from flowertune.deploy.preflight import look_around, problems
+from flowertune.deploy.prepare import default_text
+
+# The names of the parameters of flwr's own command.
+APP, SUPERLINK = "app", "superlink"
+RUN_CONFIG, FEDERATION_CONFIG = "run_config_overrides", "federation_config_overrides"
+FLOWERS_DEFAULT = 2  # SuperNodes of a simulation, where nothing says how many
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What keeps a run from starting, and what its participant should know; a sentence for each."""
+
+    problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def before_run(options: Mapping[str, Any]) -> Findings:
+    """Return what there is to say of a run that `flwr run` is asked for.
+
+    Of an app that is not ours, nothing is said. Where an app of ours lies is written down, so that
+    its run finds the folder: it sees only the copy that Flower sends.
+
+    Parameters
+    ----------
+    options
+        The arguments of flwr's own command, by their names.
+    """
+    folder = Path(str(options.get(APP, "."))).expanduser().resolve()
+    if "flowertune" not in read_project(folder).get("tool", {}):
+        return Findings()
+    try:
+        cfg = read_settings(folder, options.get(RUN_CONFIG))
+    except SettingsError as error:
+        return Findings(tuple(error.problems))
+    except UserError as error:
+        return Findings((str(error),))
+    connection = _simulation(options.get(SUPERLINK))
+    wrong = () if connection is None else _around()
+    if not wrong and not is_sent_copy(folder, os.environ):
+        record_app(flower_home(os.environ), app_id(folder) or "", folder)
+    asked = None if options.get(FEDERATION_CONFIG) else connection
+    return Findings(wrong, connect_first(asked, cfg.static.num_supernodes))
+
+
+def connect_first(connection: tuple[str, int] | None, locked: int) -> tuple[str, ...]:
+    """Say that another number of SuperNodes than the locked one was set up, if so.
+
+    Parameters
+    ----------
+    connection
+        The name of a simulation's connection and its SuperNodes, 0 where it does not say.
+    locked
+        0 where any number is allowed.
+    """
+    if connection is None or locked in (0, connection[1]):
+        return ()
+    name, count = connection
+    has = f"has {count}" if count else f"says no number, which Flower takes for {FLOWERS_DEFAULT}"
+    return (
+        f"The challenge is locked to {locked} SuperNodes, and the connection {name!r} {has}: "
+        "`flowertune connect` sets them up.",
+    )
+
+
+@contextmanager
+def as_connected() -> Iterator[None]:
+    """Let flwr in this process run an app as ``flowertune connect`` has set it up.
+
+    It waits for its SuperLink as long as that takes, and its advice on the options of our
+    connection is left out: what it advises instead is lost when the SuperLink ends, and a run
+    after that would have two SuperNodes and not say so.
+    """
+    # By its name: the package has a function of that name, too.
+    module = import_module("flwr.cli.run.run")
+
+    def silently(parse: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        def parses(connection: Any) -> Any:
+            with redirect_stdout(io.StringIO()) if connection.name == CONNECTION else nullcontext():
+                return parse(connection)
+
+        return parses
+
+    with superlink.patience(), replaced(module, "_parse_deprecated_options", silently):
+        yield
+
+
+def _simulation(name: str | None) -> tuple[str, int] | None:
+    """The connection that flwr will take, if it is a simulation's."""
+    file = flower_home(os.environ) / "config.toml"
+    try:
+        text = file.read_text("utf-8") if file.exists() else default_text()
+        return supernodes_of(text, name)
+    except (OSError, ValueError):  # flwr itself says what is wrong with it
+        return None
+
+
+def _around() -> tuple[str, ...]:
+    """What keeps the SuperLink from starting, or flwr from asking the one that runs."""
+    running = superlink.find_superlink(superlink.managed_port())
+    return tuple(problems(look_around(() if running else superlink.managed_ports())))
