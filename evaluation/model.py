@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flowertune.base.errors import UserError
 from flowertune.models.quantized import Quantization, loaded
 from flowertune.models.resolve import folder_of, resolve_model
 from flowertune.models.source import Source
@@ -132,14 +131,8 @@ def as_model(model: Any, name: str, merge: bool = False) -> Iterator[None]:
 
 def _source(choice: ModelChoice) -> Source:
     folder = folder_of(choice.base)
-    try:
-        name = str(folder.absolute()) if folder else choice.base
-        path = resolve_model(name, choice.revision or "main", Path())
-    except UserError as error:
-        reason = str(error).removeprefix("model.name is ")
-        raise UserError(
-            f"the base model cannot be had: it is {reason} Name another with --model."
-        ) from None
+    name = str(folder.absolute()) if folder else choice.base
+    path = resolve_model(name, choice.revision or "main", Path(), named="the base model")
     return Source(
         path,
         choice.revision or "main",

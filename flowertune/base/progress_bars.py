@@ -1,9 +1,9 @@
 """Keep libraries' progress bars and remarks out of a run's log and of a command's output."""
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from logging import ERROR, getLogger
-
-from transformers.utils import logging
 
 
 def disable_progress_bars() -> None:
@@ -15,7 +15,9 @@ def disable_progress_bars() -> None:
 
 
 def quiet_models() -> None:
-    """Switch off what is said while models are loaded, and asks for nothing."""
+    """Switch off progress bars and remarks of loading models, in this process."""
+    from transformers.utils import logging  # late: it takes seconds
+
     logging.disable_progress_bar()
     # transformers' own code still reads the name it deprecates.
     warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated")
@@ -23,3 +25,16 @@ def quiet_models() -> None:
     warnings.filterwarnings("ignore", "`torch.jit.script_method` is deprecated")
     # bitsandbytes, which peft imports, tells of a kernel on the hub that it does without.
     getLogger("bitsandbytes.backends.cpu.ops").setLevel(ERROR)
+
+
+@contextmanager
+def without_remarks() -> Iterator[None]:
+    """Within this context transformers says errors only: what it loads is checked by the caller."""
+    from transformers.utils import logging  # late, as above
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)

@@ -9,9 +9,17 @@ from typing import Any
 class Sampling:
     """How the next token is chosen: temperature 0 always takes the most likely token."""
 
-    max_new_tokens: int = 512
+    max_new_tokens: int
     temperature: float = 0.7
     seed: int = 0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model said, and whether it would have gone on but for ``max_new_tokens``."""
+
+    text: str
+    cut: bool = False
 
 
 def visible(text: str, stops: Sequence[str], final: bool = False) -> str:
@@ -81,7 +89,7 @@ def answer(
     stops: Sequence[str],
     sampling: Sampling,
     say: Callable[[str], None],
-) -> str:
+) -> Answer:
     """Return the model's answer to ``prompt``; ``say`` gets it piece by piece.
 
     An interrupt (Ctrl-C) ends the answer where it is.
@@ -91,29 +99,39 @@ def answer(
     from transformers import GenerationConfig
 
     tokens = tokenizer(prompt, return_tensors="pt").to(model.device)
-    settings: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None}
+    drawn: dict[str, Any] = {"do_sample": False}
     if sampling.temperature:
-        settings = {"do_sample": True, "temperature": sampling.temperature}
-    else:
-        settings["top_k"] = None
-    config = GenerationConfig(**{**model.generation_config.to_diff_dict(), **settings})
-    config.max_new_tokens, config.max_length = sampling.max_new_tokens, None
-    config.stop_strings = list(stops) or None
-    if config.eos_token_id is None:
-        config.eos_token_id = tokenizer.eos_token_id
-    if config.pad_token_id is None:
-        config.pad_token_id = tokenizer.eos_token_id
+        drawn = {"do_sample": True, "temperature": sampling.temperature, "top_k": 0, "top_p": 1.0}
+    own = model.generation_config
+    ends = tokenizer.eos_token_id if own.eos_token_id is None else own.eos_token_id
+    # Of the model's own settings its end tokens only: beams, penalties and the like would make
+    # answers that are neither the most likely ones nor drawn as asked for.
+    config = GenerationConfig(
+        bos_token_id=own.bos_token_id,
+        eos_token_id=ends,
+        pad_token_id=tokenizer.pad_token_id,
+        max_new_tokens=sampling.max_new_tokens,
+        stop_strings=list(stops) or None,
+        **drawn,
+    )
+    # `generate` takes from here whatever it is not told.
+    model.generation_config = config
     streamer = answer_streamer(tokenizer, stops, say)
     torch.manual_seed(sampling.seed)
+    cut = False
     try:
         with torch.inference_mode():
-            model.generate(
+            generated = model.generate(
                 input_ids=tokens["input_ids"],
                 attention_mask=tokens["attention_mask"],
                 generation_config=config,
                 tokenizer=tokenizer,
                 streamer=streamer,
             )
+        new = generated[0, tokens["input_ids"].shape[1] :].tolist()
+        ended = bool(new) and new[-1] in ([ends] if isinstance(ends, int) else ends or [])
+        stopped = any(stop in streamer.generated for stop in stops)
+        cut = len(new) >= sampling.max_new_tokens and not ended and not stopped
     except KeyboardInterrupt:
         streamer.end()
-    return streamer.answer
+    return Answer(streamer.answer, cut)

@@ -103,7 +103,7 @@ def _given(model: str) -> str:
     # A path on the command line is relative to the current folder; in the settings, to the app's.
     folder = folder_of(model)
     name = str(folder.resolve()) if folder else model
-    return _resolved(name, "main", "--model is not available")
+    return resolve_model(name, "main", Path(), named="--model")
 
 
 def _base_of(folder: Path, config: dict[str, Any], recorded: dict[str, Any], revision: str) -> str:
@@ -114,11 +114,7 @@ def _base_of(folder: Path, config: dict[str, Any], recorded: dict[str, Any], rev
     name = recorded.get("name") or path
     if not isinstance(name, str) or not name:
         raise UserError(f"{folder} does not name its base model; give it with --model.")
-    return _resolved(name, revision, f"The base model of {folder} is not available")
-
-
-def _resolved(name: str, revision: str, otherwise: str) -> str:
     try:
-        return resolve_model(name, revision, Path())
+        return resolve_model(name, revision, Path(), named=f"the base model of {folder}")
     except UserError as error:
-        raise UserError(f"{otherwise}: {error} Give its folder or name with --model.") from None
+        raise UserError(f"{str(error).removesuffix('.')}; name it with --model.") from None

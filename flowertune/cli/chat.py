@@ -46,8 +46,14 @@ def chat(
         typer.Option(help="How a conversation is written down, see below."),
     ] = "vicuna",
     max_new_tokens: Annotated[
-        int, typer.Option(metavar="N", min=1, help="At most so many tokens in an answer.")
-    ] = 512,
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="At most so many tokens in an answer.",
+            show_default="the longest answer of the training rows; 512 where that is not known",
+        ),
+    ] = None,
     temperature: Annotated[
         float,
         typer.Option(metavar="X", min=0, help="0: the most likely token; higher: more varied."),

@@ -1,11 +1,12 @@
 """Hold a conversation with a checkpoint at a terminal or through pipes."""
 
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from flowertune.base.errors import UserError
 from flowertune.base.progress_bars import disable_progress_bars
 from flowertune.chat.answer import Sampling, answer, room
 from flowertune.chat.checkpoint import Choice, choose
@@ -14,6 +15,7 @@ from flowertune.chat.model import Precision, load, opened, precision
 from flowertune.models.quantized import own_quantization
 
 END = ("exit", "quit")
+_UNKNOWN, _SHORTEST = 512, 16  # tokens of an answer
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class Wanted:
     peft_path: Path | None
     question: str | None
     template: str
-    max_new_tokens: int
+    max_new_tokens: int | None
     temperature: float
     seed: int
     device: str
@@ -51,7 +53,8 @@ def hold(wanted: Wanted) -> None:
     _note(f"{choice.adapter or choice.base}: {_in_words(choice, how)}")
     tokenizer, model = load(source, config, choice.adapter, how)
     form = form_of(wanted.template, tokenizer, choice.manifest)
-    sampling = Sampling(wanted.max_new_tokens, wanted.temperature, wanted.seed)
+    most = wanted.max_new_tokens or longest_answer(choice.manifest)
+    sampling = Sampling(most, wanted.temperature, wanted.seed)
 
     def reply(turns: Turns, question: str) -> str:
         return _reply(tokenizer, model, form, sampling, turns, question)
@@ -83,17 +86,40 @@ def _reply(
 ) -> str:
     limit = room(model)
 
+    def needed(some: Turns) -> int:
+        return len(tokenizer(form.write(some, question))["input_ids"])
+
     def fits(some: Turns) -> bool:
-        needed = len(tokenizer(form.write(some, question))["input_ids"])
-        return limit is None or needed + sampling.max_new_tokens <= limit
+        return limit is None or needed(some) + sampling.max_new_tokens <= limit
 
     kept = what_fits(turns, fits)
     if len(kept) < len(turns):
         _note(f"(only the last {len(kept)} turns fit into the model's {limit} tokens)")
+    if limit is not None and not fits(kept):
+        left = limit - needed(kept)
+        if left < 1:
+            raise UserError(
+                f"the question takes {limit - left} tokens as the model reads it, and the model "
+                f"takes at most {limit}; ask a shorter one, or choose another form with --template."
+            )
+        sampling = replace(sampling, max_new_tokens=left)
     prompt = form.write(kept, question)
     said = answer(tokenizer, model, prompt, form.stops, sampling, _say)
     print(flush=True)
-    return said
+    if said.cut:
+        _note(f"(cut after {sampling.max_new_tokens} tokens; --max-new-tokens changes that)")
+    return said.text
+
+
+def longest_answer(manifest: Mapping[str, Any]) -> int:
+    """Return how many tokens an answer may have where the user does not say.
+
+    That is the longest answer that the checkpoint was trained on, and at least 16: a model that
+    was trained on single words goes on with anything after them.
+    """
+    longest = manifest.get("longest-answer-tokens")
+    known = isinstance(longest, int) and not isinstance(longest, bool)
+    return max(_SHORTEST, longest) if known else _UNKNOWN
 
 
 def _in_words(choice: Choice, how: Precision) -> str:

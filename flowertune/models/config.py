@@ -5,6 +5,7 @@ from typing import Any
 import torch
 
 from flowertune.base.errors import UserError
+from flowertune.base.progress_bars import quiet_models
 from flowertune.base.text import one_line
 from flowertune.config.settings import WHERE, Settings
 from flowertune.models.source import Source
@@ -21,8 +22,9 @@ def read_config(source: Source) -> Any:
     UserError
         If it is missing, damaged, or of an architecture that transformers does not know.
     """
+    quiet_models()
     # Late: transformers takes seconds to import, and a server needs it for shapes only.
-    from transformers import AutoConfig
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
 
     if source.folder:
         file = source.folder / "config.json"
@@ -37,6 +39,9 @@ def read_config(source: Source) -> Any:
         raise source.unusable("its config.json", error) from error
     if not isinstance(layers, int) or not 1 <= layers <= _LAYERS:
         raise source.refusal(f"its config.json says num_hidden_layers is {one_line(repr(layers))}")
+    own_code = getattr(config, "auto_map", None) or {}
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING and "AutoModelForCausalLM" not in own_code:
+        raise source.refusal(f"it is of type {config.model_type}, which does not continue texts")
     return config
 
 

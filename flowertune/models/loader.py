@@ -8,11 +8,11 @@ from typing import Any
 import torch
 
 from flowertune.base.errors import UserError
-from flowertune.base.progress_bars import quiet_models
+from flowertune.base.progress_bars import without_remarks
 from flowertune.base.text import one_line
 from flowertune.config.settings import WHERE, Settings
 from flowertune.models import quantized
-from flowertune.models.config import read_config
+from flowertune.models.config import read_config, read_generation_config
 from flowertune.models.fit import bad_scale, misfit, unusable
 from flowertune.models.resolve import resolve_model
 from flowertune.models.source import Source
@@ -49,9 +49,11 @@ def pretrained(
     # Late: transformers takes seconds to import, and a server needs it for shapes only.
     from transformers import AutoModelForCausalLM
 
-    quiet_models()
-    if source.folder and (problem := problem_of(source.folder)):
-        raise source.refusal(problem)
+    if source.folder:
+        if problem := problem_of(source.folder):
+            raise source.refusal(problem)
+        # transformers goes on without one that is damaged.
+        read_generation_config(source, config)
     compute = getattr(torch, dtype) if isinstance(dtype, str) else dtype
     how = quantized.loaded(source, config, quantization)
     options: dict[str, Any] = {}
@@ -62,15 +64,16 @@ def pretrained(
     elif how:
         options["quantization_config"] = _bitsandbytes(source, quantization, compute)
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            source.path,
-            config=config,
-            dtype=compute,
-            device_map=device_map,
-            output_loading_info=True,
-            **source.arguments,
-            **options,
-        )
+        with without_remarks():
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                source.path,
+                config=config,
+                dtype=compute,
+                device_map=device_map,
+                output_loading_info=True,
+                **source.arguments,
+                **options,
+            )
     except Exception as error:  # it depends on the model's files, which may hold anything
         raise source.unusable("its weights", error) from error
     model, loading = loaded
@@ -239,6 +242,18 @@ def source_of(cfg: Settings) -> str:
         If it cannot be had.
     """
     return settings_source(cfg).path
+
+
+def quantization_of(cfg: Settings) -> quantized.Quantization | None:
+    """Return how the weights of the settings' base model are quantized once they are loaded.
+
+    Raises
+    ------
+    UserError
+        If the model cannot be had, or comes quantized otherwise than the settings say.
+    """
+    source = settings_source(cfg)
+    return quantized.loaded(source, read_config(source), cfg.model.quantization)
 
 
 def source_at(path: str, cfg: Settings) -> Source:

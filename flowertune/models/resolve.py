@@ -12,7 +12,13 @@ from flowertune.models.weights import WEIGHTS, problem_of
 OFFLINE = f"a local folder (/path/to/model) or the built-in {smollm2.NAME!r} work"
 
 
-def resolve_model(name: str, revision: str, app_dir: Path, weights: bool = True) -> str:
+def resolve_model(
+    name: str,
+    revision: str,
+    app_dir: Path,
+    weights: bool = True,
+    named: str = "model.name",
+) -> str:
     """What ``from_pretrained`` takes for ``model.name``: an absolute path, or a hub id.
 
     A path is checked to hold a model; the built-in model is fetched on first use; of a hub id
@@ -24,23 +30,25 @@ def resolve_model(name: str, revision: str, app_dir: Path, weights: bool = True)
     app_dir : Path
         The app's folder, where a relative path starts.
     weights : bool
-        Whether its weights must be there, and whole; else its configuration is enough.
+        Whether its weights must be there; else its configuration is enough.
+    named : str
+        What gave the name, for errors.
 
     Raises
     ------
     UserError
         If the model cannot be had.
     """
-    return _resolve(name, revision, app_dir, weights)
+    return _resolve(name, revision, app_dir, weights, named)
 
 
 @lru_cache(maxsize=16)
-def _resolve(name: str, revision: str, app_dir: Path, weights: bool) -> str:
+def _resolve(name: str, revision: str, app_dir: Path, weights: bool, named: str) -> str:
     if name == smollm2.NAME:
         return str(smollm2.fetch())
     if is_path(name):
-        return str(check_folder(name, local_path(name, app_dir), weights))
-    check_hub(name, revision, weights)
+        return str(check_folder(name, local_path(name, app_dir), weights, named))
+    check_hub(name, revision, weights, named)
     return name
 
 
@@ -53,8 +61,8 @@ def folder_of(model: str) -> Path | None:
     return path if is_path(model) or path.is_dir() else None
 
 
-def check_folder(name: str, folder: Path, weights: bool = True) -> Path:
-    """Return the folder if it holds a model that ``from_pretrained`` takes, with whole ``weights``.
+def check_folder(name: str, folder: Path, weights: bool = True, named: str = "model.name") -> Path:
+    """Return the folder if it holds a model that ``from_pretrained`` takes, in whole files.
 
     Raises
     ------
@@ -67,15 +75,15 @@ def check_folder(name: str, folder: Path, weights: bool = True) -> Path:
         missing = f"{folder} holds a PEFT adapter, not a base model"
     elif not (folder / "config.json").is_file():
         missing = f"{folder} holds no config.json"
-    elif not weights or (missing := problem_of(folder)) is None:
+    elif (missing := problem_of(folder, weights)) is None:
         return folder
     raise UserError(
-        f"model.name is {name!r}, but {missing}; give a folder written by save_pretrained, a hub "
+        f"{named} is {name!r}, but {missing}; give a folder written by save_pretrained, a hub "
         f"id, or {smollm2.NAME!r}."
     )
 
 
-def check_hub(name: str, revision: str, weights: bool = True) -> None:
+def check_hub(name: str, revision: str, weights: bool = True, named: str = "model.name") -> None:
     """Make sure that a model of the hub can be had, or is in the hub's cache on this machine.
 
     Raises
@@ -87,7 +95,7 @@ def check_hub(name: str, revision: str, weights: bool = True) -> None:
     from huggingface_hub import hf_hub_download
 
     if not hub.is_hub_id(name):
-        raise hub.refusal("model.name", name, revision, hub.NO_HUB_ID, OFFLINE)
+        raise hub.refusal(named, name, revision, hub.NO_HUB_ID, OFFLINE)
     online = hub.reachable()
     try:
         config = hf_hub_download(
@@ -99,4 +107,4 @@ def check_hub(name: str, revision: str, weights: bool = True) -> None:
         if online or not weights or any((Path(config).parent / file).is_file() for file in WEIGHTS):
             return
         reason = f"{hub.NO_ANSWER} and its weights are not in the cache of this machine"
-    raise hub.refusal("model.name", name, revision, reason, OFFLINE)
+    raise hub.refusal(named, name, revision, reason, OFFLINE)

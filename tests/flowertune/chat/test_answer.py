@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from flowertune.chat.answer import Sampling, answer, answer_streamer, visible
+from flowertune.chat.answer import Answer, Sampling, answer, answer_streamer, visible
 from tests.tiny import save_tiny_llama
 from tests.tokenizers import mistral, smollm2
 
@@ -76,14 +76,14 @@ def test_a_stop_text_ends_the_generation(scripted):
     tokenizer, model = scripted("Go. USER: and so on and on")
     pieces: list[str] = []
     said = answer(tokenizer, model, "Where? ", STOPS, Sampling(40, temperature=0), pieces.append)
-    assert said == "".join(pieces) == "Go."
+    assert said == Answer("".join(pieces)) == Answer("Go.")
     assert model.lm_head.steps == len(tokenizer("Go. USER:")["input_ids"])
 
 
 def test_an_answer_ends_at_its_greatest_length(scripted):
     tokenizer, model = scripted("and so on and on and on")
     said = answer(tokenizer, model, "Where? ", STOPS, Sampling(9, temperature=0), lambda _: None)
-    assert said == "and so on" and model.lm_head.steps == 9
+    assert said == Answer("and so on", cut=True) and model.lm_head.steps == 9
 
 
 def test_an_interrupt_keeps_what_was_said(scripted):
@@ -96,4 +96,4 @@ def test_an_interrupt_keeps_what_was_said(scripted):
 
     pieces: list[str] = []
     said = answer(tokenizer, model, "Count. ", (), Sampling(20, temperature=0), interrupted)
-    assert said.startswith("one ") and said == "".join(dict.fromkeys(pieces))
+    assert said.text.startswith("one ") and said.text == "".join(dict.fromkeys(pieces))

@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
+from flowertune.chat.answer import Answer
 from flowertune.cli import chat as command
 from flowertune.cli import conversation
 from flowertune.models.adapter import adapter_shapes, initial_adapter
@@ -73,7 +74,7 @@ def test_a_conversation_goes_on_until_exit(saved, capsys, monkeypatch):
     monkeypatch.setattr("builtins.input", lambda _: next(lines))
     seen = []
     monkeypatch.setattr(
-        conversation, "answer", lambda *a: seen.append(a[2]) or a[5]("Hi.") or "Hi."
+        conversation, "answer", lambda *a: seen.append(a[2]) or a[5]("Hi.") or Answer("Hi.")
     )
     assert ask("--peft-path", saved) == 0
     assert capsys.readouterr().out == "Hi.\nHi.\n"
@@ -119,7 +120,7 @@ def test_errors_come_before_any_model(saved, model, tmp_path, capsys, monkeypatc
         (("--peft-path", model), f"There is a whole model: --model {model}"),
         (("--peft-path", averaged), f"There is a whole model: --model {averaged / 'model_1'}"),
         (("--peft-path", tmp_path / "half"), "adapter_model.safetensors is missing"),
-        (("--peft-path", saved, "--model", "./none"), "--model is not available"),
+        (("--peft-path", saved, "--model", "./none"), "--model is '"),
         (("--peft-path", saved, "--question", " "), "--question is empty"),
         (("--peft-path", lone, "--template", "trained"), "There is no manifest.json that says"),
     ):
