@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import transformers
+from lm_eval import evaluator
 from lm_eval.api import task as building
 from lm_eval.evaluator import simple_evaluate
 from lm_eval.tasks import TaskManager
@@ -70,10 +71,10 @@ class Plan:
         return sum(sizes[item.name] * self.samples_of(item) for item in self.sets)
 
 
-def score(lm: Any, plan: Plan, label: str = "") -> Pass:
+def score(lm: Any, plan: Plan, label: str = "", model_args: str = "") -> Pass:
     """Let `lm` (a `RowwiseLM`) answer the plan's documents, and apply the answer rules.
 
-    `label` stands before the progress bar.
+    `label` stands before the progress bar; `model_args`, in lm-eval's own results.
     """
     start = time.monotonic()
 
@@ -110,6 +111,7 @@ def score(lm: Any, plan: Plan, label: str = "") -> Pass:
         lm.on_row = count_row
         returned = simple_evaluate(
             model=lm,
+            model_args=model_args,
             tasks=built,
             task_manager=TaskManager(include_defaults=False),
             batch_size=lm.batch_size,
@@ -149,6 +151,8 @@ def suppress_logs() -> Iterator[None]:
     """Keep lm-eval's and transformers' notes about what we do on purpose off the screen."""
     bar = building.tqdm
     building.tqdm = lambda items, **_: items  # one bar, over rows, is enough
+    # It would run git in the working directory, which says nothing of the scorer.
+    describe, evaluator.get_git_commit_hash = evaluator.get_git_commit_hash, lambda: None
     logger = logging.getLogger("lm_eval")
     level, verbosity = logger.level, transformers.logging.get_verbosity()
     logger.setLevel(logging.ERROR)
@@ -157,5 +161,6 @@ def suppress_logs() -> Iterator[None]:
         yield
     finally:
         building.tqdm = bar
+        evaluator.get_git_commit_hash = describe
         logger.setLevel(level)
         transformers.logging.set_verbosity(verbosity)

@@ -186,7 +186,7 @@ def test_what_is_followed_and_what_is_named(way, values, followed, named):
 
 
 def test_a_way_to_decode_that_is_gone_is_one_sentence():
-    with pytest.raises(UserError, match="contrastive search.*penalty_alpha 0.6.*--suite standard"):
+    with pytest.raises(UserError, match=r"contrastive search.*penalty_alpha 0.6.*--suite standard"):
         decided("greedy", penalty_alpha=0.6)
     assert decided("plain", penalty_alpha=0.6).followed == {}
 
@@ -231,7 +231,7 @@ def test_rows_longer_than_learned_positions_are_one_sentence(speaker):
     _, tokenizer = speaker
     config = GPT2Config(n_positions=8)
     lm.check_positions("fpb", ["short"], tokenizer, config)
-    with pytest.raises(UserError, match="row 2 of fpb has 14 tokens.*only 8 positions.*--model"):
+    with pytest.raises(UserError, match=r"row 2 of fpb has 14 tokens.*only 8 positions.*--model"):
         lm.check_positions("fpb", ["short", "longer than 8."], tokenizer, config)
 
 
