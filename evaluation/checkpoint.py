@@ -1,39 +1,53 @@
 """What a checkpoint says about itself, and whether it is official. No model is loaded here."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import challenges
+from evaluation.submission import Submission, opened
 from flowertune.base.errors import UserError
-from flowertune.base.files import read_json
-from flowertune.base.hashing import file_sha256, json_sha256
+from flowertune.base.hashing import json_sha256
+from flowertune.base.text import one_line
+from flowertune.rules import adapter_config
+from flowertune.rules.checkpoint import CONFIG
 from flowertune.rules.lock import Difference, check_library, check_lock, locked_values
-from flowertune.rules.manifest import is_sealed
+from flowertune.rules.manifest import SEAL, is_sealed, problems
 from flowertune.rules.provenance import Library
 
-WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+_SAVED = re.compile(r"peft_(\d+)")
+_SHOWN = 5  # reasons of a kind
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A PEFT adapter on disk.
+    """A PEFT adapter that can be loaded while the block that opened it lasts.
 
     Attributes:
-        path: its folder.
-        base: what `from_pretrained` takes for the base model: a hub id or a folder.
+        path: its folder, as the user gave it.
+        folder: the private copy, which is what is loaded.
+        digest: of the checkpoint.
+        base: what its configuration names as base model: a hub id or a folder.
+        base_name: what the run called the base model, None without a usable manifest.
         revision: of the base model, None for its default branch.
-        manifest: manifest.json as read, or None if there is none.
+        rules: the rules it was made under, by name and version, None without a usable manifest.
         sha256: of the adapter's weights.
+        manifest_sha256: the manifest's seal, None without a usable manifest.
         reasons: why it is not official; empty means official.
     """
 
     path: Path
+    folder: Path
+    digest: str
     base: str
+    base_name: str | None
     revision: str | None
-    manifest: dict[str, Any] | None
+    rules: tuple[str, str] | None
     sha256: str
+    manifest_sha256: str | None
     reasons: list[str] = field(default_factory=list)
 
     @property
@@ -44,10 +58,9 @@ class Checkpoint:
     @property
     def older_rules(self) -> str | None:
         """The sentence for a checkpoint made under rules that have a newer version, else None."""
-        static = (self.manifest or {}).get("static")
-        if not isinstance(static, dict) or static.get("rules") not in challenges.rule_sets():
+        if self.rules is None or self.rules[0] not in challenges.rule_sets():
             return None
-        rules, version = str(static["rules"]), static.get("rules-version")
+        rules, version = self.rules
         current, *older = challenges.versions(rules)
         if version not in older:
             return None
@@ -57,101 +70,136 @@ class Checkpoint:
         )
 
 
-def read(path: Path, challenge: str) -> Checkpoint:
-    """Read a checkpoint folder and check its manifest against the locked values of `challenge`.
+@contextmanager
+def read(path: Path, challenge: str) -> Iterator[Checkpoint]:
+    """Read a checkpoint, and check its manifest against the locked values of `challenge`.
+
+    What is read is a private copy, which is there until the end of the block.
 
     Raises:
-        UserError: the folder is no PEFT checkpoint or names no base model.
+        UserError: the folder is no PEFT checkpoint that can be loaded.
     """
-    if not path.is_dir():
-        raise UserError(
-            f"{path} is no folder: give a checkpoint such as results/<run id>/peft_200, or a "
-            "model with --model"
-        )
-    config = read_json(path / "adapter_config.json")
-    weights = next((path / name for name in WEIGHTS if (path / name).is_file()), None)
-    if config is None or weights is None:
-        missing = "a readable adapter_config.json" if config is None else WEIGHTS[0]
-        raise UserError(
-            f"{path} is no checkpoint, it has no {missing}: give a folder peft_<round> that a run "
-            "has saved"
-        )
-    base = config.get("base_model_name_or_path")
-    if not isinstance(base, str) or not base:
-        raise UserError(f"{path / 'adapter_config.json'} names no base model: name it with --model")
-    sha256 = file_sha256(weights)
-    manifest = read_json(path / "manifest.json")
-    if manifest is None:
-        exists = (path / "manifest.json").exists()
-        reasons = ["its manifest.json is not readable" if exists else "it has no manifest.json"]
-    else:
-        reasons = unofficial_reasons(manifest, challenge, sha256)
-    revision = config.get("revision") or ((manifest or {}).get("base-model") or {}).get("revision")
-    return Checkpoint(path, base, revision, manifest, sha256, reasons)
+    with opened(path) as submission:
+        yield describe(submission, challenge)
 
 
-def unofficial_reasons(manifest: dict[str, Any], challenge: str, adapter_sha256: str) -> list[str]:
+def describe(submission: Submission, challenge: str) -> Checkpoint:
+    """Return what is known of a checkpoint that has been handed in."""
+    manifest = submission.manifest
+    # What the manifest says is repeated only if it is well-formed.
+    known = {} if manifest is None or problems(manifest) else manifest
+    static = known.get("static", {})
+    return Checkpoint(
+        path=submission.given,
+        folder=submission.folder,
+        digest=submission.digest,
+        base=submission.config["base_model_name_or_path"],
+        base_name=known.get("base-model", {}).get("name"),
+        revision=submission.config.get("revision"),
+        rules=(static["rules"], static["rules-version"]) if static else None,
+        sha256=submission.weights_sha256,
+        manifest_sha256=known.get(SEAL),
+        reasons=unofficial_reasons(submission, challenge),
+    )
+
+
+def find(given: Path) -> Path:
+    """Return the checkpoint that a path names: itself, or the last one in a run's folder.
+
+    Raises:
+        UserError: there is no such folder, or it holds no checkpoint; names those that are there.
+    """
+    if not given.is_dir():
+        beside = ", ".join(path.name for path in _saved(given.parent))
+        hint = (
+            f"{given.parent} has {beside}"
+            if beside
+            else ("give a checkpoint such as results/<run id>/peft_200, or a model with --model")
+        )
+        raise UserError(f"{given} is no folder: {hint}")
+    if (given / CONFIG).exists() or not (saved := _saved(given)):
+        return given
+    return saved[-1]
+
+
+def _saved(folder: Path) -> list[Path]:
+    """The checkpoints in a run's folder, in the order of their rounds."""
+    try:
+        entries = list(folder.iterdir())
+    except OSError:
+        return []
+    found = {
+        int(match.group(1)): entry
+        for entry in entries
+        if (match := _SAVED.fullmatch(entry.name)) and (entry / CONFIG).is_file()
+    }
+    return [found[number] for number in sorted(found)]
+
+
+def unofficial_reasons(submission: Submission, challenge: str) -> list[str]:
     """Return what keeps a checkpoint from being official, one phrase each; none means official.
 
     Locked values and the digests of released libraries come from `challenges`, never from the
     manifest. What the manifest says of the run is a claim: it shows an honest mistake, and whoever
     doubts it can train again with the library it names. It cannot stop somebody who makes it up.
     """
+    manifest = submission.manifest
+    if manifest is None:
+        problem = submission.manifest_problem
+        return [f"its manifest.json {problem}" if problem else "it has no manifest.json"]
     if not is_sealed(manifest):
         return ["its manifest was edited after the run (the checksum in it does not fit)"]
     reasons = []
-    if manifest.get("adapter-sha256") != adapter_sha256:
+    if manifest.get("adapter-sha256") != submission.weights_sha256:
         reasons.append("its weights are not the ones the manifest was written for")
-    static = manifest.get("static")
-    if not isinstance(static, dict):
-        return [*reasons, "its manifest has no static values"]
-    if static.get("challenge") != challenge:
-        return [*reasons, f"it was trained for {static.get('challenge')}, not for {challenge}"]
+    if manifest.get("adapter-config-sha256") != submission.config_sha256:
+        reasons += _config_reasons(manifest.get("adapter-config"), submission.config)
+    if malformed := problems(manifest):
+        return [*reasons, *_first(malformed)]
+    if not adapter_config.same_config(manifest["adapter-config"], submission.config):
+        reasons += _config_reasons(manifest["adapter-config"], submission.config)
+    static = manifest["static"]
+    if static["challenge"] != challenge:
+        return [*reasons, f"it was trained for {static['challenge']}, not for {challenge}"]
     differences = [
-        *_from_lock(manifest, static),
-        *_from_library(manifest),
+        *check_lock(
+            static, manifest["supernodes"], {manifest["partitions"]}, {json_sha256(static)}
+        ),
+        *check_library(Library.of(manifest["library"]), []),
         *_over_budget(manifest, static),
     ]
     keys = {difference.key for difference in differences}
     # What only the run could see, such as rows that it loaded itself.
     claimed = [difference for difference in _claimed(manifest) if difference.key not in keys]
-    reasons += map(str, [*differences, *claimed])
-    if manifest.get("official") is not True and not reasons:
+    reasons += [one_line(str(found), 300) for found in (*differences, *claimed)]
+    if manifest["official"] is not True and not reasons:
         reasons.append("its own manifest says unofficial")
-    return reasons
+    return list(dict.fromkeys(reasons))
 
 
-def _from_lock(manifest: dict[str, Any], static: dict[str, Any]) -> Sequence[Difference]:
-    nodes, partitions = (manifest.get(key) for key in ("supernodes", "partitions"))
-    return check_lock(
-        static,
-        nodes if isinstance(nodes, int) else 0,
-        {partitions} if isinstance(partitions, int) else set(),
-        {json_sha256(static)},
-    )
+def _config_reasons(recorded: Any, config: dict[str, Any]) -> list[str]:
+    if not isinstance(recorded, dict):
+        return [f"its manifest does not say what {CONFIG} was"]
+    found = adapter_config.differences(recorded, config)
+    return _first([f"{CONFIG}: {difference}" for difference in found]) or [
+        f"its {CONFIG} is not the one the manifest was written for"
+    ]
 
 
-def _from_library(manifest: dict[str, Any]) -> Sequence[Difference]:
-    try:
-        library = Library.of(manifest.get("library"))
-    except (KeyError, TypeError):
-        return [Difference("the library", None, "named by its version and digest")]
-    return check_library(library, [])
+def _first(reasons: list[str]) -> list[str]:
+    more = len(reasons) - _SHOWN
+    return [*reasons[:_SHOWN], *([f"and {more} more of this kind"] if more > 0 else [])]
 
 
 def _over_budget(manifest: dict[str, Any], static: dict[str, Any]) -> Sequence[Difference]:
-    communication = manifest.get("communication")
-    spent = communication.get("total-mib") if isinstance(communication, dict) else None
-    budget = locked_values(static).get("budget-mib", 0)
-    if not budget or (isinstance(spent, (int, float)) and spent <= budget):
+    spent, budget = manifest["communication"]["total-mib"], locked_values(static).get("budget-mib")
+    if not budget or spent <= budget:
         return []
     return [Difference("MiB communicated", spent, budget)]
 
 
 def _claimed(manifest: dict[str, Any]) -> list[Difference]:
-    listed = manifest.get("differences")
     return [
-        Difference(str(entry.get("key")), entry.get("given"), entry.get("locked"))
-        for entry in (listed if isinstance(listed, list) else [])
-        if isinstance(entry, dict)
+        Difference(entry["key"], entry.get("given"), entry.get("locked"))
+        for entry in manifest["differences"]
     ]

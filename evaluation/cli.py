@@ -22,13 +22,13 @@ needed to repeat a result is written beside it, and a run that was stopped goes 
 """
 _EPILOG = """\
 examples:
-  # the official score, with the model loaded as the leaderboard's scorer loads it (needs the hub)
-  python -m {module} results/<run>/peft_200
-  # how much did fine-tuning help?
-  python -m {module} results/<run>/peft_200 --compare base
-  # no GPU, no hub, the small sample: what the quickstart does
-  python -m {module} results/<run>/peft_10 --sample --quantization 0 --compare base --unofficial
-  # any model, without a checkpoint
+  # the official score, with the model loaded as the leaderboard's scorer loads it (GPU, hub)
+  python -m {module} results/RUN/peft_{rounds}
+  # how much did fine-tuning help? (GPU, hub)
+  python -m {module} results/RUN/peft_{rounds} --compare base
+  # the small sample: what the quickstart does
+  python -m {module} results/RUN/peft_{quick} --sample --quantization 0 --compare base --unofficial
+  # any model, without a checkpoint (GPU, hub)
   python -m {module} --model mistralai/Mistral-7B-v0.3
 
 The table says what keeps its numbers from being comparable with the leaderboard's: partial data,
@@ -45,7 +45,11 @@ def parser(challenge: str) -> argparse.ArgumentParser:
         prog=f"python -m {module}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description=_DESCRIPTION.format(title=facts["title"], titles=titles),
-        epilog=_EPILOG.format(module=module),
+        epilog=_EPILOG.format(
+            module=module,
+            rounds=facts["num-server-rounds"],
+            quick=facts["quickstart"]["num-server-rounds"],
+        ),
     )
     add = options.add_argument
     add("checkpoint", nargs="?", type=Path, metavar="CKPT", help="folder peft_<round> of a run")
@@ -167,7 +171,9 @@ def _add_computing(options: argparse.ArgumentParser, known: sets.Challenge) -> N
 
 def main(challenge: str, argv: list[str] | None = None) -> None:
     """Run one challenge's command; exits with 1 and one sentence on stderr if it cannot be done."""
-    arguments = parser(challenge).parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    arguments = parser(challenge).parse_args(words)
+    arguments.words = words
     try:
         evaluate(challenge, arguments)
     except UserError as error:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import challenges
+from challenges import record
 from evaluation.columns import core, problem
 from evaluation.sets import EvalSet, Hub, Rows
 from evaluation.text_files import read_jsonl
@@ -109,6 +111,21 @@ def load(
     documents = item.form(suite).documents(picked)
     facts = {**origin, "source-rows": len(raw), "on-record": rows_sha256 == known_sha256}
     return Documents(documents, facts, status, json_sha256(documents), rows_sha256)
+
+
+def on_record(challenge: str, rules: tuple[str, str] | None) -> dict[str, str]:
+    """Return the hashes of a challenge's sets that are on record, by set.
+
+    Args:
+        challenge: its name.
+        rules: name and version of the rules a checkpoint was made under; without them, what the
+            current version of any rule set has.
+    """
+    current = [(name, challenges.versions(name)[0]) for name in challenges.rule_sets()]
+    hashes: dict[str, str] = {}
+    for name, version in [rules] if rules else current:
+        hashes |= record.evaluation_data(name, version).get(challenge, {})
+    return hashes
 
 
 def check_rows(item: EvalSet, rows: Rows, name: str) -> None:

@@ -3,12 +3,12 @@
 import argparse
 import sys
 import time
-from pathlib import Path
+from contextlib import ExitStack
 from typing import Any
 
 import challenges
+from evaluation import base_model, data, next_steps, output_folder, programs, sets
 from evaluation import checkpoint as checkpoints
-from evaluation import data, programs, sets
 from evaluation import model as loading
 from flowertune.base.errors import UserError
 
@@ -19,43 +19,71 @@ def evaluate(challenge: str, arguments: argparse.Namespace) -> dict[str, Any]:
     Raises:
         UserError: one sentence; before the model is loaded wherever that is possible.
     """
+    _check_options(arguments)
+    with ExitStack() as opened:
+        return _evaluate(challenge, arguments, opened)
+
+
+def _evaluate(challenge: str, arguments: argparse.Namespace, opened: ExitStack) -> dict[str, Any]:
     started = time.time()
     known = sets.of_challenge(challenge)
     facts = challenges.load(challenge)["evaluation"]
     entries = {entry["set"]: entry for entry in facts["sets"]}
     suite = arguments.suite
-    _check_options(arguments)
     chosen = _choose_sets(known, arguments.sets)
-    checkpoint = _read_checkpoint(challenge, arguments)
     models = _models(arguments)
+    checkpoint = _read_checkpoint(challenge, arguments, opened)
+    base = base_model.choose(arguments.model, checkpoint)
+    reasons = _unofficial(checkpoint, base, arguments)
     source = _source(challenge, arguments)
-    folder = _output_folder(challenge, arguments)
-    _check_writable(folder)
+    folder = output_folder.choose(challenge, arguments, checkpoint)
+    output_folder.check_writable(folder)
     languages = {item.form(suite).language for item in chosen} - {None}
     sandbox = _check_programs(languages, arguments) if languages else None
 
     choice = loading.ModelChoice(
-        base=arguments.model or (checkpoint.base if checkpoint else ""),
-        revision=None if arguments.model or checkpoint is None else checkpoint.revision,
-        adapter=checkpoint.path if checkpoint and "checkpoint" in models else None,
+        base=base.name,
+        revision=base.revision,
+        adapter=checkpoint.folder if checkpoint and "checkpoint" in models else None,
         quantization=arguments.quantization,
         dtype=arguments.dtype,
         device=arguments.device or loading.default_device(),
         merge=known.merge,
         trust_remote_code=arguments.trust_remote_code,
     )
+    _quiet()
     tokenizer = loading.tokenizer(choice)
+    on_record = data.on_record(challenge, checkpoint.rules if checkpoint else None)
     documents = {
-        item.name: data.load(item, source, entries[item.name]["rows"], suite) for item in chosen
+        item.name: data.load(
+            item, source, entries[item.name]["rows"], suite, on_record.get(item.name)
+        )
+        for item in chosen
     }
 
     # Late: lm-eval and torch take seconds to import, and what is refused need not wait for them.
-    from evaluation import lm, outputs, provenance, replay, report, run
+    import torch
 
+    from evaluation import (
+        lm,
+        lm_eval_files,
+        model_settings,
+        outputs,
+        provenance,
+        replay,
+        report,
+        run,
+    )
+
+    replayed = getattr(arguments, "official_batching", False)
+    way = known.way(suite, replayed)
+    settings = model_settings.decide(loading.generation_config(choice), way)
+    scored = {item.name: documents[item.name].documents[: arguments.limit] for item in chosen}
     for item in chosen:
-        contexts = [d.get("context", "") for d in documents[item.name].documents[: arguments.limit]]
+        contexts = [document.get("context", "") for document in scored[item.name]]
         kwargs = item.form(suite).config().get("generation_kwargs", {})
-        lm.check_lengths(item.name, contexts, kwargs, tokenizer)
+        lm.check_lengths(item.name, contexts, kwargs, tokenizer, settings.config.max_new_tokens)
+        lm.check_positions(item.name, contexts, tokenizer, loading.config(choice))
     plan = run.Plan(
         challenge,
         suite,
@@ -66,10 +94,18 @@ def evaluate(challenge: str, arguments: argparse.Namespace) -> dict[str, Any]:
         samples=getattr(arguments, "n_samples", 1),
         allow_unsandboxed=getattr(arguments, "allow_unsandboxed", False),
     )
-    _say(provenance.heading(challenge, suite, choice, models, sandbox))
+    _say(provenance.heading(challenge, suite, choice, checkpoint, models, sandbox))
     if checkpoint and checkpoint.older_rules:
         _say(checkpoint.older_rules)
+    for sentence in model_settings.sentences(settings):
+        _say(sentence)
+    if replayed:
+        torch.manual_seed(known.seed)
     loaded = loading.load(choice)
+    start = replay.Start(known.seed, loaded, tokenizer) if replayed else None
+    loaded.generation_config = settings.config
+    if not replayed:
+        lm.check_vocabulary(loaded, tokenizer, scored)
     with run.suppress_logs():
         scorer = lm.RowwiseLM(
             loaded,
@@ -79,20 +115,22 @@ def evaluate(challenge: str, arguments: argparse.Namespace) -> dict[str, Any]:
             recheck_ties=choice.dtype == "float32",
             answer_tokens=arguments.answer_tokens,
         )
-    if getattr(arguments, "official_batching", False):
-        replay.prepare(loaded, tokenizer)
-        scorer.replay_batch = known.replay_batch
+    scorer.replay_batch = known.replay_batch if replayed else None
     passes, stores = {}, []
     for name in models:
         facts_of_answers = provenance.answers_depend_on(plan, choice, checkpoint, name, arguments)
-        scorer.store = provenance.open_store(folder, facts_of_answers)
+        scorer.store = provenance.open_store(facts_of_answers)
         stores.append(scorer.store)
         if scorer.store.known:
             _say(f"{report.NAMES[name]}: resuming after {len(scorer.store.known)} answers")
+        if start is not None:
+            start.prepare(as_loaded=name != "base" or choice.adapter is None)
         with loading.as_model(loaded, name, known.merge):
-            passes[name] = run.score(scorer, plan, label=report.NAMES[name])
+            adapter = str(arguments.checkpoint) if name == "checkpoint" else None
+            model_args = lm_eval_files.model_arguments(choice, adapter)
+            passes[name] = run.score(scorer, plan, report.NAMES[name], model_args)
 
-    deviations = provenance.deviations(known, arguments)
+    deviations = [*provenance.deviations(known, arguments, base), *settings.departures]
     full = arguments.limit is None and all(documents[item.name].full for item in chosen)
     published = suite == "official" and full and not deviations
     results: dict[str, Any] = {
@@ -101,8 +139,9 @@ def evaluate(challenge: str, arguments: argparse.Namespace) -> dict[str, Any]:
         "suite": suite,
         "models": models,
         "rules": provenance.rules(checkpoint),
-        "unofficial": checkpoint.reasons if checkpoint and "checkpoint" in models else [],
+        "unofficial": reasons if "checkpoint" in models else [],
         "deviations": deviations,
+        "decoding": model_settings.record(settings, way, known.replay_batch),
         "sets": {
             item.name: report.set_result(
                 item,
@@ -118,14 +157,29 @@ def evaluate(challenge: str, arguments: argparse.Namespace) -> dict[str, Any]:
     results["average"] = report.averages(results["sets"], models)
     everything = published and len(chosen) == len(entries)
     results["published-average"] = facts["average"] if everything else None
-    results["provenance"] = provenance.build(plan, choice, checkpoint, arguments, passes, started)
+    results["provenance"] = provenance.build(
+        plan, choice, base, checkpoint, arguments, passes, started
+    )
     outputs.write(folder, results, passes)
     for store in stores:
         store.remove()
     print(report.aligned(report.table(results)))
     print("\n".join(report.notes(results)))
     print(f"Results: {folder / 'results.json'}")
+    for line in next_steps.lines(challenge, arguments, checkpoint):
+        print(line)
     return results
+
+
+def _quiet() -> None:
+    """Leave out bars and remarks of libraries, but for the bars of downloads from the hub."""
+    # Late: transformers takes seconds to import.
+    from huggingface_hub.utils import enable_progress_bars
+
+    from flowertune.base.progress_bars import quiet_models
+
+    quiet_models()
+    enable_progress_bars()
 
 
 def _say(text: str) -> None:
@@ -170,7 +224,7 @@ def _choose_sets(known: sets.Challenge, wanted: str | None) -> list[sets.EvalSet
 
 
 def _read_checkpoint(
-    challenge: str, arguments: argparse.Namespace
+    challenge: str, arguments: argparse.Namespace, opened: ExitStack
 ) -> checkpoints.Checkpoint | None:
     if arguments.checkpoint is None:
         if arguments.model is None:
@@ -182,13 +236,27 @@ def _read_checkpoint(
         return None
     if arguments.compare and arguments.base_only:
         raise UserError("--base-only leaves nothing to --compare base with: use one of the two")
-    checkpoint = checkpoints.read(arguments.checkpoint, challenge)
-    if checkpoint.reasons and not (arguments.unofficial or arguments.base_only):
+    path = checkpoints.find(arguments.checkpoint)
+    if path != arguments.checkpoint:
+        _say(f"Checkpoint: {path}, the last one in {arguments.checkpoint}")
+    return opened.enter_context(checkpoints.read(path, challenge))
+
+
+def _unofficial(
+    checkpoint: checkpoints.Checkpoint | None,
+    base: base_model.BaseModel,
+    arguments: argparse.Namespace,
+) -> list[str]:
+    """Return why the score of a checkpoint is not official; refuse it unless that is wanted."""
+    if checkpoint is None:
+        return []
+    reasons = [*checkpoint.reasons, *([base.difference] if base.difference else [])]
+    if reasons and not (arguments.unofficial or arguments.base_only):
         raise UserError(
-            f"{arguments.checkpoint} is not an official {challenge} checkpoint: "
-            f"{'; '.join(checkpoint.reasons)}; score it all the same with --unofficial"
+            f"{checkpoint.path} is not an official checkpoint of this challenge: "
+            f"{'; '.join(reasons)}; score it all the same with --unofficial"
         )
-    return checkpoint
+    return reasons
 
 
 def _models(arguments: argparse.Namespace) -> list[str]:
@@ -214,29 +282,3 @@ def _source(challenge: str, arguments: argparse.Namespace) -> data.Source:
 
 def _check_programs(languages: set[Any], arguments: argparse.Namespace) -> str:
     return str(programs.check(languages, allow_unsandboxed=arguments.allow_unsandboxed))
-
-
-def _output_folder(challenge: str, arguments: argparse.Namespace) -> Path:
-    if arguments.output is not None:
-        return arguments.output
-    if arguments.checkpoint is None:
-        return Path(f"evaluation-{challenge}-{arguments.suite}")
-    suffix = "-base" if arguments.base_only else ""
-    return arguments.checkpoint / f"evaluation-{arguments.suite}{suffix}"
-
-
-def _check_writable(folder: Path) -> None:
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    probe = folder / ".writable"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
-        # A command that is refused further on leaves no empty folders behind.
-        for path in missing:
-            path.rmdir()
-    except OSError as error:
-        raise UserError(
-            f"results cannot be written to {folder} ({error.strerror}): choose another folder with "
-            "--output"
-        ) from None

@@ -1,37 +1,72 @@
 """The files of a result: results.json, results.md, one row file per set, and lm-eval's own."""
 
 import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lm_eval.loggers import EvaluationTracker
-
-from evaluation import report
+from evaluation import lm_eval_files, report
 from evaluation.run import Pass
 from flowertune.base.errors import UserError
-from flowertune.base.files import write_atomically
+
+# Some readers take these for the end of a line; JSON may have them as they are or escaped.
+_SEPARATORS = {ord(char): f"\\u{ord(char):04x}" for char in "\u0085\u2028\u2029"}
 
 
 def write(folder: Path, results: dict[str, Any], passes: dict[str, Pass]) -> None:
     """Write all files of a result to `folder`.
 
+    They are written beside their places and put there whole. What stands in the way is replaced if
+    it is a file or a link; no link is followed.
+
     Raises:
-        UserError: the folder cannot be written.
+        UserError: the folder cannot be written, or a link or file stands where a folder has to be.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in results["sets"]:
-            write_atomically(folder / "rows" / f"{name}.jsonl", _rows(name, passes))
-        for model, one in passes.items():
-            _write_lm_eval(folder / "lm-eval", model, one.lm_eval)
-        write_atomically(folder / "results.md", report.markdown(results))
-        text = json.dumps(results, indent=2, ensure_ascii=False) + "\n"
-        write_atomically(folder / "results.json", text)
+        with _staged(folder) as staging:
+            (staging / "rows").mkdir()
+            for name in results["sets"]:
+                _write(staging / "rows" / f"{name}.jsonl", _rows(name, passes))
+            for model, one in passes.items():
+                lm_eval_files.write(staging / "lm-eval", model, one)
+            _write(staging / "results.md", report.markdown(results))
+            _write(staging / "results.json", json.dumps(results, indent=2, ensure_ascii=False))
     except OSError as error:
         raise UserError(
             f"the results cannot be written to {folder} ({error.strerror}): choose another folder "
             "with --output"
         ) from None
+
+
+@contextmanager
+def _staged(folder: Path) -> Iterator[Path]:
+    """Yield a new folder inside `folder`, whose files are moved into `folder` at the end."""
+    folder.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(dir=folder, prefix=".results-"))
+    try:
+        yield staging
+        for file in sorted(path for path in staging.rglob("*") if path.is_file()):
+            place = folder
+            for part in file.relative_to(staging).parts[:-1]:
+                place /= part
+                if place.is_symlink() or (place.exists() and not place.is_dir()):
+                    raise UserError(
+                        f"the results cannot be written to {folder}: {place} is a link or a file, "
+                        "and a folder has to be there; remove it, or choose another folder with "
+                        "--output"
+                    )
+                place.mkdir(exist_ok=True)
+            os.replace(file, place / file.name)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text.rstrip("\n") + "\n", "utf-8")
 
 
 def _rows(name: str, passes: dict[str, Pass]) -> str:
@@ -48,17 +83,9 @@ def _rows(name: str, passes: dict[str, Pass]) -> str:
                 "points": float(one.outcome.points),
                 "parseable": one.outcome.parseable,
             }
-        lines.append(json.dumps(line, ensure_ascii=False))
-    return "\n".join(lines) + "\n"
+        lines.append(_line(line))
+    return "\n".join(lines)
 
 
-def _write_lm_eval(folder: Path, model: str, results: dict[str, Any]) -> None:
-    """As `lm_eval run --output_path` does, so that lm-eval's own tools read it."""
-    tracker = EvaluationTracker(output_path=str(folder))
-    tracker.general_config_tracker.model_name = model
-    tracker.general_config_tracker.model_name_sanitized = model
-    samples = results["samples"]
-    without = {key: value for key, value in results.items() if key != "samples"}
-    tracker.save_results_aggregated(results=without, samples=samples)
-    for task, rows in samples.items():
-        tracker.save_results_samples(task_name=task, samples=rows)
+def _line(body: dict[str, Any]) -> str:
+    return json.dumps(body, ensure_ascii=False).translate(_SEPARATORS)

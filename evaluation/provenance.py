@@ -5,12 +5,13 @@ import os
 import platform
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import constants
 
 from evaluation import tasks
+from evaluation.base_model import BaseModel
 from evaluation.checkpoint import Checkpoint
 from evaluation.model import ModelChoice
 from evaluation.run import Pass, Plan
@@ -19,18 +20,22 @@ from evaluation.store import Store, store_path
 from flowertune.base.hashing import json_sha256
 from flowertune.base.versions import package_versions
 from flowertune.models.resolve import folder_of
-from flowertune.rules.manifest import SEAL
 from flowertune.rules.provenance import installed_library
 
 PACKAGES = (
     "torch", "transformers", "peft", "lm_eval", "datasets", "bitsandbytes", "tokenizers", "numpy",
     "accelerate",
 )  # fmt: skip
+OFFICIAL_HUB = "https://huggingface.co"
 
 
-def deviations(known: Challenge, arguments: argparse.Namespace) -> list[str]:
+def deviations(known: Challenge, arguments: argparse.Namespace, base: BaseModel) -> list[str]:
     """Return what the user changed about the official way to compute, one phrase each."""
     changes = []
+    if base.difference is not None:
+        changes.append(base.difference)
+    if constants.ENDPOINT != OFFICIAL_HUB:
+        changes.append(f"read from the hub at {constants.ENDPOINT} (official: {OFFICIAL_HUB})")
     if arguments.quantization != known.quantization:
         changes.append(f"quantization {arguments.quantization} (official: {known.quantization})")
     if arguments.dtype != "float32":
@@ -41,11 +46,16 @@ def deviations(known: Challenge, arguments: argparse.Namespace) -> list[str]:
 
 
 def heading(
-    challenge: str, suite: str, choice: ModelChoice, models: list[str], sandbox: str | None
+    challenge: str,
+    suite: str,
+    choice: ModelChoice,
+    checkpoint: Checkpoint | None,
+    models: list[str],
+    sandbox: str | None,
 ) -> str:
     """Return the line that is printed before the model is loaded."""
     bits = f"{choice.quantization}-bit" if choice.quantization else "unquantized"
-    adapter = f" with {choice.adapter}" if choice.adapter else ""
+    adapter = f" with {checkpoint.path}" if checkpoint and choice.adapter else ""
     return (
         f"Scoring {' and '.join(models)} for {challenge}, suite {suite}: {choice.base}{adapter}, "
         f"{bits}, {choice.dtype}, {choice.device}" + (f"; {sandbox}" if sandbox else "")
@@ -75,7 +85,7 @@ def answers_depend_on(
         "base": choice.base,
         "revision": choice.revision,
         "base-files": _fingerprint(choice.base),
-        "adapter": checkpoint.sha256 if checkpoint and model == "checkpoint" else None,
+        "adapter": checkpoint.digest if checkpoint and model == "checkpoint" else None,
         "quantization": choice.quantization,
         "dtype": choice.dtype,
         "merge": choice.merge,
@@ -91,12 +101,22 @@ def answers_depend_on(
     }
 
 
-def open_store(folder: Path, facts: dict[str, Any]) -> Store:
+def open_store(facts: dict[str, Any]) -> Store:
     """Open the store of answers that depend on `facts`.
 
-    Replayed batches keep none, since one answer depends on the others.
+    Replayed batches keep none, since one answer depends on the others; nor does a cache that
+    cannot be written.
     """
-    return Store(None if facts["official-batching"] else store_path(folder, facts))
+    path = None if facts["official-batching"] else store_path(facts)
+    try:
+        return Store(path)
+    except OSError as error:
+        print(
+            f"Answers are not kept while they come ({error.strerror}: {path}): a run that is "
+            "stopped will begin again. Set FLOWERTUNE_CACHE to a folder that can be written.",
+            file=sys.stderr,
+        )
+        return Store(None)
 
 
 def _fingerprint(base: str) -> list[Any] | None:
@@ -110,8 +130,8 @@ def _fingerprint(base: str) -> list[Any] | None:
 
 def rules(checkpoint: Checkpoint | None) -> dict[str, Any]:
     """Return the rules under which a checkpoint says it was made."""
-    static = ((checkpoint.manifest if checkpoint else None) or {}).get("static") or {}
-    return {"name": static.get("rules"), "version": static.get("rules-version")}
+    name, version = (checkpoint.rules if checkpoint else None) or (None, None)
+    return {"name": name, "version": version}
 
 
 def hardware(device: str) -> dict[str, Any]:
@@ -130,6 +150,7 @@ def hardware(device: str) -> dict[str, Any]:
 def build(
     plan: Plan,
     choice: ModelChoice,
+    base: BaseModel,
     checkpoint: Checkpoint | None,
     arguments: argparse.Namespace,
     passes: dict[str, Pass],
@@ -137,7 +158,6 @@ def build(
 ) -> dict[str, Any]:
     """Return the provenance of a result as it stands in results.json."""
     first = next(iter(passes.values())).lm_eval
-    manifest = (checkpoint.manifest if checkpoint else None) or {}
     definitions = task_definitions(plan)
     prompts = {
         name: json_sha256([answer.document.get("context", answer.document) for answer in answers])
@@ -145,16 +165,19 @@ def build(
     }
     return {
         "base-model": {
-            "name": choice.base,
-            "revision": choice.revision,
-            "given-by": "--model" if arguments.model else "checkpoint",
+            "name": base.name,
+            "revision": base.revision,
+            "given-by": base.given_by,
+            "of-checkpoint": checkpoint.base if checkpoint else None,
         },
+        "hub": constants.ENDPOINT,
         "adapter": None
         if choice.adapter is None or checkpoint is None
         else {
-            "folder": str(choice.adapter),
+            "folder": str(checkpoint.path),
+            "digest": checkpoint.digest,
             "sha256": checkpoint.sha256,
-            "manifest-sha256": manifest.get(SEAL),
+            "manifest-sha256": checkpoint.manifest_sha256,
             "merged": choice.merge,
         },
         "quantization": choice.quantization,
@@ -179,5 +202,5 @@ def build(
             **{name: round(one.seconds, 1) for name, one in passes.items()},
             "total": round(time.time() - started, 1),
         },
-        "command-line": sys.argv[1:],
+        "command-line": arguments.words,
     }

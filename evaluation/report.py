@@ -5,17 +5,22 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
-from evaluation import uncertainty
+from evaluation import data, uncertainty
 from evaluation.data import Documents
 from evaluation.rounding import average, half_up, percent
 from evaluation.run import Answer
 from evaluation.sets import EvalSet
 
+PARTIAL, UNVERIFIED = "*", "†"
 NAMES = {"base": "base model", "checkpoint": "fine-tuned", "model": "model"}
 
 
 def _decimals(value: float | None) -> str | None:
     return None if value is None else f"{value:.2f}"
+
+
+def _limits(bounds: uncertainty.Interval, sign: str = "") -> list[str]:
+    return [f"{bound:{sign}.2f}" for bound in bounds]
 
 
 def _points(answers: list[Answer]) -> list[Fraction]:
@@ -29,6 +34,7 @@ def score_of(answers: list[Answer], macro_f1: bool = False) -> dict[str, Any]:
     result: dict[str, Any] = {
         "score": str(percent(sum(points, Fraction(0)), rows)),
         "standard-error": _decimals(uncertainty.standard_error(points)),
+        "interval-95": _limits(uncertainty.interval(points)),
         "points": str(sum(points, Fraction(0))),
         "unparseable-answers": None
         if None in verdicts
@@ -68,7 +74,12 @@ def set_result(
         "rows": len(first),
         "samples-per-row": 1 if form.program is None else len(first[0].responses),
         "full": documents.full and len(first) == facts["rows"],
-        "data": {**documents.origin, "documents-sha256": documents.sha256},
+        "data": {
+            **documents.origin,
+            "status": documents.status,
+            "rows-sha256": documents.rows_sha256,
+            "documents-sha256": documents.sha256,
+        },
         "chance": str(half_up(Fraction(item.chance).limit_denominator(1000) * 100))
         if item.chance
         else None,
@@ -82,25 +93,30 @@ def set_result(
     }
     if len(answers) == 2:
         before, after = (_points(rows) for rows in answers.values())
-        error = uncertainty.difference_error(before, after)
-        result["difference"] = _difference([r["score"] for r in result["scores"].values()], error)
+        result["difference"] = _difference(
+            [r["score"] for r in result["scores"].values()],
+            uncertainty.difference_error(before, after),
+            uncertainty.difference_interval(before, after),
+        )
     return result
 
 
-def _difference(scores: list[str], error: float | None) -> dict[str, Any]:
+def _difference(
+    scores: list[str], error: float | None, bounds: uncertainty.Interval
+) -> dict[str, Any]:
     change = Decimal(scores[1]) - Decimal(scores[0])
-    bounds = uncertainty.interval(float(change), error)
     return {
         "points": f"{change:+}",
         "standard-error": _decimals(error),
-        "interval-95": None if bounds is None else [f"{bound:+.2f}" for bound in bounds],
+        "interval-95": _limits(bounds, "+"),
     }
 
 
 def averages(sets: dict[str, dict[str, Any]], models: list[str]) -> dict[str, Any]:
     """The plain mean over sets, as the leaderboard prints it, of every model and of the majority.
 
-    Their standard errors, and that of the difference, take the sets for independent.
+    Their standard errors and intervals, and those of the difference, take the sets for
+    independent.
     """
     results = list(sets.values())
 
@@ -110,6 +126,10 @@ def averages(sets: dict[str, dict[str, Any]], models: list[str]) -> dict[str, An
     def error(values: list[str | None]) -> float | None:
         return uncertainty.mean_error([None if v is None else float(v) for v in values])
 
+    def bounds(values: list[str], intervals: list[list[str]]) -> uncertainty.Interval:
+        pairs = [(float(low), float(high)) for low, high in intervals]
+        return uncertainty.mean_interval([float(value) for value in values], pairs)
+
     scores = {model: average(map(Decimal, column(model, "score"))) for model in models}
     majority = [result["majority-class"] for result in results]
     means: dict[str, Any] = {
@@ -117,14 +137,21 @@ def averages(sets: dict[str, dict[str, Any]], models: list[str]) -> dict[str, An
             model: {
                 "score": str(scores[model]),
                 "standard-error": _decimals(error(column(model, "standard-error"))),
+                "interval-95": _limits(
+                    bounds(column(model, "score"), column(model, "interval-95"))
+                ),
             }
             for model in models
         },
         "majority-class": None if None in majority else str(average(map(Decimal, majority))),
     }
     if len(models) == 2:
-        together = error([result["difference"]["standard-error"] for result in results])
-        means["difference"] = _difference([str(scores[model]) for model in models], together)
+        found = [result["difference"] for result in results]
+        means["difference"] = _difference(
+            [str(scores[model]) for model in models],
+            error([one["standard-error"] for one in found]),
+            bounds([one["points"] for one in found], [one["interval-95"] for one in found]),
+        )
     return means
 
 
@@ -143,12 +170,16 @@ def table(results: dict[str, Any]) -> list[list[str]]:
     header = [f"suite {results['suite']}", "rows", *(NAMES[model] for model in models)]
     header += ["difference (95 %)"] if two else []
     header += [name for name, shown in optional.items() if shown]
+    if optional["published"] and results["decoding"]["batching"] == "rows":
+        header[-1] += f" (batches of {results['decoding']['official-batch-size']})"
 
     def line(title: str, rows: str, result: dict[str, Any], extra: dict[str, str]) -> list[str]:
         scores = [result["scores"][model] for model in models]
         cells = [title, rows]
-        cells += [_with_error(score["score"], score["standard-error"]) for score in scores]
-        cells += [_with_interval(result["difference"])] if two else []
+        cells += [_with_interval(score["score"], score["interval-95"]) for score in scores]
+        if two:
+            change = result["difference"]
+            cells.append(_with_interval(change["points"], change["interval-95"]))
         return cells + [extra.get(name) or "" for name, shown in optional.items() if shown]
 
     body = []
@@ -161,20 +192,24 @@ def table(results: dict[str, Any]) -> list[list[str]]:
             "no answer": " / ".join(s["unparseable-answers"] or "" for s in scores),
             "published": result["published-baseline"],
         }
-        rows = f"{result['rows']:,}" + ("" if result["full"] else "*")
+        rows = f"{result['rows']:,}{_mark(result)}"
         body.append(line(result["title"], rows, result, extra))
     mean = results["average"]
     extra = {"majority": mean["majority-class"], "published": results["published-average"]}
     return [header, *body, line("average", "", mean, extra)]
 
 
-def _with_error(score: str, error: str | None) -> str:
-    return score if error is None else f"{score} ±{error}"
+def _mark(result: dict[str, Any]) -> str:
+    if result["full"]:
+        return ""
+    return UNVERIFIED if result["data"]["status"] == data.UNVERIFIED else PARTIAL
 
 
-def _with_interval(difference: dict[str, Any]) -> str:
-    bounds = difference["interval-95"]
-    return difference["points"] + ("" if bounds is None else f" [{bounds[0]}, {bounds[1]}]")
+def _with_interval(points: str, bounds: list[str]) -> str:
+    """A number with its limits, which get one decimal: they are no more certain than that."""
+    sign = "+" if points[0] in "+-" else ""
+    low, high = (f"{float(bound):{sign}.1f}" for bound in bounds)
+    return f"{points} [{low}, {high}]"
 
 
 def aligned(rows: list[list[str]]) -> str:
@@ -201,10 +236,18 @@ def notes(results: dict[str, Any]) -> list[str]:
     """The sentences under the table: what the numbers are, and what they are not."""
     sets = list(results["sets"].values())
     metric = "pass@1" if sets[0]["metric"] == "pass@1" else "accuracy"
-    sentences = [f"Suite {results['suite']}: {metric} in percent ± standard error."]
-    if any(not result["full"] for result in sets):
+    sentences = [
+        f"Suite {results['suite']}: {metric} in percent [95 % confidence interval, Wilson]."
+    ]
+    marks = {_mark(result) for result in sets}
+    if PARTIAL in marks:
         sentences.append(
-            "* not the full official set: a PARTIAL result, not one for a leaderboard."
+            f"{PARTIAL} not the full official set: a PARTIAL result, not one for a leaderboard."
+        )
+    if UNVERIFIED in marks:
+        sentences.append(
+            f"{UNVERIFIED} rows of a folder whose hash is not on record for these rules: an "
+            "UNVERIFIED result, not one for a leaderboard."
         )
     if "checkpoint" in results["models"]:
         rules = "rules {name} {version}".format(**results["rules"])
@@ -214,17 +257,27 @@ def notes(results: dict[str, Any]) -> list[str]:
             if reasons
             else f"Official checkpoint ({rules})."
         )
+    size = results["decoding"]["official-batch-size"]
+    if results["decoding"]["batching"] == "rows":
+        sentences.append(
+            f"Each row decided by itself; a leaderboard score is decided in batches of {size}, as "
+            "the published baselines were: --official-batching."
+        )
+    if results["decoding"]["batching"] == "official":
+        sentences.append(f"Decided in the official batches of {size}, as a leaderboard score is.")
     if results["deviations"]:
         sentences.append("Not as the official scorer: " + "; ".join(results["deviations"]) + ".")
-    for result in sets:
-        for model, score in result["scores"].items():
-            if (
-                result["chance"]
-                and score["unparseable-answers"] not in (None, "0.00")
-                and Decimal(score["score"]) < Decimal(result["chance"])
-            ):
-                sentences.append(
-                    f"{result['title']}, {NAMES[model]}: below chance ({result['chance']}), and "
-                    f"{score['unparseable-answers']} % of the answers are none of the allowed ones."
-                )
+    below = [
+        f"{result['title']}, {NAMES[model]} ({score['score']}; chance {result['chance']}; "
+        f"{score['unparseable-answers']} % no answer)"
+        for result in sets
+        for model, score in result["scores"].items()
+        if result["chance"]
+        and score["unparseable-answers"] not in (None, "0.00")
+        and Decimal(score["score"]) < Decimal(result["chance"])
+    ]
+    if below:
+        sentences.append(
+            f"Below chance, with answers that are none of the allowed ones: {'; '.join(below)}."
+        )
     return sentences

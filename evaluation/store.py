@@ -1,12 +1,18 @@
-"""Answers kept on disk while a run goes on, so that a killed run need not begin again."""
+"""Answers kept on disk while a run goes on, so that a killed run need not begin again.
+
+They lie in the cache of whoever runs the command, and nowhere else: in a folder that somebody hands
+in, or where results are written, they could be made up.
+"""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 from flowertune.base.errors import UserError
 from flowertune.base.files import read_jsonl, write_jsonl
 from flowertune.base.hashing import json_sha256
+from flowertune.models.smollm2 import cache_folder
 
 
 class Store:
@@ -21,11 +27,13 @@ class Store:
 
         Raises:
             UserError: the file is damaged in another way.
+            OSError: the file cannot be written.
         """
         self.path = path
         self.known: dict[str, Any] = {}
         if path is None:
             return
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self.known = {line["key"]: line["answer"] for line in read_jsonl(path)}
         except (KeyError, ValueError) as error:
@@ -55,9 +63,14 @@ class Store:
             self.path.unlink(missing_ok=True)
 
 
-def store_path(folder: Path, facts: dict[str, Any]) -> Path:
+def answers_folder() -> Path:
+    """Return where unfinished answers are kept: in the user's cache."""
+    return cache_folder(os.environ) / "unfinished-answers"
+
+
+def store_path(facts: dict[str, Any]) -> Path:
     """Return the file for answers that depend on `facts` (JSON-able)."""
-    return folder / f"unfinished-{json_sha256(facts)[:16]}.jsonl"
+    return answers_folder() / f"{json_sha256(facts)}.jsonl"
 
 
 def _line(key: str, answer: Any) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 from challenges import record
 from flowertune.base.hashing import json_sha256
 from flowertune.rules.provenance import Library
+from flowertune.rules.values import same
 
 PREFIX = "static."
 
@@ -68,7 +69,7 @@ def check_lock(
     differences = [
         Difference(PREFIX + key, static.get(key), locked.get(key))
         for key in sorted(set(static) | set(locked))
-        if static.get(key) != locked.get(key)
+        if not same(static.get(key), locked.get(key))
     ]
     wanted = locked["num-supernodes"]
     if wanted and nodes != wanted:

@@ -4,9 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from flowertune.base.hashing import json_sha256
+from flowertune.base.text import MIB
+from flowertune.rules import values
+from flowertune.rules.values import DIGEST, SWITCH, TEXT, Value, one_of, same, shown, whole
 
 FILE = "manifest.json"
 SEAL = "manifest-sha256"
+FORMAT = 3
 
 
 def seal(manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -21,3 +25,136 @@ def seal(manifest: Mapping[str, Any]) -> dict[str, Any]:
 def is_sealed(manifest: Mapping[str, Any]) -> bool:
     """Whether a manifest is unchanged since it was written."""
     return manifest.get(SEAL) == seal(manifest)[SEAL]
+
+
+def _object(of: Value | None = None, **fields: Value) -> Value:
+    """An object: with these fields at least, or with any fields that hold ``of``."""
+
+    def fits(given: Any) -> bool:
+        if not isinstance(given, dict):
+            return False
+        if of is not None and not all(of.fits(value) for value in given.values()):
+            return False
+        return all(key in given and value.fits(given[key]) for key, value in fields.items())
+
+    held = [f"{key} ({value.allowed})" for key, value in fields.items()]
+    held += [f"nothing but {of.allowed}"] if of else []
+    return Value(f"an object with {', '.join(held)}" if held else "an object", fits)
+
+
+def _list(of: Value) -> Value:
+    return Value(
+        f"a list of {of.allowed}",
+        lambda given: isinstance(given, list) and all(map(of.fits, given)),
+    )
+
+
+_PLAIN = Value(
+    "texts and numbers",
+    lambda v: type(v) is bool or values.is_number(v) or (isinstance(v, str) and len(v) <= 4096),
+)
+_MIB = Value("a number from 0", lambda given: values.is_number(given) and given >= 0)
+_ROWS = _object(dataset=TEXT, revision=TEXT, rows=whole(), sha256=DIGEST)
+# What a verdict rests on, or stands in a sentence or a result.
+FIELDS = {
+    "format": one_of(FORMAT),
+    "kind": one_of("adapter"),
+    "challenge": TEXT,
+    "rules": TEXT,
+    "rules-version": TEXT,
+    "official": SWITCH,
+    "differences": _list(_object(key=TEXT)),
+    "static": _object(of=_PLAIN, challenge=TEXT, rules=TEXT, **{"rules-version": TEXT}),
+    "static-sha256": DIGEST,
+    "supernodes": whole(1),
+    "partitions": whole(1),
+    "rounds": whole(1),
+    "round": whole(1),
+    "seed": whole(-(2**53)),
+    "settings": _object(of=_PLAIN, **{"model.name": TEXT, "model.revision": TEXT}),
+    "base-model": _object(name=TEXT, revision=TEXT, path=TEXT),
+    "rows": _object(of=_ROWS),
+    "communication": _object(
+        **{
+            "sent-bytes": whole(),
+            "received-bytes": whole(),
+            "total-mib": _MIB,
+            "budget-mib": whole(),
+        }
+    ),
+    "library": _object(version=TEXT, sha256=DIGEST, editable=SWITCH, edited=_list(TEXT)),
+    "adapter-config": _object(),
+    "adapter-config-sha256": DIGEST,
+    "adapter-sha256": DIGEST,
+}
+
+
+def problems(manifest: Mapping[str, Any]) -> list[str]:
+    """Return what makes the manifest of an adapter malformed, one phrase each.
+
+    Each begins with "its manifest". A manifest without problems has every field of ``FIELDS``, of
+    the right type, and does not contradict itself.
+    """
+    wrong = [
+        f"its manifest has {key} {shown(manifest[key])}, which has to be {value.allowed}"
+        if key in manifest
+        else f"its manifest has no {key}"
+        for key, value in FIELDS.items()
+        if key not in manifest or not value.fits(manifest[key])
+    ]
+    return wrong or [f"its manifest contradicts itself: {found}" for found in _conflicts(manifest)]
+
+
+def _conflicts(manifest: Mapping[str, Any]) -> list[str]:
+    """What a manifest says twice, and differently; its fields have the right types."""
+    static, settings, base = manifest["static"], manifest["settings"], manifest["base-model"]
+    spent, config = manifest["communication"], manifest["adapter-config"]
+    total = round((spent["sent-bytes"] + spent["received-bytes"]) / MIB, 3)
+    pairs: list[tuple[str, Any, str, Any]] = [
+        (f"static.{key}", static[key], key, manifest[key])
+        for key in ("challenge", "rules", "rules-version")
+    ]
+    pairs += [
+        (f"settings static.{key}", settings.get(f"static.{key}"), f"static {key}", value)
+        for key, value in static.items()
+    ]
+    pairs += [
+        ("static-sha256", manifest["static-sha256"], "the sha256 of static", json_sha256(static)),
+        ("budget-mib", spent["budget-mib"], "static.budget-mib", static.get("budget-mib")),
+        ("base-model name", base["name"], "model.name", settings["model.name"]),
+        ("base-model revision", base["revision"], "model.revision", settings["model.revision"]),
+        ("seed", manifest["seed"], "the setting", settings.get("seed")),
+        ("rounds", manifest["rounds"], "num-server-rounds", settings.get("num-server-rounds")),
+        (
+            "base-model path", base["path"],
+            "adapter-config", config.get("base_model_name_or_path"),
+        ),
+        ("base-model revision", base["revision"], "adapter-config", config.get("revision")),
+    ]  # fmt: skip
+    found = [
+        f"{one} is {shown(given)}, {other} is {shown(again)}"
+        for one, given, other, again in pairs
+        if not same(given, again)
+    ]
+    if abs(spent["total-mib"] - total) > 0.0015:
+        found.append(f"total-mib is {spent['total-mib']}, its bytes are {total} MiB")
+    if not manifest["rows"]:
+        found.append("its clients trained on no rows")
+    if manifest["round"] > manifest["rounds"]:
+        found.append(f"round is {manifest['round']} of {manifest['rounds']}")
+    if manifest["official"] == bool(manifest["differences"]):
+        count = len(manifest["differences"])
+        found.append(f"official is {manifest['official']} with {count} differences")
+    partitions = {str(number) for number in range(manifest["partitions"])}
+    found += [
+        f"rows of partition {shown(name)} of {manifest['partitions']}"
+        for name in sorted(manifest["rows"].keys() - partitions)
+    ][:1]
+    found += [
+        f"partition {name} trained on {shown(rows[what])}, static.dataset.{key} is "
+        f"{shown(static.get(f'dataset.{key}'))}"
+        for name, rows in sorted(manifest["rows"].items())
+        for key, what in (("name", "dataset"), ("revision", "revision"))
+        if not same(rows[what], static.get(f"dataset.{key}"))
+    ][:1]
+    return found

@@ -1,19 +1,65 @@
 """Checkpoints: a PEFT adapter folder with its manifest, complete or not there at all."""
 
+import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+from flowertune.base.errors import UserError
 from flowertune.base.files import new_folder, save_tensors
 from flowertune.base.hashing import file_sha256
+from flowertune.rules.adapter_config import problem
+from flowertune.rules.checkpoint import CONFIG, WEIGHTS
 from flowertune.rules.manifest import FILE, seal
 
-WEIGHTS = "adapter_model.safetensors"
+_PREFIX, _FACTOR = "base_model.model.", ".lora_A."
+
+
+def checkpoint_config(peft_config: Any, names: Iterable[str]) -> dict[str, Any]:
+    """Return what ``adapter_config.json`` of every checkpoint of a run says, as JSON.
+
+    Modules that the configuration chooses by a regular expression are named one by one.
+
+    Parameters
+    ----------
+    peft_config : PeftConfig
+        As the app gave it, with the base model's name and revision.
+    names : Iterable[str]
+        Of the adapter's tensors, as PEFT gives them.
+
+    Raises
+    ------
+    UserError
+        If the configuration holds what cannot be scored.
+    """
+    own = copy.deepcopy(peft_config)
+    own.inference_mode = True
+    if isinstance(own.target_modules, str) or isinstance(own.exclude_modules, str):
+        own.target_modules = {
+            name.removeprefix(_PREFIX).partition(_FACTOR)[0] for name in names if _FACTOR in name
+        }
+        own.exclude_modules = None
+    with TemporaryDirectory() as folder:
+        own.save_pretrained(folder)
+        body = json.loads((Path(folder) / CONFIG).read_text("utf-8"))
+    for key in ("target_modules", "exclude_modules"):
+        # PEFT keeps sets, whose order changes from process to process.
+        body[key] = sorted(body[key]) if isinstance(body.get(key), list) else body.get(key)
+    if reason := problem(body):
+        raise UserError(
+            f"the adapter of lora_config in models.py {reason}; a checkpoint with it could not be "
+            "scored."
+        )
+    return body
 
 
 def save_checkpoint(
-    folder: Path, adapter: Mapping[str, Any], peft_config: Any, manifest: Mapping[str, Any]
+    folder: Path,
+    adapter: Mapping[str, Any],
+    config: Mapping[str, Any],
+    manifest: Mapping[str, Any],
 ) -> Path:
     """Write a PEFT adapter and its manifest to ``folder`` and return it.
 
@@ -24,8 +70,8 @@ def save_checkpoint(
     ----------
     adapter : Mapping[str, torch.Tensor]
         By the names that PEFT gives them.
-    peft_config : PeftConfig
-        What ``adapter_config.json`` says.
+    config : Mapping[str, Any]
+        What ``adapter_config.json`` says: see ``checkpoint_config``.
 
     Raises
     ------
@@ -34,9 +80,15 @@ def save_checkpoint(
     """
     with new_folder(folder) as half:
         save_tensors(adapter, half / WEIGHTS, metadata={"format": "pt"})
-        peft_config.inference_mode = True
-        peft_config.save_pretrained(str(half))
-        body = seal({**manifest, "adapter-sha256": file_sha256(half / WEIGHTS)})
-        text = json.dumps(body, indent=2, sort_keys=True) + "\n"
-        (half / FILE).write_text(text, "utf-8")
+        (half / CONFIG).write_text(_text(config), "utf-8")
+        hashes = {
+            "adapter-config": dict(config),
+            "adapter-config-sha256": file_sha256(half / CONFIG),
+            "adapter-sha256": file_sha256(half / WEIGHTS),
+        }
+        (half / FILE).write_text(_text(seal({**manifest, **hashes})), "utf-8")
     return folder
+
+
+def _text(body: Mapping[str, Any]) -> str:
+    return json.dumps(body, indent=2, sort_keys=True) + "\n"

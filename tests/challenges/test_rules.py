@@ -14,8 +14,7 @@ import challenges
 from challenges import digests, record
 from evaluation import checkpoint
 from flowertune.base.hashing import json_sha256
-from flowertune.rules.manifest import seal
-from tests.evaluation.checkpoints import RELEASES, manifest_of
+from tests.evaluation.checkpoints import RELEASES, submission_of
 from tests.templates import (
     GIT_ENVIRONMENT,
     ROOT,
@@ -194,9 +193,9 @@ def newer_rules(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_checkpoint_of_older_rules_is_checked_against_those() -> None:
     old = challenges.static_table("finance", "50-supernodes", "1.0.0")
     assert old["budget-mib"] == 200000
-    read = seal(manifest_of(old, "a" * 64, mib=100))
-    assert checkpoint.unofficial_reasons(read, "finance", "a" * 64) == []
-    sentence = checkpoint.Checkpoint(Path(), "base", None, read, "a" * 64).older_rules
+    found = checkpoint.describe(submission_of(old), "finance")
+    assert found.reasons == []
+    sentence = found.older_rules
     assert sentence is not None
     assert "scored under 50-supernodes 1.0.0" in sentence
     assert "current version is 1.1.0" in sentence
@@ -205,10 +204,9 @@ def test_a_checkpoint_of_older_rules_is_checked_against_those() -> None:
 @pytest.mark.usefixtures("newer_rules")
 def test_a_checkpoint_of_the_current_rules_is_checked_against_these() -> None:
     new = challenges.static_table("finance", "50-supernodes")
-    read = seal(manifest_of(new, "a" * 64, mib=100))
-    (reason,) = checkpoint.unofficial_reasons(read, "finance", "a" * 64)
-    assert reason == "MiB communicated is 100 (locked: 5)"
-    assert checkpoint.Checkpoint(Path(), "base", None, read, "a" * 64).older_rules is None
+    found = checkpoint.describe(submission_of(new), "finance")
+    assert found.reasons == ["MiB communicated is 12.5 (locked: 5)"]
+    assert found.older_rules is None
 
 
 @pytest.mark.usefixtures("newer_rules")

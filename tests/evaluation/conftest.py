@@ -29,6 +29,15 @@ def a_release_is_on_record(monkeypatch):
     monkeypatch.setattr(record, "library", lambda: RELEASES)
 
 
+@pytest.fixture(autouse=True)
+def unfinished_answers_are_kept_apart(monkeypatch, tmp_path_factory):
+    """No test finds the answers of another one."""
+    from evaluation import store
+
+    folder = tmp_path_factory.mktemp("kept")
+    monkeypatch.setattr(store, "answers_folder", lambda: folder / "answers")
+
+
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory):
     """Folder of a tiny random Llama."""

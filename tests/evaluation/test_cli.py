@@ -5,7 +5,9 @@ import shutil
 
 import pytest
 
-from evaluation import cli
+from evaluation import cli, next_steps
+from evaluation.store import Store
+from flowertune.rules.checkpoint import checkpoint_digest
 from tests.evaluation.checkpoints import official_manifest, write_manifest
 
 
@@ -45,6 +47,10 @@ def test_base_and_checkpoint_side_by_side(finance_checkpoint, tmp_path, capsys):
     provenance = results["provenance"]
     manifest = official_manifest(finance_checkpoint)
     assert provenance["adapter"]["sha256"] == manifest["adapter-sha256"]
+    assert provenance["adapter"]["digest"] == checkpoint_digest(finance_checkpoint)
+    assert provenance["adapter"]["folder"] == str(finance_checkpoint)
+    assert provenance["hub"] == "https://huggingface.co"
+    assert results["sets"]["fpb"]["data"]["rows-sha256"]
     assert provenance["quantization"] == 0
     assert provenance["seed"] == 2024
     assert provenance["versions"]["lm_eval"]
@@ -75,7 +81,9 @@ def edited(tmp_path, finance_checkpoint):
     return folder
 
 
-def test_an_unofficial_checkpoint_is_refused_until_asked_for(edited, capsys, monkeypatch):
+def test_an_unofficial_checkpoint_is_refused_until_asked_for(edited, tmp_path, capsys, monkeypatch):
+    before = sorted(edited.iterdir())
+    monkeypatch.chdir(tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr("evaluation.model.load", lambda choice: pytest.fail("model was loaded"))
         run(edited, *QUICK, fails=True)
@@ -89,8 +97,10 @@ def test_an_unofficial_checkpoint_is_refused_until_asked_for(edited, capsys, mon
         "UNOFFICIAL checkpoint (rules 50-supernodes 1.0.0): SuperNodes is 3"
         in capsys.readouterr().out
     )
-    results = json.loads((edited / "evaluation-official" / "results.json").read_text())
+    folder = tmp_path / "scores" / checkpoint_digest(edited)[:12] / "finance-official"
+    results = json.loads((folder / "results.json").read_text())
     assert len(results["unofficial"]) == 1
+    assert sorted(edited.iterdir()) == before
 
 
 @pytest.mark.parametrize(
@@ -98,14 +108,16 @@ def test_an_unofficial_checkpoint_is_refused_until_asked_for(edited, capsys, mon
     [
         ([], "nothing to score"),
         (["nowhere"], "nowhere is no folder"),
-        (["--model", "/nowhere"], "the base model folder /nowhere is not there"),
+        (["CKPT", "--output", "CKPT"], "which is in the checkpoint's own folder"),
+        (["CKPT", "--output", "CKPT/scores"], "which is in the checkpoint's own folder"),
+        (["CKPT", "--model", "smollm2-other"], "score it all the same with --unofficial"),
+        (["--model", "/nowhere"], "the base model is '/nowhere', but there is no folder /nowhere"),
         (["CKPT", "--limit", "0", "--batch-size", "-1"], "--limit 0, --batch-size -1: these count"),
         (
             ["CKPT", "--sets", "fpb,mmlu"],
             "--sets fpb,mmlu names no such set: mmlu; choose from fpb,fiqa",
         ),
         (["CKPT", "--base-only", "--compare", "base"], "--base-only leaves nothing to"),
-        (["CKPT", "--model", "/nowhere"], "say with --model where the model is"),
         (["CKPT", "--data-dir", "/nowhere"], "--data-dir /nowhere is no folder"),
     ],
 )
@@ -113,10 +125,83 @@ def test_bad_input_is_one_sentence_before_a_model_is_loaded(
     words, sentence, finance_checkpoint, capsys, monkeypatch
 ):
     monkeypatch.setattr("evaluation.model.load", lambda choice: pytest.fail("model was loaded"))
-    run(*(str(finance_checkpoint) if word == "CKPT" else word for word in words), fails=True)
+    run(*(word.replace("CKPT", str(finance_checkpoint)) for word in words), fails=True)
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("error: ")
     assert sentence in line
+
+
+def test_a_run_goes_by_its_last_checkpoint_and_says_what_next(
+    finance_checkpoint, tmp_path, capsys, monkeypatch
+):
+    run_folder = tmp_path / "results [1]" / "a run"
+    for number in (2, 10):
+        shutil.copytree(finance_checkpoint, run_folder / f"peft_{number}")
+    (run_folder / "run.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(next_steps, "_is_own", lambda program: True)
+    run(run_folder, *QUICK, "--sets", "fiqa")
+    printed = capsys.readouterr()
+    last = f"{run_folder}/peft_10"
+    assert f"Checkpoint: {last}, the last one in {run_folder}" in printed.err
+    typed = f"'{run_folder}' {' '.join(map(str, QUICK))} --sets fiqa"
+    assert printed.out.splitlines()[-4:] == [
+        "Next:",
+        f"  python -m evaluation.finance {typed} --compare base  # what did fine-tuning change?",
+        f"  python -m evaluation.finance '{last}'  # the whole sets (GPU, hub)",
+        f"  flowertune report '{run_folder}'  # one page with these scores",
+    ]
+    assert list(tmp_path.glob("scores/*/finance-official/rows/fiqa.jsonl"))
+
+
+def test_another_base_model_is_unofficial_and_named(finance_checkpoint, tiny, tmp_path, capsys):
+    other = shutil.copytree(tiny, tmp_path / "other")
+    words = (*QUICK, "--sets", "fiqa", "--output", tmp_path / "out")
+    run(finance_checkpoint, "--model", other, *words, fails=True)
+    sentence = f"scored on the base model {other}, and it was trained on {tiny}"
+    assert sentence in capsys.readouterr().err
+    run(finance_checkpoint, "--model", other, *words, "--unofficial")
+    printed = capsys.readouterr().out
+    assert f"UNOFFICIAL checkpoint (rules 50-supernodes 1.0.0): {sentence}." in printed
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["unofficial"] == [sentence]
+    assert sentence in results["deviations"]
+    base = results["provenance"]["base-model"]
+    assert (base["name"], base["given-by"]) == (str(other), "--model")
+    assert base["of-checkpoint"] == str(tiny)
+
+
+def test_another_hub_is_named(tiny, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "https://hub.example.org")
+    run("--model", tiny, *QUICK, "--sets", "fiqa", "--output", tmp_path)
+    assert "read from the hub at https://hub.example.org" in capsys.readouterr().out
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["provenance"]["hub"] == "https://hub.example.org"
+
+
+def test_made_up_answers_are_never_read(finance_checkpoint, tmp_path, monkeypatch):
+    """Critical 1: answers in the folder that was handed in once gave 100.00."""
+    folder = shutil.copytree(finance_checkpoint, tmp_path / "peft_2")
+    words = (folder, *QUICK, "--sets", "fiqa", "--output", tmp_path / "out")
+    asked = []
+    known = Store.get
+    monkeypatch.setattr(Store, "remove", lambda self: None)
+    monkeypatch.setattr(Store, "get", lambda self, key: asked.append((self.path, key)))
+    run(*words)
+    monkeypatch.setattr(Store, "get", known)
+    (path,) = {path for path, _ in asked}
+    assert not path.is_relative_to(folder)
+    assert not path.is_relative_to(tmp_path / "out")
+    lines = [json.dumps({"key": key, "answer": "Answer: positive"}) + "\n" for _, key in asked]
+    path.unlink()
+    for place in (folder, tmp_path / "out", folder / "evaluation-official"):
+        place.mkdir(exist_ok=True)
+        (place / path.name).write_text("".join(lines))
+        (place / f"unfinished-{path.stem[:16]}.jsonl").write_text("".join(lines))
+    put = []
+    monkeypatch.setattr(Store, "put", lambda self, key, answer: put.append(key))
+    run(*words)
+    assert sorted(put) == sorted(key for _, key in asked)
 
 
 def test_quantization_3_is_refused(finance_checkpoint, capsys):
@@ -129,8 +214,7 @@ def test_a_missing_hub_model_is_one_sentence(capsys, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     run("--model", "no-such-owner/no-such-model", "--sample", fails=True)
     (line,) = capsys.readouterr().err.strip().splitlines()
-    assert "no-such-owner/no-such-model cannot be read from the Hugging Face hub" in line
-    assert "hf auth login" in line
+    assert "the base model is 'no-such-owner/no-such-model', and the hub cannot be reached" in line
 
 
 def test_a_prompt_that_leaves_no_room_is_named(tiny, tmp_path, capsys):

@@ -48,6 +48,7 @@ def finance_results(found, published=True, suite="official"):
         "unofficial": [],
         "rules": {"name": "50-supernodes", "version": "1.0.0"},
         "deviations": [],
+        "decoding": {"batching": "official", "official-batch-size": 32},
         "average": report.averages(made, models),
         "published-average": "45.27" if published else None,
     }
@@ -68,6 +69,14 @@ def test_the_published_baseline_comes_out_of_its_own_counts():
     assert all(result["full"] for result in results["sets"].values())
 
 
+def test_the_table_says_how_rows_were_batched_and_so_were_the_baselines():
+    results = finance_results(lambda e: {"model": answers(RIGHT[e["set"]], e["rows"])})
+    assert any("in the official batches of 32, as a lead" in note for note in report.notes(results))
+    results["decoding"]["batching"] = "rows"
+    assert report.table(results)[0][-1] == "published (batches of 32)"
+    assert any("Each row decided by itself; a lead" in note for note in report.notes(results))
+
+
 def test_partial_data_show_no_published_baseline():
     results = finance_results(lambda e: {"model": answers(3, 9)}, published=False)
     assert "published" not in report.table(results)[0]
@@ -79,16 +88,26 @@ def test_two_models_stand_side_by_side_with_an_interval():
     results = finance_results(lambda e: {"base": answers(30, 100), "checkpoint": answers(60, 100)})
     header, first, *_ = report.table(results)
     assert header[2:5] == ["base model", "fine-tuned", "difference (95 %)"]
-    assert first[2].startswith("30.00 ±")
+    assert first[2] == "30.00 [21.9, 39.6]"
     assert first[4].startswith("+30.00 [+")
     low, high = results["sets"]["fpb"]["difference"]["interval-95"]
-    assert 19 < float(low) < 30 < float(high) < 41
+    assert 15 < float(low) < 30 < float(high) < 43
 
 
 @pytest.mark.parametrize(("parseable", "said"), [(False, True), (True, False)])
 def test_a_score_below_chance_says_why(parseable, said):
     results = finance_results(lambda e: {"model": answers(5, 100, parseable)})
-    assert any("below chance" in note for note in report.notes(results)) is said
+    (*_, last) = report.notes(results)
+    assert last.startswith("Below chance, with answers that are none of the allowed ones") is said
+    # One line for all sets.
+    assert last.count("chance 33.33; 100.00 % no answer") == (3 if said else 0)
+
+
+def test_rows_that_are_not_on_record_are_marked():
+    results = finance_results(lambda e: {"model": answers(3, 9)}, published=False)
+    results["sets"]["fpb"]["data"]["status"] = "unverified"
+    assert [row[1] for row in report.table(results)[1:4]] == ["9†", "9*", "9*"]
+    assert any("UNVERIFIED" in note for note in report.notes(results))
 
 
 def test_standard_finance_has_macro_f1():

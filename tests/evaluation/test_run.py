@@ -7,7 +7,7 @@ import pytest
 from lm_eval.utils import make_table
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from evaluation import cli, data, finance, generation
+from evaluation import cli, data, finance, generation, store
 from tests.evaluation import official
 
 QUICK = ("--sample", "--quantization", "0", "--answer-tokens", "4", "--unofficial")
@@ -42,7 +42,13 @@ def test_every_suite_of_every_challenge_writes_every_file(
         score = result["scores"]["checkpoint"]["score"]
         assert float(score) == pytest.approx(100 * sum(points) / 3, abs=0.005)
     assert (folder / "results.md").read_text().startswith(f"| suite {suite} |")
-    assert not list(folder.glob("unfinished-*"))
+    assert not list(store.answers_folder().iterdir())
+    assert {path.name for path in folder.iterdir()} == {
+        "lm-eval",
+        "results.json",
+        "results.md",
+        "rows",
+    }
     (theirs,) = (folder / "lm-eval" / "checkpoint").glob("results_*.json")
     table = make_table(json.loads(theirs.read_text()))
     assert all(f"_{name.replace('-', '_')}_" in table for name in results["sets"])
@@ -76,8 +82,6 @@ def test_code_is_written_and_run(finance_checkpoint, tmp_path, capsys):
 def test_a_run_that_was_killed_goes_on_where_it_was(tiny, tmp_path, capsys, monkeypatch, suite):
     words = ("--model", tiny, *QUICK, "--suite", suite, "--limit", 8, "--batch-size", 1)
     whole = run("finance", *words, "--output", tmp_path / "whole")
-    from evaluation import store
-
     put = store.Store.put
     count = 0
 
@@ -92,7 +96,8 @@ def test_a_run_that_was_killed_goes_on_where_it_was(tiny, tmp_path, capsys, monk
         patch.setattr(store.Store, "put", killed_after_nine)
         with pytest.raises(KeyboardInterrupt):
             run("finance", *words, "--output", tmp_path / "cut")
-    assert len(list((tmp_path / "cut").glob("unfinished-*"))) == 1
+    assert not (tmp_path / "cut").exists()
+    assert len(list(store.answers_folder().iterdir())) == 1
 
     again = 0
 
@@ -111,12 +116,10 @@ def test_a_run_that_was_killed_goes_on_where_it_was(tiny, tmp_path, capsys, monk
 
 def test_another_setting_does_not_find_the_answers_of_a_killed_run(tiny, tmp_path, monkeypatch):
     words = ("--model", tiny, *QUICK, "--limit", 2, "--output", tmp_path)
-    from evaluation import store
-
     monkeypatch.setattr(store.Store, "remove", lambda self: None)
     run("finance", *words)
     run("finance", *words, "--answer-tokens", 5)
-    assert len(list(tmp_path.glob("unfinished-*"))) == 2
+    assert len(list(store.answers_folder().iterdir())) == 2
     monkeypatch.setattr(generation, "generate", lambda *_, **__: pytest.fail("generated again"))
     run("finance", *words)
 

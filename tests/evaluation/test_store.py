@@ -2,6 +2,7 @@
 
 import pytest
 
+from evaluation import provenance, store
 from evaluation.store import Store, store_path
 from flowertune.base.errors import UserError
 
@@ -50,8 +51,17 @@ def test_the_end_of_a_run_removes_it(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_other_facts_are_another_file(tmp_path):
+def test_other_facts_are_another_file():
     facts = {"adapter": "1", "dtype": "float32"}
-    same = store_path(tmp_path, dict(reversed(facts.items())))
-    assert store_path(tmp_path, facts) == same
-    assert store_path(tmp_path, {**facts, "adapter": "2"}) != same
+    same = store_path(dict(reversed(facts.items())))
+    assert store_path(facts) == same
+    assert store_path({**facts, "adapter": "2"}) != same
+
+
+def test_a_cache_that_cannot_be_written_keeps_nothing(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(store, "answers_folder", lambda: tmp_path / "file")
+    assert provenance.open_store({"official-batching": False}).path is None
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "Answers are not kept while they come (" in line
+    assert "Set FLOWERTUNE_CACHE" in line

@@ -72,3 +72,8 @@ def test_the_record_holds_the_challenges_own_locked_values():
 def test_a_digest_depends_on_values_and_not_on_their_order():
     assert json_sha256(dict(reversed(LOCKED.items()))) == json_sha256(LOCKED)
     assert json_sha256({**LOCKED, "num-supernodes": 49}) != json_sha256(LOCKED)
+
+
+def test_a_number_of_another_type_is_another_value():
+    ((key, given, locked),) = found({**LOCKED, "budget-mib": 200000.0})
+    assert (key, given, locked) == ("static.budget-mib", 200000.0, 200000)

@@ -18,7 +18,7 @@ from flowertune.base.hashing import file_sha256
 from flowertune.base.versions import package_versions
 from flowertune.models.adapter import adapter_shapes, initial_adapter
 from flowertune.rules.manifest import seal
-from flowertune.run.checkpoint import save_checkpoint
+from flowertune.run.checkpoint import checkpoint_config, save_checkpoint
 from template.app.models import lora_config
 from tests.apps import settings
 
@@ -29,7 +29,8 @@ def adapter_and_config(tiny_model):
     cfg = settings(flat)
     config = lora_config(cfg)
     adapter, _ = initial_adapter(cfg, config, adapter_shapes(cfg, config))
-    return adapter, config
+    config.base_model_name_or_path, config.revision = str(tiny_model), "main"
+    return adapter, checkpoint_config(config, adapter)
 
 
 def test_peft_loads_it_both_ways(adapter_and_config, tiny_model, tmp_path):
