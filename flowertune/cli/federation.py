@@ -74,7 +74,8 @@ def federation(
     A SuperLink and SuperNodes as processes of their own, each SuperNode with a partition of its
     own. It writes a connection to them into Flower's configuration file, waits until all have
     joined, runs COMMAND where one is given, and brings back a SuperNode that ends. Everything it
-    started is stopped when it ends, on Ctrl-C too. The exit status is that of COMMAND.
+    started is stopped when it ends, on Ctrl-C too. The exit status is that of COMMAND, or 1 where a
+    run in it did not complete: flwr's own is 0 then, too.
 
     The app runs with the packages of this environment, and need not be installed itself.
     """

@@ -6,6 +6,9 @@ from pathlib import Path
 
 from flowertune.base.errors import UserError
 
+# Settings of a run that needs neither a GPU nor the hub; beside pyproject.toml.
+QUICKSTART = "quickstart.toml"
+
 
 @dataclass(frozen=True)
 class App:

@@ -132,3 +132,15 @@ def client_problems(cfg: Settings, nodes: int) -> list[str]:
             f"SuperNodes is {clients} a round; use at most that ({WHERE})."
         ]
     return []
+
+
+def supernodes_note(cfg: Settings, nodes: int) -> str | None:
+    """Return what to do where the number of SuperNodes is not the locked one; else None."""
+    locked = cfg.static.num_supernodes
+    if locked in (0, nodes):
+        return None
+    there = f"{nodes} SuperNode{'' if nodes == 1 else 's'}"
+    return (
+        f"This run has {there}, and the challenge is locked to {locked}: in a simulation, "
+        "`flowertune connect` sets them up."
+    )

@@ -11,6 +11,7 @@ from typing import Any
 from flowertune.base.errors import SettingsError, UserError
 from flowertune.base.files import flower_home, write_atomically
 from flowertune.base.text import counted
+from flowertune.config.app import QUICKSTART
 from flowertune.config.apps import app_id, read_project, record_app
 from flowertune.deploy import resources, superlink
 from flowertune.deploy.config_file import CONNECTION, client_resources, connection_values, edit
@@ -19,7 +20,6 @@ from flowertune.deploy.preflight import look_around, problems
 from flowertune.deploy.prepare import default_text
 
 RESTART = "flowertune connect --restart"
-QUICKSTART = "quickstart.toml"
 Say = Callable[[str], None]
 
 

@@ -4,6 +4,7 @@ import io
 import ssl
 from collections import Counter
 from contextlib import redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 
 from flowertune.base.errors import UserError
@@ -31,6 +32,37 @@ def supernodes(connection: str) -> Counter[str]:
         return Counter(node.status for node in client.ListNodes(ListNodesRequest()).nodes_info)
     finally:
         client.close()
+
+
+@dataclass(frozen=True)
+class Run:
+    """How far a run is."""
+
+    id: int
+    finished: bool
+    completed: bool
+    details: str  # why it is not completed, where Flower knows
+
+
+def runs(connection: str) -> list[Run]:
+    """Return every run that a SuperLink knows, the one that was started last at the end."""
+    # Late, as above.
+    from flwr.proto.control_pb2 import ListRunsRequest
+
+    client = _client(connection)
+    try:
+        found = client.ListRuns(ListRunsRequest()).run_dict.values()
+    finally:
+        client.close()
+    return [
+        Run(
+            run.run_id,
+            run.status.status == "finished",
+            run.status.sub_status == "completed",
+            " ".join(run.status.details.split()),
+        )
+        for run in sorted(found, key=lambda run: run.pending_at)
+    ]
 
 
 def register(connection: str, public_key: Path) -> None:

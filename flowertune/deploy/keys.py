@@ -16,6 +16,7 @@ from flowertune.base.errors import UserError
 
 THIS_MACHINE = ("localhost", "127.0.0.1")
 DAYS = 30
+SECRET = 0o600  # for the owner alone
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,11 @@ def make_certificates(folder: Path, hosts: Sequence[str] = THIS_MACHINE) -> Cert
     hosts
         The names and addresses that the SuperLink is reached by. It has to be reached by
         127.0.0.1 as well: that is how it reaches its own ServerApps.
+
+    Raises
+    ------
+    UserError
+        If ``folder`` holds one of the files already.
     """
     authority, key = (
         ec.generate_private_key(ec.SECP256R1()),
@@ -69,33 +75,42 @@ def make_certificates(folder: Path, hosts: Sequence[str] = THIS_MACHINE) -> Cert
     folder.mkdir(parents=True, exist_ok=True)
     pem = serialization.Encoding.PEM
     made = Certificates(folder / "ca.crt", folder / "server.pem", folder / "server.key")
-    made.ca.write_bytes(ca.public_bytes(pem))
-    made.certificate.write_bytes(certificate.public_bytes(pem))
-    _write_secret(
+    _write_new(
         made.key,
         key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()),
+        SECRET,
     )
+    _write_new(made.ca, ca.public_bytes(pem))
+    _write_new(made.certificate, certificate.public_bytes(pem))
     return made
 
 
 def make_supernode_key(folder: Path, number: int) -> Path:
-    """Make a SuperNode's private key (P-384) and, beside it, ``.pub`` for the SuperLink."""
+    """Make a SuperNode's private key (P-384) and, beside it, ``.pub`` for the SuperLink.
+
+    Raises
+    ------
+    UserError
+        If ``folder`` holds one of the files already.
+    """
     key = ec.generate_private_key(ec.SECP384R1())
     private = folder / f"supernode-{number}.key"
     folder.mkdir(parents=True, exist_ok=True)
-    _write_secret(
+    _write_new(
         private,
         key.private_bytes(
             serialization.Encoding.PEM,
             serialization.PrivateFormat.OpenSSH,
             serialization.NoEncryption(),
         ),
+        SECRET,
     )
-    public_of(private).write_bytes(
+    _write_new(
+        public_of(private),
         key.public_key().public_bytes(
             serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
         )
-        + b"\n"
+        + b"\n",
     )
     return private
 
@@ -134,7 +149,13 @@ def _name_of(host: str) -> x509.GeneralName:
         ) from None
 
 
-def _write_secret(path: Path, content: bytes) -> None:
-    path.unlink(missing_ok=True)
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+def _write_new(path: Path, content: bytes, mode: int = 0o644) -> None:
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    except FileExistsError:
+        raise UserError(
+            f"{path} is there already, and keys in use are not replaced; name another folder, or "
+            "remove the files in this one."
+        ) from None
+    with open(descriptor, "wb") as file:
         file.write(content)

@@ -2,6 +2,7 @@
 
 import fcntl
 import re
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from flowertune.deploy.config_file import address_of, edit
 from flowertune.deploy.keys import make_certificates, make_supernode_key, public_of
 from flowertune.deploy.layout import HOST, Layout
 from flowertune.deploy.ports import free_ports, holder_of
+
+KEYS = "keys-of-this-start"
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,8 @@ def make_keys(folder: Path, nodes: int, hosts: Sequence[str], say: Callable[[str
         If ``folder`` holds some already: they may be in use.
     """
     _check_nodes(nodes)
-    if there := sorted(path.name for path in folder.glob("*.key")):
+    kinds = ("*.key", "*.pub", "*.pem", "*.crt")
+    if there := sorted(path.name for kind in kinds for path in folder.glob(kind)):
         raise UserError(
             f"--only-keys is {folder}, which holds {there[0]} already; keys in use are not "
             "replaced: name another folder, or remove this one."
@@ -112,12 +116,15 @@ def layout_of(options: Options, folder: Path) -> Layout:
             f"--port is {options.port}, which {holder} holds; leave it out for a free one."
         )
     port, *node_ports = free_ports(count + 1)
+    # Of this start alone: keys that somebody keeps in the federation's folder are left alone.
+    keys = folder / KEYS
+    shutil.rmtree(keys, ignore_errors=True)
     return Layout(
         folder=folder,
         port=options.port or port,
         node_ports=tuple(node_ports),
-        certificates=make_certificates(folder) if options.tls or options.auth else None,
-        keys=tuple(make_supernode_key(folder, n) for n in range(count)) if options.auth else (),
+        certificates=make_certificates(keys) if options.tls or options.auth else None,
+        keys=tuple(make_supernode_key(keys, n) for n in range(count)) if options.auth else (),
         gpus=tuple(gpu.strip() for gpu in options.gpus.split(",") if gpu.strip()),
     )
 

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 
 from flowertune.base.errors import SettingsError
 from flowertune.base.files import flower_home
+from flowertune.config.app import QUICKSTART
+from flowertune.deploy import control
 from flowertune.deploy.local import Federation, federation
 from flowertune.deploy.preflight import look_around, proxied
 from flowertune.deploy.prepare import Options, folder_of, held, layout_of, write_connection
@@ -33,7 +35,8 @@ def run(options: Options, command: Sequence[str], restart: bool, timeout: float)
     Returns
     -------
     int
-        The command's exit status, or 128 and the number of the signal that ended the session.
+        The command's exit status; 1 if that is 0 and a run did not complete; or 128 and the number
+        of the signal that ended the session.
 
     Raises
     ------
@@ -61,11 +64,9 @@ def _run(options: Options, command: list[str], restart: bool, timeout: float) ->
         _say(f"Logs, and the command lines: {folder}")
         with federation(layout, options.name, timeout, _say) as running:
             if command:
-                return _run_inside(running, command, restart)
-            _say(
-                f"Ready (Ctrl-C stops everything): flwr run . {options.name} --stream "
-                '--run-config "strategy.fraction-train=1.0"'
-            )
+                status = _run_inside(running, command, restart)
+                return status or _status_of_runs(running, restart)
+            _say(f"Ready (Ctrl-C stops everything): {run_command(options.name)}")
             while True:
                 running.look_after(_say, restart)
                 time.sleep(0.3)
@@ -87,6 +88,30 @@ def _run_inside(running: Federation, command: list[str], restart: bool) -> int:
                 inside.kill()
                 inside.wait()
     return status if status >= 0 else 128 - status
+
+
+def _status_of_runs(running: Federation, restart: bool) -> int:
+    """Wait for the runs that a command left behind; 1 where one did not complete.
+
+    flwr's own status is 0 then, too.
+    """
+    told, failed = False, False
+    while going := [run for run in control.runs(running.connection) if not run.finished]:
+        if not told:
+            told = True
+            _say(f"Waiting for run {going[-1].id}; flwr log {going[-1].id} {running.connection}")
+        running.look_after(_say, restart)
+        time.sleep(1)
+    for run in control.runs(running.connection):
+        if not run.completed:
+            failed = True
+            _say(f"Run {run.id} did not complete{f': {run.details}' if run.details else '.'}")
+    return int(failed)
+
+
+def run_command(connection: str) -> str:
+    """Return the command that trains over a connection and needs neither a GPU nor the hub."""
+    return f"flwr run . {connection} --stream --run-config {QUICKSTART}"
 
 
 @contextmanager

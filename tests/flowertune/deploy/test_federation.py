@@ -8,6 +8,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,10 +19,10 @@ from cryptography.hazmat.primitives import serialization
 
 from flowertune.base.errors import UserError
 from flowertune.cli.main import main
-from flowertune.deploy import local, session
+from flowertune.deploy import control, local, session
 from flowertune.deploy.keys import make_certificates, make_supernode_key, public_of
 from flowertune.deploy.layout import Layout
-from flowertune.deploy.prepare import held, write_connection
+from flowertune.deploy.prepare import Options, held, layout_of, make_keys, write_connection
 from flowertune.deploy.processes import Component, environment_with, marked, stop_marked
 
 PYTHON = sys.executable
@@ -76,8 +77,29 @@ def test_a_supernodes_key_is_one_that_flower_takes(tmp_path):
     known = try_load_public_key(public_of(private))
     assert public_key_to_bytes(key.public_key()) == known  # type: ignore[arg-type]
     assert private.stat().st_mode & 0o777 == 0o600
-    assert make_supernode_key(tmp_path, 0).read_bytes() and public_of(private).read_bytes()
-    assert try_load_public_key(public_of(private)) != known  # made anew
+    other = make_supernode_key(tmp_path / "other", 0)
+    assert try_load_public_key(public_of(other)) != known
+
+
+def test_no_key_is_ever_replaced(tmp_path):
+    for name in ("supernode-0.key", "supernode-0.pub", "server.key", "server.pem", "ca.crt"):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / name).write_text("in use")
+        make = make_supernode_key if name.startswith("super") else make_certificates
+        with pytest.raises(UserError, match=f"{name} is there already, and keys in use are not"):
+            make(folder, *([0] if make is make_supernode_key else []))
+        assert (folder / name).read_text() == "in use"
+
+
+def test_a_federation_leaves_the_keys_in_its_folder_alone(tmp_path):
+    make_keys(tmp_path, 1, (), lambda line: None)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    options = Options("fed", nodes=2, auth=True, folder=tmp_path)
+    one, two = layout_of(options, tmp_path), layout_of(options, tmp_path)
+    assert one.certificates == two.certificates and len(two.keys) == 2
+    assert all(path.read_bytes() == content for path, content in before.items())
+    assert not {path for path in two.keys if path.parent == tmp_path}
 
 
 def layout(folder: Path, **changes) -> Layout:
@@ -339,7 +361,7 @@ def test_only_keys_starts_nothing(tmp_path, capsys):
     assert capsys.readouterr().out.count("\n") == 5
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     assert main([*words, "--nodes", "4"]) == 1
-    assert "holds server.key already" in capsys.readouterr().err
+    assert "holds ca.crt already" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
@@ -374,7 +396,9 @@ def test_a_program_that_is_not_there_is_one_sentence(tmp_path, monkeypatch, caps
 @contextlib.contextmanager
 def no_federation(layout, connection, timeout, say):
     """In place of a federation: nothing runs."""
-    yield SimpleNamespace(environment=dict(os.environ), look_after=lambda say, restart: None)
+    yield SimpleNamespace(
+        connection=connection, environment=dict(os.environ), look_after=lambda say, restart: None
+    )
 
 
 @pytest.mark.parametrize("words", [["--tls", "--"], ["--tls"]])
@@ -388,6 +412,22 @@ def test_a_command_runs_in_it_with_its_own_options_and_its_status_is_passed_on(
     assert "['--tls', '--nodes', '9']" in capfd.readouterr().out
 
 
+@pytest.mark.parametrize(("completed", "status"), [(True, 0), (False, 1)])
+def test_a_run_that_fails_is_seen_in_the_status_though_flwr_says_0(
+    completed, status, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("FLWR_HOME", str(tmp_path))
+    monkeypatch.setattr(session, "federation", no_federation)
+    done = control.Run(77, True, completed, "" if completed else "ServerApp failed: no rows")
+    answers = [[replace(done, finished=False)], [done], [done]]
+    monkeypatch.setattr(control, "runs", lambda connection: answers.pop(0))
+    monkeypatch.setattr(session.time, "sleep", lambda seconds: None)
+    assert main(["federation", "--", PYTHON, "-c", "pass"]) == status
+    out = capsys.readouterr().out
+    assert "Waiting for run 77; flwr log 77 local-deployment" in out
+    assert ("Run 77 did not complete: ServerApp failed: no rows" in out) == (not completed)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_with_the_signals_status(number, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("FLWR_HOME", str(tmp_path))
@@ -397,4 +437,5 @@ def test_a_signal_ends_it_with_the_signals_status(number, tmp_path, monkeypatch,
     assert main(["federation"]) == 128 + number
     assert signal.getsignal(number) is before
     out = capsys.readouterr().out
-    assert "Ready" in out and "local-deployment --stream" in out and "Stopping" in out
+    assert "local-deployment --stream --run-config quickstart.toml" in out
+    assert "Ready" in out and "Stopping" in out
