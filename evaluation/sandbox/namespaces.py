@@ -59,7 +59,8 @@ def main():
         for inherited in (0, 1):
             os.close(inherited)
         _, status = os.waitpid(first, 0)
-        os._exit(os.waitstatus_to_exitcode(status) & 127)
+        code = os.waitstatus_to_exitcode(status)
+        os._exit(code if code >= 0 else 128 - code)
     end_with_parent()
     build(spec)
     raise_loopback()

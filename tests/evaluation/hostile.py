@@ -7,6 +7,8 @@ name), FOLDERS (a JSON list of folders on this machine).
 
 import json
 
+from tests.evaluation.kernel import MEMORY
+
 ENDLESS = {
     "python": "while True: pass",
     "js": "while (true);",
@@ -323,6 +325,47 @@ int main() { assert(1 == 2); }
 """,
 }
 
+# in its files, in what the kernel says of it, and in the variables of those who called it
+LOOK_FOR_THE_TOKEN = {
+    "python": """
+import os, posix, re, sys
+texts = [open(f"/proc/self/{name}").read() for name in ("cmdline", "environ")]
+texts += [open(name).read() for name in os.listdir(".")]
+frame = sys._getframe()
+while frame:
+    texts += [repr(value) for value in [*frame.f_locals.values(), *frame.f_globals.values()]]
+    frame = frame.f_back
+for token in re.findall("[0-9a-f]{32}", " ".join(texts)):
+    posix.write(3, token.encode())
+posix._exit(0)
+""",
+    "js": """
+const fs = require("fs");
+const texts = ["/proc/self/cmdline", "/proc/self/environ", ...fs.readdirSync(".")]
+  .map((name) => fs.readFileSync(name, "latin1"));
+for (const token of texts.join(" ").match(/[0-9a-f]{32}/g) || []) fs.writeSync(3, token);
+process.exit(0);
+""",
+    "cpp": """
+#include <cctype>
+#include <cstdio>
+#include <cstdlib>
+#include <unistd.h>
+void tested() {
+  for (const char *name : {"program.cpp", "program", "/proc/self/cmdline", "/proc/self/environ"}) {
+    static char text[1 << 20];
+    size_t size = fread(text, 1, sizeof text, fopen(name, "r"));
+    for (size_t start = 0, end = 0; end < size; end++) {
+      if (!isxdigit(text[end])) start = end + 1;
+      else if (end - start == 31 && write(3, &text[start], 32) != 32) abort();
+    }
+  }
+  exit(0);
+}
+int main() { tested(); }
+""",
+}
+
 HOSTILE = {
     "endless loop": ENDLESS,
     "sleeper": SLEEPER,
@@ -339,6 +382,8 @@ HOSTILE = {
     "remounts": REMOUNT,
     "forges the verdict": FORGE_THE_VERDICT,
     "patches the harness": PATCH_THE_HARNESS,
+    "looks for the token": LOOK_FOR_THE_TOKEN,
+    **{name: {"python": code} for name, code in MEMORY.items()},
 }
 
 
