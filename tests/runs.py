@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from flowertune.rules.checkpoint import CONFIG, WEIGHTS, checkpoint_digest
 from flowertune.run.state import State, save_state
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -65,3 +66,34 @@ def run_of_two_states(folder: Path) -> Path:
         tensors = {"a": torch.full((2,), float(n))}
         save_state(folder, State(n, tensors, {}, body))
     return folder
+
+
+def checkpoint(folder: Path) -> str:
+    """Write what identifies a checkpoint, and return its digest."""
+    folder.mkdir(parents=True)
+    (folder / WEIGHTS).write_bytes(folder.name.encode())
+    (folder / CONFIG).write_text("{}")
+    return checkpoint_digest(folder)
+
+
+def result(folder: Path, **scores: str) -> None:
+    """Write what the scorer leaves of one set in ``folder``; ``tuned`` and ``base`` in percent."""
+    names = {"tuned": "checkpoint", "base": "base"}
+    body = {
+        "suite": "official",
+        "unofficial": ["a reason"],
+        "deviations": ["8 bits"],
+        "sets": {
+            "fpb": {
+                "title": "FPB",
+                "rows": 18,
+                "full": False,
+                "scores": {
+                    names[key]: {"score": value, "interval-95": ["70.00", "90.00"]}
+                    for key, value in scores.items()
+                },
+            }
+        },
+    }
+    (folder / "finance-official").mkdir(parents=True)
+    (folder / "finance-official" / "results.json").write_text(json.dumps(body))

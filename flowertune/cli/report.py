@@ -10,7 +10,7 @@ from flowertune.base.errors import UserError
 from flowertune.cli.options import AppFolder, RunConfig, RunName
 from flowertune.config.read import UnreadableApp, default_settings
 from flowertune.run.files import read_run
-from flowertune.run.find import run_named
+from flowertune.run.find import home_of, run_named
 
 EXAMPLES = """\b
 examples:
@@ -38,9 +38,10 @@ def report(
     """Write one HTML page about a run (its id, or its folder).
 
     Official or not and why, plots of loss, learning rate and communication, settings, data,
-    checkpoints with their sha256, every round, package versions. The page is one file with no
-    scripts that loads nothing: open it anywhere, mail it, put it online. A run that still goes on
-    is shown as far as it is.
+    checkpoints with their sha256 and scores, every round, package versions. The page is one file
+    with no scripts that loads nothing: open it anywhere, mail it, put it online. A run that still
+    goes on is shown as far as it is. Scores are found in the folder scores of this folder and of
+    the app's.
     """
     files = read_run(run_named(run, app, run_config))
     # Late: templates and plots are for those who want the page.
@@ -50,7 +51,9 @@ def report(
     from flowertune.report.page import page
 
     target = output or files.folder / "report.html"
-    text = page(collect(files, _defaults(app)))
+    home = home_of(files.folder, app)
+    places = [Path.cwd(), *([home] if home else [])]
+    text = page(collect(files, _defaults(home or app), places))
     try:
         write_atomically(target, text)
     except OSError as error:

@@ -7,7 +7,7 @@ import typer
 
 from flowertune.base.errors import UserError
 from flowertune.cli.options import AppFolder, RunConfig, RunName
-from flowertune.run.find import run_named
+from flowertune.run.find import home_of, run_named
 
 EXAMPLES = """\b
 examples:
@@ -16,7 +16,7 @@ examples:
   flowertune watch results/123456    a run by its folder
   flowertune watch --once            how it stands now
 
-The exit status is 1 if the run has failed or was interrupted.
+The exit status is 1 if the run has failed, was stopped or interrupted.
 """
 
 
@@ -29,9 +29,10 @@ def watch(
 ) -> int:
     """Show a run (its id, or its folder) while it goes on, or after it has ended.
 
-    Rounds, loss, clients, communication, tokens/s, time left. It reads the files in the run's
-    folder and changes nothing: leave it with Ctrl-C and come back at any time, or watch from
-    several terminals. Where there is no terminal (a file, a pipe), it writes a line a round.
+    Rounds, loss, clients, communication, tokens/s, time left, and how far the round is. It reads
+    the files in the run's folder and changes nothing: leave it with Ctrl-C and come back at any
+    time, or watch from several terminals. Where there is no terminal (a file, a pipe), it writes a
+    line a round.
     """
     if interval <= 0:
         raise UserError(f"--interval is {interval}; give seconds above 0.")
@@ -40,6 +41,6 @@ def watch(
     from flowertune.watch.follow import follow
 
     try:
-        return follow(folder, once, interval)
+        return follow(folder, once, interval, home_of(folder, app))
     except KeyboardInterrupt:
         return 0  # the way to leave it

@@ -1,6 +1,6 @@
 """Everything that the page shows, read from a run's folder."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,10 +9,10 @@ from flowertune.base.files import read_json
 from flowertune.base.hashing import file_sha256
 from flowertune.profiler.reading import Attempt, read_file
 from flowertune.profiling.format import FILE as PROFILE
+from flowertune.report.scores import Score, checkpoints_of, scores_of
+from flowertune.rules.checkpoint import WEIGHTS
 from flowertune.rules.manifest import FILE
 from flowertune.run.files import RunFiles
-
-WEIGHTS = "adapter_model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,22 @@ class Facts:
     rows_visited: float | None
     changed: dict[str, tuple[Any, Any]] | None
     profile: list[Attempt] = field(default_factory=list)
+    scores: list[Score] = field(default_factory=list)
 
 
-def collect(run: RunFiles, defaults: Mapping[str, Any] | None) -> Facts:
-    """Read the checkpoints and the profile of a run, and compare its settings with ``defaults``."""
+def collect(
+    run: RunFiles, defaults: Mapping[str, Any] | None, places: Iterable[Path] = ()
+) -> Facts:
+    """Read a run's checkpoints, scores and profile; compare its settings with ``defaults``.
+
+    Parameters
+    ----------
+    places : Iterable[Path]
+        Folders in which the scorer may have been run.
+    """
     manifests = {path.parent: read_json(path) or {} for path in run.folder.glob(f"peft_*/{FILE}")}
     checkpoints = [_checkpoint(folder, manifest) for folder, manifest in manifests.items()]
-    newest = max(manifests.values(), key=lambda manifest: manifest.get("round", 0), default={})
+    newest = max(manifests.values(), key=_round_of, default={})
     settings = run.about.get("settings") or {}
     changed = None
     if defaults is not None and settings:
@@ -64,10 +73,11 @@ def collect(run: RunFiles, defaults: Mapping[str, Any] | None) -> Facts:
     return Facts(
         run=run,
         checkpoints=sorted(checkpoints, key=lambda checkpoint: checkpoint.round),
-        versions=newest.get("versions", {}),
-        rows_visited=newest.get("rows-visited"),
+        versions=versions if isinstance(versions := newest.get("versions"), dict) else {},
+        rows_visited=visited if isinstance(visited := newest.get("rows-visited"), float) else None,
         changed=changed,
         profile=read_file(run.folder / PROFILE),
+        scores=scores_of(checkpoints_of(run.folder), places),
     )
 
 
@@ -77,9 +87,14 @@ def _checkpoint(folder: Path, manifest: Mapping[str, Any]) -> Checkpoint:
     sha256 = file_sha256(weights) if exists else ""
     return Checkpoint(
         name=folder.name,
-        round=int(manifest.get("round", 0)),
+        round=_round_of(manifest),
         sha256=sha256,
         size=weights.stat().st_size if exists else 0,
-        official=bool(manifest.get("official")),
+        official=manifest.get("official") is True,
         as_saved=exists and sha256 == manifest.get("adapter-sha256"),
     )
+
+
+def _round_of(manifest: Mapping[str, Any]) -> int:
+    number = manifest.get("round")
+    return number if isinstance(number, int) else 0

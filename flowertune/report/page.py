@@ -22,6 +22,7 @@ STATUS = {"finished": "good", "running": "warn", "interrupted": "warn", "failed"
 NONE = "-"
 # From this share of the budget on, the plot of communication shows the budget.
 NEAR = 0.4
+REJECTED = "rejected replies"
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def page(facts: Facts) -> str:
         rules=about.get("rules"),
         model=about.get("model"),
         when=_when(about),
-        official=bool(about.get("official")),
+        verdict=facts.run.verdict,
         status=status,
         status_class=STATUS.get(status, "warn"),
         reason=about.get("reason"),
@@ -65,7 +66,10 @@ def page(facts: Facts) -> str:
         settings=[(key, _value(v)) for key, v in sorted((about.get("settings") or {}).items())],
         data=_data(facts),
         checkpoints=_checkpoints(facts),
+        scores=[vars(score) for score in facts.scores],
+        lost=_lost(facts),
         rounds=[_round(line) for line in facts.run.rounds],
+        rejected=REJECTED,
         versions=sorted(facts.versions.items()),
         number=Markup(' class="number"'),
     )
@@ -78,7 +82,7 @@ def _when(about: Mapping[str, Any]) -> str:
         seconds = datetime.fromisoformat(str(ended)) - datetime.fromisoformat(started)
     except (ValueError, TypeError):
         return f"started {text}"
-    return f"started {text}, took {duration(seconds.total_seconds())}"
+    return f"started {text}, duration {duration(seconds.total_seconds())}"
 
 
 def _tiles(facts: Facts) -> dict[str, str]:
@@ -87,6 +91,7 @@ def _tiles(facts: Facts) -> dict[str, str]:
     tokens = sum(line.get("tokens") or 0 for line in run.rounds)
     speeds = [speed for line in run.rounds if (speed := tokens_per_second(line))]
     failed = sum(line.get("failed") or 0 for line in run.rounds)
+    asked = sum(line.get("asked") or 0 for line in run.rounds)
     return {
         "rounds finished": f"{last.get('round', 0)} of {run.planned}",
         "loss of the last round": _formatted(last.get("train-loss"), "{:.4f}"),
@@ -94,7 +99,7 @@ def _tiles(facts: Facts) -> dict[str, str]:
         f"clients a round, of {run.about.get('supernodes', '?')}": str(
             run.about.get("clients-per-round", NONE)
         ),
-        "replies that did not count": f"{failed:,}",
+        "rejected replies" + (f", of {asked:,}" if asked else ""): f"{failed:,}",
         "tokens trained on": f"{tokens:,}",
         "tokens a second": f"{sum(speeds) / len(speeds):,.0f}" if speeds else NONE,
     }
@@ -110,7 +115,7 @@ def _plots(facts: Facts) -> list[Plot]:
     return [
         _plot(facts, "Loss per answer token", "train-loss", "{:.4f}".format, "mean over clients"),
         _plot(facts, "Learning rate", "learning-rate", "{:.3g}".format, "constant within a round"),
-        _plot(facts, "MiB communicated so far", "total-mib", "{:,.1f} MiB".format, share, limit),
+        _plot(facts, "Communicated (MiB)", "total-mib", "{:,.1f} MiB".format, share, limit),
     ]
 
 
@@ -142,7 +147,10 @@ def _data(facts: Facts) -> list[str]:
     report = facts.run.about.get("data")
     if not report:
         return []
-    lines = as_text(report).splitlines()
+    try:
+        lines = as_text(report).splitlines()
+    except (KeyError, TypeError, ValueError):  # run.json was written by another version, or by hand
+        return ["run.json holds no data report that can be read"]
     if facts.rows_visited is not None:
         lines.append(f"{facts.rows_visited:.1%} of the rows trained on up to the last checkpoint")
     return lines
@@ -158,16 +166,25 @@ def _checkpoints(facts: Facts) -> list[tuple[str, str, str, str]]:
     return rows
 
 
+def _lost(facts: Facts) -> list[tuple[str, str, str]]:
+    """Return round, partition and reason of each reply that was lost."""
+    return [
+        (f"round {line['round']}", f"partition {partition}", str(reason))
+        for line in facts.run.rounds
+        for partition, reason in (line.get("lost") or {}).items()
+    ]
+
+
 def _round(line: dict[str, Any]) -> dict[str, str]:
     return {
         "round": str(line["round"]),
         "clients": str(line.get("clients", NONE)),
-        "did not count": str(line.get("failed") or 0),
+        REJECTED: str(line.get("failed") or 0),
         "loss": _formatted(line.get("train-loss"), "{:.4f}"),
         "learning rate": _formatted(line.get("learning-rate"), "{:.3g}"),
         "tokens/s": _formatted(tokens_per_second(line), "{:,.0f}"),
-        "took": duration(line["seconds"]) if "seconds" in line else NONE,
-        "MiB so far": f"{line.get('total-mib', 0):,.1f}",
+        "duration": duration(line["seconds"]) if "seconds" in line else NONE,
+        "communicated (MiB)": f"{line.get('total-mib') or 0:,.1f}",
         "partitions": ", ".join(map(str, line.get("partitions", []))) or NONE,
     }
 

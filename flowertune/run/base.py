@@ -1,24 +1,29 @@
 """What every run has, whatever is averaged in it: its ledger, its files, and how it goes on."""
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from logging import INFO
+from pathlib import Path
 from typing import Any
 
 from flwr.common import log
 from flwr.serverapp import Grid
 
 from flowertune.base.files import write_json, write_jsonl
-from flowertune.comms.ledger import Ledger
 from flowertune.comms.partition_files import branched
 from flowertune.config.checks import clients_per_round
+from flowertune.config.results import own_folder
 from flowertune.profiling.journal import recording
 from flowertune.profiling.phases import OFF, AnyProfile
 from flowertune.rules import lock
 from flowertune.rules.provenance import Library
 from flowertune.run.failures import Ending
 from flowertune.run.files import LEDGER, ROUNDS, RUN, now
+from flowertune.run.live import Live
 from flowertune.run.metadata import profile_facts, run_info
+from flowertune.run.next_steps import next_steps
+from flowertune.run.origin import resume_command
 from flowertune.run.resume import check_adapter, check_federation
 from flowertune.run.setup import RunContext
 from flowertune.run.state import State, load_state, save_state
@@ -30,8 +35,8 @@ class BaseRun:
     def __init__(self, context: RunContext, grid: Grid) -> None:
         self.cfg, self.app, self.library = context.cfg, context.app, context.library
         self.registry, self.folder, self.grid = context.registry, context.folder, grid
-        self._differences = list(context.differences)
-        self.ledger = Ledger(self.cfg.static.budget_mib)
+        self._differences, self._at_start = list(context.differences), list(context.differences)
+        self.ledger = self.registry.ledger  # discovery is in it
         self.rounds_done: list[dict[str, Any]] = []
         self.run_key, self.started = self.folder.name, now()
         self.run_ids = [str(context.run_id)]  # Flower's, of every process that worked on the run
@@ -42,7 +47,11 @@ class BaseRun:
         self.profile: AnyProfile = OFF
         self.reason: str | None = None
         self._ended = False
+        self.live = Live(self.folder)
+        self.live.follow(grid)
         self.data: dict[str, Any] | None = None
+        self.quantization: dict[str, Any] | None = None  # of the base model, as it is loaded
+        self.adapter_config: dict[str, Any] | None = None  # as every checkpoint has it
         self.closing = ExitStack()
         # Until a run to go on with has let this one in, its record is not this one's to write.
         self.admitted = self.origin is None
@@ -73,6 +82,7 @@ class BaseRun:
     def recorded(self) -> Iterator[None]:
         """Write into run.json how the run ended."""
         with Ending(self._end).noted(finished="finished"), self.closing:
+            self.closing.callback(self.live.end)
             facts = profile_facts(self)
             self.profile = self.closing.enter_context(
                 recording(self.cfg, self.folder, facts, lambda: self.admitted)
@@ -83,6 +93,20 @@ class BaseRun:
         self.reason, self._ended = reason or self.reason, True
         if self.admitted:
             write_json(self.folder / RUN, run_info(self, status, self.data))
+        if status != "finished" and (command := resume_command(self.folder, self._home())):
+            log(INFO, "to go on with this run: %s", command)
+
+    def say_the_end(self) -> None:
+        """Log what to do with the results and where they are, and the verdict if it changed."""
+        violations = self.violations()
+        if violations != self._at_start:
+            log(INFO, lock.verdict(lock.static_values(self.cfg), violations))
+        steps = next_steps(self.cfg, self.folder, len(self.rounds_done), not violations)
+        log(INFO, "\n  ".join(["Next:", *steps]))
+        log(INFO, "results: %s", self.folder)
+
+    def _home(self) -> Path | None:
+        return own_folder(self.cfg.app_dir, os.environ)
 
     def go_on(self, adapter_config: Mapping[str, Any] | None = None) -> State:
         """Return the newest state of the run to go on with, and take over what that run knew.
@@ -105,7 +129,7 @@ class BaseRun:
         if adapter_config is not None:
             check_adapter(body["adapter-config"], adapter_config)
         self.admitted = True
-        self.ledger.entries = list(body["ledger"])
+        self.ledger.entries[:0] = body["ledger"]
         self.rounds_done, self.started = list(body["rounds"]), body["started"]
         self.run_key = body["run-key"]
         self.run_ids = [*body["run-ids"], *self.run_ids]
@@ -167,6 +191,7 @@ class BaseRun:
         write_jsonl(self.folder / ROUNDS, self.rounds_done)
         # The order of arrival is chance; the ledger of two equal runs is equal.
         entries = sorted(
-            self.ledger.entries, key=lambda e: (e["round"], e["direction"], str(e["partition"]))
+            self.ledger.entries,
+            key=lambda e: (e["round"], e["direction"], str(e["partition"]), e["bytes"]),
         )
         write_jsonl(self.folder / LEDGER, entries)

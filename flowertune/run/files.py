@@ -5,17 +5,28 @@ for each message.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from flowertune.base.errors import UserError
-from flowertune.base.files import read_jsonl
+from flowertune.base.files import read_json, read_jsonl, read_text
+from flowertune.base.text import one_line
 
 RUN, ROUNDS, LEDGER = "run.json", "rounds.jsonl", "ledger.jsonl"
-LOCK = ".lock"
+LOCK, PROGRESS = ".lock", "progress.json"
 LOCKS = Path("/proc/locks")
+NUMBER = (int, float)
+# What may be missing, and is of this type where it is there.
+ABOUT: dict[str, Any] = {
+    "rounds": int, "budget-mib": NUMBER, "settings": dict, "differences": list, "data": dict,
+}  # fmt: skip
+LINE: dict[str, Any] = {
+    "round": int, "clients": int, "failed": int, "asked": int, "train-loss": NUMBER,
+    "learning-rate": NUMBER, "tokens": NUMBER, "seconds": NUMBER, "total-mib": NUMBER,
+    "partitions": list, "lost": dict,
+}  # fmt: skip
 RECENT = 5
 
 
@@ -30,23 +41,45 @@ class UnreadableRun(UserError):
 
 @dataclass(frozen=True)
 class RunFiles:
-    """What a run's folder says: the content of run.json, and a line for each finished round."""
+    """What a run's folder says: the content of run.json, and a line for each finished round.
+
+    Attributes
+    ----------
+    alive : bool | None
+        Whether a process here holds the folder; None where that is unknown.
+    resuming : bool
+        Whether that process began after run.json was written: it is about to go on with the run.
+    progress : dict[str, Any]
+        What the run does just now (see ``run.live``); empty where that is unknown.
+    """
 
     folder: Path
     about: dict[str, Any]
     rounds: list[dict[str, Any]]
-    alive: bool | None = None  # whether a process here holds the folder; None where unknown
+    alive: bool | None = None
+    resuming: bool = False
+    progress: dict[str, Any] = field(default_factory=dict)
 
     @property
     def status(self) -> str:
-        """running, finished, failed; or interrupted, where nothing writes what says running."""
+        """running, finished, failed, stopped; or interrupted: it says running, and none does."""
         status = str(self.about.get("status", "unknown"))
+        if self.resuming:
+            return "running"
         return "interrupted" if status == "running" and self.alive is False else status
+
+    @property
+    def verdict(self) -> str:
+        """official or unofficial; or not yet checked, before the SuperNodes have answered."""
+        if "official" not in self.about:
+            return "not yet checked"
+        return "official" if self.about["official"] is True else "unofficial"
 
     @property
     def planned(self) -> int:
         """How many rounds the run is to have."""
-        return int(self.about.get("rounds", len(self.rounds)))
+        planned = self.about.get("rounds")
+        return planned if isinstance(planned, int) else len(self.rounds)
 
     @property
     def last(self) -> dict[str, Any]:
@@ -84,17 +117,21 @@ def read_run(folder: Path) -> RunFiles:
     """
     about = folder / RUN
     try:
-        body = json.loads(about.read_text("utf-8"))
+        body = json.loads(read_text(about))
     except (FileNotFoundError, NotADirectoryError):
         raise UnreadableRun(
             f"{folder} holds no {RUN}, so it is not the folder of a run; name one like "
             "results/<run id>."
         ) from None
-    except ValueError as error:
-        raise UnreadableRun(f"{about} is damaged: {error}.") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise UnreadableRun(f"{about} is damaged: {one_line(error)}.") from None
     if not isinstance(body, dict):
         raise UnreadableRun(f"{about} is damaged: it holds no JSON object.")
-    return RunFiles(folder, body, _rounds(folder / ROUNDS), _held(folder / LOCK))
+    _check(about, body, ABOUT)
+    alive = _held(folder / LOCK)
+    resuming = alive is True and _newer(folder / LOCK, about)
+    progress = read_json(folder / PROGRESS) if alive is not False else None
+    return RunFiles(folder, body, _rounds(folder / ROUNDS), alive, resuming, progress or {})
 
 
 def since(line: dict[str, Any], now: datetime | None = None) -> float | None:
@@ -108,9 +145,31 @@ def since(line: dict[str, Any], now: datetime | None = None) -> float | None:
 
 def _rounds(file: Path) -> list[dict[str, Any]]:
     try:
-        return read_jsonl(file)
+        lines = read_jsonl(file)
     except ValueError as error:
         raise UnreadableRun(f"{error}.") from None
+    for number, line in enumerate(lines, start=1):
+        _check(file, {"round": None, **line}, LINE, f"line {number}: ")
+    return lines
+
+
+def _check(file: Path, body: dict[str, Any], kinds: dict[str, Any], where: str = "") -> None:
+    """Refuse a value of another type than a run writes: every tool works with it."""
+    for key, kind in kinds.items():
+        value = body.get(key)
+        absent = value is None and (key != "round" or kinds is ABOUT)
+        if not absent and (isinstance(value, bool) or not isinstance(value, kind)):
+            raise UnreadableRun(f"{file} is damaged: {where}{key} is {one_line(repr(value), 60)}.")
+    for each in body.get("differences") or ():
+        if not isinstance(each, dict):
+            raise UnreadableRun(f"{file} is damaged: a difference is no JSON object.")
+
+
+def _newer(lock: Path, about: Path) -> bool:
+    try:
+        return lock.stat().st_mtime_ns > about.stat().st_mtime_ns
+    except OSError:
+        return False
 
 
 def _held(lock: Path) -> bool | None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from flowertune.base.errors import UserError
 from flowertune.base.files import read_json
+from flowertune.config.apps import app_id
 from flowertune.config.read import read_settings
 from flowertune.config.results import results_root
 from flowertune.config.settings import Settings
@@ -51,10 +52,32 @@ def find_run(named: str | None, cfg: Settings, app: Path, env: Mapping[str, str]
                 "of a run."
             )
         return runs[-1]
-    if root / named in runs:
-        return root / named
+    for run in reversed(runs):
+        # A run that was resumed has the id of its folder, and those under which it went on.
+        if named in (run.name, *ids_of(run)):
+            return run
     there = ", ".join(path.name for path in runs[-5:]) or "no runs"
     raise UserError(f"There is no run {named!r} in {root}; the latest there: {there}.")
+
+
+def home_of(folder: Path, app: Path) -> Path | None:
+    """Return the app's own folder: the one that is given, or one above the run's; None if unknown.
+
+    Parameters
+    ----------
+    folder : Path
+        The run's folder.
+    app : Path
+        ``--app``.
+    """
+    places = (app.resolve(), *folder.resolve().parents)
+    return next((place for place in places if app_id(place) is not None), None)
+
+
+def ids_of(folder: Path) -> list[str]:
+    """Return the ids that Flower gave to the processes of a run."""
+    ids = (read_json(folder / RUN) or {}).get("flwr-run-ids", [])
+    return [str(each) for each in ids] if isinstance(ids, list) else []
 
 
 def run_folders(root: Path) -> list[Path]:
@@ -64,4 +87,7 @@ def run_folders(root: Path) -> list[Path]:
 
 def _started(folder: Path) -> tuple[str, float]:
     body = read_json(folder / RUN) or {}
-    return str(body.get("started", "")), (folder / RUN).stat().st_mtime
+    try:
+        return str(body.get("started", "")), (folder / RUN).stat().st_mtime
+    except OSError:  # a link to nothing
+        return "", 0.0

@@ -10,8 +10,10 @@ from flowertune.comms.nodes import NodeRegistry
 from flowertune.config.app import App
 from flowertune.config.settings import Settings
 from flowertune.rules import lock
+from flowertune.rules.manifest import FORMAT
 from flowertune.rules.provenance import Library
 from flowertune.run.files import now
+from flowertune.run.lost import lost_replies
 
 
 class RunFacts(Protocol):
@@ -25,7 +27,9 @@ class RunFacts(Protocol):
     ledger: Ledger
     rounds_done: list[dict[str, Any]]
     run_key: str
+    quantization: dict[str, Any] | None
     run_ids: list[str]
+    adapter_config: dict[str, Any] | None
     started: str
 
     @property
@@ -53,7 +57,7 @@ def build_manifest(run: RunFacts, server_round: int, more: Mapping[str, Any]) ->
     """
     cfg, static, violations = run.cfg, lock.static_values(run.cfg), run.violations()
     return {
-        "format": 2,
+        "format": FORMAT,
         **_identity(run),
         "official": not violations,
         "differences": [vars(difference) for difference in violations],
@@ -67,7 +71,7 @@ def build_manifest(run: RunFacts, server_round: int, more: Mapping[str, Any]) ->
         "prompt-template": cfg.prompt.template,
         "settings": dict(cfg),
         "seed": cfg.seed,
-        "replies-that-did-not-count": sum(line["failed"] for line in run.rounds_done),
+        "replies": lost_replies(run.rounds_done),
         "communication": run.ledger.summary(),
         "library": run.library.record(),
         "versions": package_versions(),
@@ -95,12 +99,15 @@ def run_info(run: RunFacts, status: str, data: Mapping[str, Any] | None) -> dict
         "clients-per-round": run.clients_per_round,
         "budget-mib": run.ledger.budget_mib,
         "model": run.cfg.model.name,
+        "quantization": run.quantization,
         "started": run.started,
         "ended": None if status == "running" else now(),
         "status": status,
         "reason": run.reason,
         "settings": dict(run.cfg),
+        "adapter-config": run.adapter_config,
         "library": run.library.record(),
+        "replies": lost_replies(run.rounds_done),
         "data": data,
     }
 

@@ -7,6 +7,7 @@ from flwr.common import log
 
 from flowertune.base.text import counted, duration
 from flowertune.comms.ledger import Ledger
+from flowertune.run.live import Live
 
 LOG_EVERY = 60.0  # seconds between two lines about a round that goes on
 
@@ -14,14 +15,19 @@ LOG_EVERY = 60.0  # seconds between two lines about a round that goes on
 class BucketProgress:
     """Logs from time to time how far a round of buckets is; call it after each finished bucket."""
 
-    def __init__(self, server_round: int, buckets: int, ledger: Ledger) -> None:
+    def __init__(
+        self, server_round: int, buckets: int, ledger: Ledger, live: Live | None = None
+    ) -> None:
         self.server_round, self.buckets, self.ledger = server_round, buckets, ledger
+        self._live = live
         self._first: int | None = None  # buckets that were done when this began
         self._began = self._logged = time.monotonic()
         self._received = ledger.received
 
     def __call__(self, done: int) -> None:
         """Note that ``done`` buckets are finished."""
+        if self._live:
+            self._live.count(self.server_round, done, self.buckets, "buckets")
         now = time.monotonic()
         if self._first is None:
             self._first = done - 1

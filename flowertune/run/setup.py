@@ -17,16 +17,18 @@ from flwr.serverapp import Grid
 
 from flowertune.base.errors import SettingsError, UserError
 from flowertune.base.files import write_json
+from flowertune.comms.ledger import Ledger
 from flowertune.comms.nodes import NodeRegistry
 from flowertune.comms.run_settings import carry_settings
 from flowertune.config.app import App, read_app
-from flowertune.config.checks import check_settings, client_problems
+from flowertune.config.checks import check_settings, client_problems, supernodes_note
 from flowertune.config.results import results_root, run_folder
 from flowertune.config.settings import Settings
 from flowertune.rules import lock
 from flowertune.rules.provenance import Library, code_digest, installed_library
 from flowertune.run.failures import Ending
 from flowertune.run.files import LOCK, RUN, now
+from flowertune.run.live import Live
 from flowertune.run.metadata import first_info
 from flowertune.run.origin import (
     Origin,
@@ -35,6 +37,7 @@ from flowertune.run.origin import (
     refuse_links,
     settings_of_run,
 )
+from flowertune.run.workers import in_simulation, replace_dead_workers
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,8 @@ def prepare_run(grid: Grid, context: Context, app_dir: Path) -> Iterator[RunCont
         With the sentence to show, if a setting is wrong, no SuperNode answers, or the results
         folder cannot be written.
     """
+    if in_simulation(grid):
+        replace_dead_workers()
     app = read_app(app_dir)
     with ExitStack() as held:
         origin = origin_of(context.run_config, app_dir)
@@ -118,11 +123,15 @@ def prepare_run(grid: Grid, context: Context, app_dir: Path) -> Iterator[RunCont
         log(INFO, "results: %s", folder)
         if origin is not None:
             _let_clients_know(grid, context.run_config, cfg)
+        Live(folder).say("asking the SuperNodes which partitions they hold")
         with begun(folder, first_info(cfg, app, context.run_id) if origin is None else None):
-            registry = NodeRegistry(code_sha256=code_digest(app_dir / app.package)).discover(grid)
+            code, ledger = code_digest(app_dir / app.package), Ledger(cfg.static.budget_mib)
+            registry = NodeRegistry(code_sha256=code, ledger=ledger).discover(grid)
             own = installed_library()
             differences = rule_violations(cfg, registry, own)
             log(INFO, lock.verdict(lock.static_values(cfg), differences))
+            if note := supernodes_note(cfg, len(registry.nodes)):
+                log(INFO, note)
             if problems := client_problems(cfg, len(registry.nodes)):
                 raise SettingsError(problems)
         yield RunContext(cfg, app, registry, folder, own, differences, context.run_id, origin)

@@ -1,18 +1,20 @@
 """A run as plain lines, for where there is no terminal."""
 
+import time
+from pathlib import Path
 from typing import Any
 
 from flowertune.base.text import duration
 from flowertune.run.files import RunFiles, tokens_per_second
+from flowertune.run.origin import resume_command
 
 
 def head(run: RunFiles) -> str:
     """Return the line that says which run this is."""
     about = run.about
-    verdict = "official" if about.get("official") else "unofficial"
     return (
         f"run {about.get('run-id', run.folder.name)}: {about.get('challenge')}, "
-        f"{about.get('model')}, {run.planned} rounds, {verdict}, {run.status}"
+        f"{about.get('model')}, {run.planned} rounds, {run.verdict}, {run.status}"
     )
 
 
@@ -33,20 +35,40 @@ def round_line(run: RunFiles, line: dict[str, Any]) -> str:
     return " | ".join(parts)
 
 
-def state(run: RunFiles) -> str:
-    """Return the line that says where the run stands."""
+def state(run: RunFiles, app: Path | None = None, now: float | None = None) -> str:
+    """Return the line that says where the run stands, and another one with how to go on with it.
+
+    Parameters
+    ----------
+    app : Path | None
+        The app's own folder, as for ``resume_command``.
+    now : float | None
+        Seconds since the epoch.
+    """
     if run.status == "running":
         left = run.seconds_left
-        return "waiting for the first round" if left is None else f"about {duration(left)} left"
-    done = run.last.get("round", 0)
-    if run.status == "interrupted":
-        stopped = f"interrupted after round {done} of {run.planned}: its process has ended"
-        if not done:
-            return f"{stopped}, and there is nothing to go on from; start it again"
+        end = [] if left is None else [f"about {duration(left)} left"]
         return (
-            f"{stopped}; to go on, start it again with the same settings and "
-            f"resume-from='{run.folder.resolve()}' (beside them in --run-config, or as a line of "
-            "the .toml file given there)"
+            ", ".join([*filter(None, [just_now(run, now)]), *end]) or "waiting for the first round"
         )
-    reason = f": {run.about['reason']}" if run.about.get("reason") else ""
-    return f"{run.status} after round {done} of {run.planned}{reason}"
+    done = run.last.get("round", 0)
+    reason = str(run.about.get("reason") or "")
+    if run.status == "interrupted":
+        reason = "its process has ended"
+    said = f"{run.status} after round {done} of {run.planned}{reason and f': {reason}'}"
+    if run.status == "finished":
+        return said
+    command = resume_command(run.folder, app)
+    return f"{said}\n{f'to go on: {command}' if command else 'nothing is left to go on from'}"
+
+
+def just_now(run: RunFiles, now: float | None = None) -> str:
+    """Return what the run does at this moment; empty where that is not known."""
+    progress = run.progress
+    if run.resuming or "since" not in progress:
+        return ""
+    doing = str(progress.get("doing", ""))
+    if "round" in progress:
+        doing = "round {round}: {done} of {of} {what}".format(**progress)
+    since = (time.time() if now is None else now) - float(progress["since"])
+    return f"{doing} in {duration(max(0.0, since))}" if "round" in progress else doing

@@ -1,6 +1,7 @@
 """A run as a picture in the terminal."""
 
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from rich import box
@@ -17,20 +18,34 @@ from flowertune.watch import lines
 BARS = "▁▂▃▄▅▆▇█"
 SHOWN = 8
 WIDE = 76  # columns from which on everything has room
-STATUS = {"running": "cyan", "finished": "green", "failed": "bold red", "interrupted": "yellow"}
+STATUS = {
+    "running": "cyan", "finished": "green", "failed": "bold red", "interrupted": "yellow",
+    "stopped": "yellow",
+}  # fmt: skip
+VERDICT = {"official": "green", "unofficial": "yellow", "not yet checked": "dim"}
 
 
-def picture(run: RunFiles, width: int, now: datetime | None = None) -> RenderableType:
-    """Return the whole view for a terminal of ``width`` columns."""
+def picture(
+    run: RunFiles, width: int, now: datetime | None = None, app: Path | None = None
+) -> RenderableType:
+    """Return the whole view for a terminal of ``width`` columns.
+
+    Parameters
+    ----------
+    app : Path | None
+        The app's own folder, as for ``resume_command``.
+    """
     about = run.about
-    official = bool(about.get("official"))
     title = Text.assemble(
         (str(about.get("name", run.folder.name)), "bold"),
         f" · run {about.get('run-id', run.folder.name)} · ",
-        ("OFFICIAL", "green") if official else ("UNOFFICIAL", "yellow"),
+        (run.verdict.upper(), VERDICT[run.verdict]),
     )
     wide = width >= WIDE
-    body = [_bar(run), _figures(run, 2 if wide else 1, now)]
+    body = [_bar(run)]
+    if run.status == "running" and (doing := lines.just_now(run, now and now.timestamp())):
+        body.append(Text(doing, "dim"))
+    body.append(_figures(run, 2 if wide else 1, now))
     losses = [line["train-loss"] for line in run.rounds if line.get("train-loss") is not None]
     if len(losses) > 1:
         body.append(
@@ -42,7 +57,10 @@ def picture(run: RunFiles, width: int, now: datetime | None = None) -> Renderabl
     if run.rounds:
         body.append(_table(run, wide))
     if run.status != "running":
-        body.append(Text(lines.state(run), STATUS.get(run.status, "")))
+        said, _, how = lines.state(run, app).partition("\n")
+        body.append(Text(said, STATUS.get(run.status, "")))
+        if how:
+            body.append(Text(how, overflow="fold"))
     subtitle = Text(f"{about.get('challenge')} · {about.get('model')}", "dim")
     return Panel(Group(*body), title=title, subtitle=subtitle, width=min(width, 100))
 

@@ -1,13 +1,14 @@
 """`flowertune runs` and `flowertune settings`: what an app has, in lines."""
 
 import json
+import re
 
 import pytest
 
 from flowertune.cli.main import main
 from flowertune.config.settings import table
 from tests.apps import default_settings, rendered
-from tests.runs import write_run
+from tests.runs import checkpoint, result, run_of_two_states, write_run
 from tests.templates import copy_of
 
 APP = rendered("finance")
@@ -53,6 +54,40 @@ def test_a_damaged_run_is_a_line_as_well(results, capsys):
 
 def test_no_runs_are_said(results, capsys):
     assert lines(results, capsys) == [f"There are no runs in {results} yet."]
+
+
+def test_a_run_that_can_go_on_says_how(results, capsys):
+    write_run(run_of_two_states(results / "9"), 3, status="stopped")
+    *_, where, how = lines(results, capsys)
+    assert where == f"In {results}"
+    assert how.startswith(f"To go on with 9: flwr run {APP} --stream --run-config \"resume-from='")
+
+
+def test_two_runs_are_compared(results, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    one = write_run(results / "9", 3, settings={"seed": 1, "own": float("nan"), "same": 2})
+    other = write_run(results / "10", 10, status="finished",
+                      settings={"seed": 2, "own": float("nan"), "same": 2, "new": "x"})  # fmt: skip
+    digest = checkpoint(other / "peft_10")
+    result(tmp_path / "scores" / digest[:12], tuned="80.12")
+    words = ["--app", str(APP), "--run-config", f"results-dir='{results}'"]
+    assert main(["runs", "9", str(other), *words]) == 0
+    rows = [re.split("  +", line) for line in capsys.readouterr().out.splitlines()]
+    assert rows == [
+        ["run", "9", "10"],
+        ["new", "-", '"x"'],
+        ["seed", "1", "2"],
+        ["status", "running", "finished"],
+        ["official", "yes", "yes"],
+        ["rounds", "3 of 10", "10 of 10"],
+        ["loss", "0.6667", "0.2000"],
+        ["MiB", "1,560.0", "5,200.0"],
+        ["rejected replies", "0", "0"],
+        ["time of all rounds", "1 min 00 s", "3 min 20 s"],
+        ["official: FPB", "-", "80.12 (18, partial)"],
+    ]
+    assert main(["runs", str(one), *words]) == 2
+    assert "two runs to compare, not 1" in capsys.readouterr().err
 
 
 def test_all_settings_are_shown_with_the_apps_values(capsys):

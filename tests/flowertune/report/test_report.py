@@ -1,6 +1,7 @@
 """The page about a run: everything is told, nothing is loaded, nothing in the data is HTML."""
 
 import json
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from flowertune.report.page import page
 from flowertune.run.checkpoint import save_checkpoint
 from flowertune.run.files import read_run
 from tests.apps import default_settings, rendered
-from tests.runs import write_run
+from tests.runs import checkpoint, result, round_line, write_run
+from tests.templates import copy_of
 
 UNOFFICIAL = {
     "official": False,
@@ -87,7 +89,7 @@ def run_folder(tmp_path) -> Path:
             "rows-visited": number / 100,
         }
         tensors = {"base.lora_A.weight": torch.full((2, 3), float(number))}
-        save_checkpoint(folder / f"peft_{number}", tensors, LoraConfig(r=2), manifest)
+        save_checkpoint(folder / f"peft_{number}", tensors, LoraConfig(r=2).to_dict(), manifest)
     return folder
 
 
@@ -102,7 +104,7 @@ def test_the_page_tells_everything(run_folder, capsys):
         ">unofficial</span>",
         "static.dataset.name",
         "&#34;./mine.jsonl&#34;",
-        "took 1 h 00 min",
+        "duration 1 h 00 min",
         "10 of 10",
         "train.seq-length",
         "1 row (3.23%) cut before the answer",
@@ -123,6 +125,49 @@ def test_a_checkpoint_that_was_changed_is_said(run_folder):
     first, second = collect(read_run(run_folder), None).checkpoints
     assert not first.as_saved and second.as_saved
     assert "NOT as saved" in page(collect(read_run(run_folder), None))
+
+
+def test_scores_are_found_where_the_scorer_ran(tmp_path, monkeypatch, capsys):
+    app = copy_of(rendered("finance"), tmp_path / "app")
+    folder = write_run(app / "results" / "7", done=3, settings={"seed": 1})
+    result(tmp_path / "scores" / checkpoint(folder / "peft_2")[:12], base="27.78", tuned="61.11")
+    result(app / "scores" / checkpoint(folder / "peft_3")[:12], tuned="77.78<b>")
+    (tmp_path / "scores" / ("0" * 12)).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert main(["report", str(folder), "--output", "page.html"]) == 0
+    html = Path("page.html").read_text("utf-8")
+    parsed(html)
+    table = html.split("<h2>Scores</h2>")[1].split("</table>")[0]
+    cells = re.findall(r"<td[^>]*>([^<]*)</td>", table)
+    assert cells == [
+        "peft_2", "official", "FPB", "18, partial", "27.78", "61.11", "70.00 to 90.00", "-",
+        "unofficial; 8 bits",
+        "peft_3", "official", "FPB", "18, partial", "-", "77.78&lt;b&gt;", "70.00 to 90.00", "-",
+        "unofficial; 8 bits",
+    ]  # fmt: skip
+    assert "own settings are not known" not in html
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"sets": 1, "average": 2}', '{"sets": {"a": 1, "b": {"scores": []}}}']
+)
+def test_a_result_that_makes_no_sense_is_no_reason_for_no_page(tmp_path, text):
+    folder = write_run(tmp_path / "7", done=1)
+    place = tmp_path / "scores" / checkpoint(folder / "peft_1")[:12] / "any"
+    place.mkdir(parents=True)
+    (place / "results.json").write_text(text)
+    parsed(page(collect(read_run(folder), None, [tmp_path])))
+
+
+def test_lost_replies_are_told(tmp_path):
+    folder = write_run(tmp_path / "7", done=0)
+    line = round_line(1, asked=5, failed=1, lost={"3": "its worker <died>"})
+    (folder / "rounds.jsonl").write_text(json.dumps(line) + "\n")
+    html = page(collect(read_run(folder), None))
+    parsed(html)
+    assert "<b>1</b><span>rejected replies, of 5</span>" in html
+    assert "its worker &lt;died&gt;" in html.split("<h2>Lost replies</h2>")[1]
+    assert "communicated (MiB)" in html and ">duration<" in html and ">rejected replies<" in html
 
 
 def test_an_official_run_says_so(tmp_path):
@@ -146,9 +191,15 @@ def test_what_a_run_holds_is_text_and_not_html(tmp_path):
         tmp_path / "7", done=2, name=bad, model=bad, reason=bad, settings={bad: bad},
         official=False, differences=[{"key": bad, "given": bad, "locked": [bad]}],
     )  # fmt: skip
+    (folder / "rounds.jsonl").write_text(
+        json.dumps(round_line(1, partitions=[bad], lost={bad: bad}, time=bad)) + "\n"
+    )
+    manifest = {"round": bad, "versions": {bad: bad}, "rows-visited": bad}
+    (folder / "peft_1").mkdir()
+    (folder / "peft_1" / "manifest.json").write_text(json.dumps(manifest))
     html = page(collect(read_run(folder), {}))
     parsed(html)
-    assert html.count("&lt;script&gt;") >= 7
+    assert html.count("&lt;script&gt;") >= 11
 
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(run_folder, capsys):

@@ -1,21 +1,25 @@
 """Watching a run: found by id, read while it is written, shown as a picture or as lines."""
 
 import fcntl
+import json
 from datetime import timedelta
 from io import StringIO
 from pathlib import Path
 
 import pytest
+from flwr.app import ConfigRecord, Message, RecordDict
 from rich.console import Console
 
 from flowertune.base.errors import UserError
 from flowertune.cli.main import main
 from flowertune.run.files import read_run, since, tokens_per_second
 from flowertune.run.find import find_run
+from flowertune.run.live import Live
+from flowertune.run.setup import sole_writer
 from flowertune.watch import follow, lines
 from flowertune.watch.view import picture, sparkline
 from tests.apps import rendered, settings
-from tests.runs import NOW, write_run
+from tests.runs import NOW, run_of_two_states, write_run
 
 
 def shown(folder: Path, width: int = 100) -> str:
@@ -57,6 +61,12 @@ def test_files_of_an_older_or_other_writer_are_shown(tmp_path):
         ("run.json", None, "holds no run.json"),
         ("run.json", '{"a":', "run.json is damaged"),
         ("run.json", "[]", "holds no JSON object"),
+        ("run.json", "[" * 100_000, "run.json is damaged"),
+        ("run.json", '{"rounds": "ten"}', "run.json is damaged: rounds is 'ten'"),
+        ("run.json", '{"differences": [1]}', "a difference is no JSON object"),
+        ("rounds.jsonl", '{"round": "<b>"}\n', "line 1: round is '<b>'"),
+        ("rounds.jsonl", '{"clients": 2}\n', "line 1: round is None"),
+        ("rounds.jsonl", '{"round": 1, "train-loss": "x"}\n', "train-loss is 'x'"),
         ("rounds.jsonl", '{"round": 1}\n{bad}\n{"round": 3}\n', "rounds.jsonl is damaged: line 2"),
     ],
 )
@@ -79,12 +89,83 @@ def test_a_killed_run_is_told_from_a_running_one(tmp_path):
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert read_run(folder).status == "running"
     dead = read_run(folder)
-    assert dead.status == "interrupted" and f"resume-from='{folder}'" in lines.state(dead)
-    write_run(folder, done=0)
-    unborn = lines.state(read_run(folder))
-    assert "resume-from" not in unborn and "start it again" in unborn
+    assert dead.status == "interrupted"
+    assert lines.state(dead).endswith("its process has ended\nnothing is left to go on from")
+    run_of_two_states(folder)
+    assert lines.state(dead, tmp_path).endswith(
+        f"\nto go on: flwr run {tmp_path} --stream --run-config \"resume-from='7'\""
+    )
+    assert f"resume-from='{folder}'" in lines.state(dead, Path.cwd())
     write_run(folder, done=10, status="finished")
     assert read_run(folder).status == "finished"
+
+
+@pytest.mark.skipif(not Path("/proc/locks").exists(), reason="needs /proc/locks")
+def test_a_run_that_is_about_to_go_on_is_running(tmp_path):
+    folder = write_run(tmp_path / "7", done=3, status="stopped", reason="flwr stop")
+    assert read_run(folder).status == "stopped"
+    with sole_writer(folder):
+        assert read_run(folder).status == "running"
+    assert read_run(folder).status == "stopped"
+
+
+def test_how_far_a_round_is_can_be_seen(tmp_path, capsys, monkeypatch):
+    folder = write_run(tmp_path / "7", done=3)
+    live = Live(folder)
+    live.say("asking the SuperNodes which partitions they hold")
+    assert lines.state(read_run(folder)).startswith("asking the SuperNodes which")
+    live.count(4, 2, 5, "replies")
+    since = read_run(folder).progress["since"]
+    said = lines.state(read_run(folder), now=since + 80)
+    assert said == "round 4: 2 of 5 replies in 1 min 20 s, about 2 min 20 s left"
+    assert "round 4: 2 of 5 replies in " in shown(folder)
+    monkeypatch.setattr(follow, "SAY_EVERY", 0.0)
+    monkeypatch.setattr(follow.time, "sleep", lambda s: write_run(folder, 10, status="finished"))
+    assert main(["watch", str(folder)]) == 0
+    assert "\nround 4: 2 of 5 replies in 0 s\n" in capsys.readouterr().out
+    live.end()
+    assert read_run(folder).progress == {} and not list(folder.glob("*progress*"))
+
+
+def test_replies_are_counted_as_they_come(tmp_path):
+    """Each attempt at a round anew; other messages are none of a round's replies."""
+    grid, seen = Grid(), []
+    live = Live(tmp_path)
+    live.follow(grid)
+    grid.look = lambda: seen.append(json.loads((tmp_path / "progress.json").read_text()))
+    for _ in range(2):
+        ids = grid.push_messages([train(4, node) for node in (1, 2, 3)])
+        assert len(list(grid.pull_messages(ids[:1]))) == 1
+        grid.look()
+        list(grid.pull_messages(ids[1:]))
+        grid.look()
+    assert [(p["round"], p["done"], p["of"], p["what"]) for p in seen] == [
+        (4, 1, 3, "replies"), (4, 3, 3, "replies"),
+    ] * 2  # fmt: skip
+    list(grid.pull_messages(grid.push_messages([Message(RecordDict(), 1, "query.lengths")])))
+    assert json.loads((tmp_path / "progress.json").read_text())["done"] == 3
+
+
+class Grid:
+    """Answers what it was sent, when it is asked for the answers."""
+
+    def __init__(self):
+        self.sent = []
+
+    def push_messages(self, messages):
+        for message in messages:
+            message.metadata.__dict__["_message_id"] = str(len(self.sent))
+            self.sent.append(message)
+        return [message.metadata.message_id for message in messages]
+
+    def pull_messages(self, ids):
+        return [Message(RecordDict(), reply_to=self.sent[int(each)]) for each in ids]
+
+
+def train(server_round, node):
+    return Message(
+        RecordDict({"config": ConfigRecord({"server-round": server_round})}), node, "train"
+    )
 
 
 def test_the_picture_has_what_people_look_for(tmp_path):
@@ -124,12 +205,14 @@ def test_runs_are_found_where_the_app_puts_them(tmp_path):
     app = rendered("finance")
     with pytest.raises(UserError, match="no runs"):
         find_run(None, cfg, app, {})
-    write_run(tmp_path / "9", done=1, started="2026-01-01T00:00:00+00:00")
+    other = {"flwr-run-ids": ["9", "12345"]}
+    write_run(tmp_path / "9", done=1, started="2026-01-01T00:00:00+00:00", **other)
     write_run(tmp_path / "10", done=1, started="2026-01-03T00:00:00+00:00")
     write_run(tmp_path / "11", done=1, started="2026-01-02T00:00:00+00:00")
     (tmp_path / "no-run").mkdir()
     assert find_run(None, cfg, app, {}).name == "10"
     assert find_run("9", cfg, app, {}).name == "9"
+    assert find_run("12345", cfg, app, {}).name == "9"
     with pytest.raises(UserError, match=r"no run '12' in .*; the latest there: 9, 11, 10"):
         find_run("12", cfg, app, {})
 
