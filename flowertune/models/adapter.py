@@ -138,6 +138,7 @@ def _names(base: Any) -> tuple[dict[str, bool], list[str]]:
     modules = {
         name: any(True for _ in module.parameters(recurse=False))
         for name, module in base.named_modules()
+        if name
     }
     return modules, [name for name, _ in base.named_parameters()]
 

@@ -36,7 +36,7 @@ class Quantization:
     def __str__(self) -> str:
         bits = f"{self.bits} bits" if self.bits else "fewer bits"
         kind = "" if self.kind == self.method else f" {self.kind}"
-        double = ", scales quantized, too" if self.double else ""
+        double = ", double quantization" if self.double else ""
         return f"{bits} ({self.method}{kind}{double})"
 
     def record(self) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def unknown_name(
                 return _unknown(field, name, layers)
     for name in _listed(getattr(peft_config, "target_parameters", None)):
         if not any(_ends_with(full, name) for full in parameters):
-            return _unknown("target_parameters", name, list(parameters))
+            return _unknown("target_parameters", name, list(parameters), "parameter")
     return None
 
 
@@ -60,7 +60,7 @@ def unused_pattern(peft_config: Any, adapted: Sequence[str]) -> Vain | None:
     for field in ("rank_pattern", "alpha_pattern"):
         for key in getattr(peft_config, field, None) or {}:
             if not any(_matches(key, name) for name in adapted):
-                return _unknown(field, key, adapted)
+                return _unknown(field, key, adapted, "adapted module")
     wanted = getattr(peft_config, "layers_to_transform", None)
     wanted = [wanted] if isinstance(wanted, int) else list(wanted or [])
     there = sorted({int(n) for name in adapted for n in _NUMBER.findall(name)})
@@ -87,8 +87,8 @@ def _ends_with(full: str, name: str) -> bool:
     return full == name or full.endswith(f".{name}")
 
 
-def _unknown(field: str, name: str, full_names: Sequence[str]) -> Vain:
+def _unknown(field: str, name: str, full_names: Sequence[str], kind: str = "module") -> Vain:
     known = sorted({full.rpartition(".")[2] for full in full_names} - {""})
     known = [last for last in known if not last.isdigit()]
     near = get_close_matches(name.rpartition(".")[2], known, n=3, cutoff=0.5) or known[:_SHOWN]
-    return Vain(field, name, f"and there is no such module (there is {', '.join(near)})")
+    return Vain(field, name, f"and there is no such {kind} (there is {', '.join(near)})")

@@ -1,8 +1,12 @@
 """Base model, adapter and tokenizer as the official scorers load them."""
 
+import json
+import shutil
+
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from evaluation import model as loading
@@ -62,6 +66,28 @@ def test_an_adapter_of_another_model_is_one_sentence(tmp_path, finance_checkpoin
     with pytest.raises(UserError, match="does not fit the base model") as caught:
         loading.load(choice(tmp_path, adapter=finance_checkpoint))
     assert "\n" not in str(caught.value)
+
+
+def test_half_an_adapter_is_not_scored(tiny, finance_checkpoint, tmp_path):
+    half = shutil.copytree(finance_checkpoint, tmp_path / "peft_2")
+    file = half / "adapter_model.safetensors"
+    save_file({k: v for k, v in load_file(file).items() if "layers.0" in k}, file)
+    with pytest.raises(UserError, match="it lacks 4 of 8 tensors"):
+        loading.load(choice(tiny, adapter=half))
+
+
+def test_a_base_model_that_comes_quantized_is_scored_as_that(tiny, tmp_path):
+    folder = shutil.copytree(tiny, tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    nf4 = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "quant_method": "bitsandbytes"}
+    (folder / "config.json").write_text(json.dumps({**config, "quantization_config": nf4}))
+    how = loading.quantization(choice(folder, quantization=4))
+    assert how is not None and (how.kind, how.from_model) == ("nf4", True)
+    with pytest.raises(UserError, match=r"but --quantization is 0; set --quantization to 4"):
+        loading.quantization(choice(folder, quantization=0))
+    plain = loading.quantization(choice(tiny, quantization=4))
+    assert plain is not None and (plain.kind, plain.from_model) == ("fp4", False)
+    assert loading.quantization(choice(tiny, quantization=0)) is None
 
 
 def test_a_folder_without_weights_is_one_sentence(tmp_path, tiny):

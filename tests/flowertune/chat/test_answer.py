@@ -1,5 +1,7 @@
 """An answer is shown while it is generated, without the text that ends it."""
 
+import json
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -97,3 +99,32 @@ def test_an_interrupt_keeps_what_was_said(scripted):
     pieces: list[str] = []
     said = answer(tokenizer, model, "Count. ", (), Sampling(20, temperature=0), interrupted)
     assert said.text.startswith("one ") and said.text == "".join(dict.fromkeys(pieces))
+
+
+def greedy(tokenizer, model, prompt: str, count: int) -> str:
+    """The most likely tokens, one after the other, without `generate`."""
+    ids = tokenizer(prompt, return_tensors="pt")["input_ids"]
+    start = ids.shape[1]
+    with torch.no_grad():
+        for _ in range(count):
+            ids = torch.cat([ids, model(ids).logits[:, -1:].argmax(-1)], dim=1)
+    return tokenizer.decode(ids[0, start:])
+
+
+def test_the_models_own_generation_settings_change_nothing(tmp_path):
+    folder = save_tiny_llama(tmp_path)
+    own = {
+        "num_beams": 4, "repetition_penalty": 1.9, "top_k": 1, "no_repeat_ngram_size": 1,
+        "min_length": 90, "max_new_tokens": 1, "do_sample": True, "temperature": 5.0,
+    }  # fmt: skip
+    plain = AutoModelForCausalLM.from_pretrained(folder)
+    (folder / "generation_config.json").write_text(json.dumps(own))
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+
+    def said(model, temperature):
+        sampling = Sampling(12, temperature, seed=3)
+        return answer(tokenizer, model, "Why? ", (), sampling, lambda _: None).text
+
+    assert said(model, 0.0) == greedy(tokenizer, plain, "Why? ", 12).lstrip()
+    assert said(model, 0.9) == said(plain, 0.9) != said(plain, 0.0)

@@ -1,11 +1,13 @@
 """`python test.py`: ask a checkpoint, once or in a conversation."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from flowertune.chat.answer import Answer
@@ -67,6 +69,33 @@ def test_the_adapter_counts(saved, model, capsys):
     tuned = capsys.readouterr().out
     ask("--model", model, *words)
     assert capsys.readouterr().out != tuned
+
+
+def test_half_an_adapter_gives_no_answer(saved, tmp_path, capsys):
+    half = shutil.copytree(saved, tmp_path / "peft_7")
+    file = half / "adapter_model.safetensors"
+    save_file({k: v for k, v in load_file(file).items() if "layers.0" in k}, file)
+    assert ask("--peft-path", half, "--question", QUESTION) == 1
+    said = capsys.readouterr()
+    assert said.out == "" and "it lacks 4 of 8 tensors (" in said.err.splitlines()[-1]
+
+
+def test_an_answer_is_as_long_as_those_of_the_training_rows():
+    assert conversation.longest_answer({"longest-answer-tokens": 300}) == 300
+    assert conversation.longest_answer({"longest-answer-tokens": 2}) == 16
+    for manifest in ({}, {"longest-answer-tokens": None}, {"longest-answer-tokens": True}):
+        assert conversation.longest_answer(manifest) == 512
+
+
+def test_an_answer_that_was_cut_says_so(saved, capsys):
+    ask("--peft-path", saved, "--question", QUESTION, "--max-new-tokens", 3, "--temperature", 0)
+    assert "(cut after 3 tokens; --max-new-tokens changes that)" in capsys.readouterr().err
+
+
+def test_a_question_that_the_model_has_no_room_for_is_one_sentence(model, capsys):
+    assert ask("--model", model, "--question", "x" * 1100) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "tokens as the model reads it, and the model takes at most 1024" in error
 
 
 def test_a_conversation_goes_on_until_exit(saved, capsys, monkeypatch):
