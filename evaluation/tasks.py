@@ -6,7 +6,7 @@ from typing import Any
 import datasets
 from lm_eval.api.task import ConfigurableTask
 
-from evaluation.sets import EvalSet
+from evaluation.sets import EvalSet, Form
 
 VERSION = 1.0  # raise it whenever a prompt or an answer rule changes
 RunPrograms = Callable[[list[str], str], list[dict[str, Any]]]
@@ -46,11 +46,8 @@ def build(
         return {"acc": float(form.grade(document, responses).points)}
 
     def run(responses: list[list[str]], docs: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-        assert form.program is not None and form.language is not None and run_programs is not None
-        pairs = zip(docs, responses, strict=True)
-        programs = [form.program(doc, answer) for doc, answers in pairs for answer in answers]
-        outcomes = iter(run_programs(programs, form.language))
-        return [[next(outcomes) for _ in answers] for answers in responses]
+        assert run_programs is not None
+        return run_programs_of(form, responses, docs, run_programs)
 
     config = {
         "task": name(challenge, item, suite),
@@ -67,3 +64,14 @@ def build(
         steps = [{"function": "custom", "filter_fn": run}]
         config["filter_list"] = [{"name": "run", "filter": steps}]
     return ConfigurableTask(config=config)
+
+
+def run_programs_of(
+    form: Form, responses: list[list[str]], docs: list[dict[str, Any]], run_programs: RunPrograms
+) -> list[list[dict[str, Any]]]:
+    """Make programs of the answers to each document, and run all of them at once."""
+    assert form.program is not None and form.language is not None
+    pairs = zip(docs, responses, strict=True)
+    programs = [form.program(doc, answer) for doc, answers in pairs for answer in answers]
+    outcomes = iter(run_programs(programs, form.language))
+    return [[next(outcomes) for _ in answers] for answers in responses]
