@@ -39,9 +39,9 @@ def register(flwr: Any) -> bool:
     if NAME in names:
         return False
     # Late: every command of flwr runs this module, and only one needs the profiler.
-    from flowertune.cli.profile import CONTEXT, profile
+    from flowertune.cli.profile import profile
 
-    flwr.command(NAME, context_settings=CONTEXT)(profile)
+    flwr.command(NAME)(profile)
     return True
 
 

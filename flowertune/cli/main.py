@@ -12,6 +12,7 @@ from flowertune.cli import (
     connect,
     federation,
     inspect,
+    new,
     plan,
     profile,
     report,
@@ -27,7 +28,6 @@ Commands are typed in an app's folder, or take it with --app. Every one has a --
 
 \b
 Beside them:
-  copier copy --data challenge=finance TEMPLATE my-finance    make an app
   flwr run . --stream --run-config quickstart.toml            train a small model, in minutes
   flwr run . --stream                                         train it (GPU, hub)
   python -m evaluation.finance results/RUN/peft_200           score a checkpoint (GPU, hub)
@@ -46,6 +46,7 @@ def commands() -> typer.Typer:
     )
     every.callback()(_about)
     for function, short, examples, context in (
+        (new.new, "Make an app for a challenge.", new.EXAMPLES, {}),
         (connect.connect, "Set up Flower on this machine, for the app.", connect.EXAMPLES, {}),
         (settings.settings, "Look up settings: value, what is allowed.", settings.EXAMPLES, {}),
         (plan.plan, "Bytes, rounds and GPU memory that a run will take.", plan.EXAMPLES, {}),
@@ -53,8 +54,7 @@ def commands() -> typer.Typer:
         (runs.runs, "List the app's runs.", runs.EXAMPLES, {}),
         (watch.watch, "Watch a run while it goes on.", watch.EXAMPLES, {}),
         (report.report, "Write one HTML page about a run.", report.EXAMPLES, {}),
-        (profile.profile, "Where time, bytes and memory of a run went.", profile.EXAMPLES,
-         profile.CONTEXT),
+        (profile.profile, "Where time, bytes and memory of a run went.", profile.EXAMPLES, {}),
         (chat.chat, "Ask a trained checkpoint.", chat.examples("flowertune chat"), {}),
         (federation.federation, "SuperLink and SuperNodes on this machine.",
          federation.EXAMPLES, federation.CONTEXT),

@@ -42,6 +42,11 @@ def record_app(home: Path, app: str, folder: Path) -> tuple[bool, Path | None]:
     return True, Path(former) if former and other else None
 
 
+def recorded_apps(home: Path) -> dict[str, Path]:
+    """The folders that were recorded, by the app's id."""
+    return {app: Path(folder) for app, folder in _read(home).items()}
+
+
 def recorded_folder(home: Path, app: str) -> Path | None:
     """The folder that was recorded for ``app``, or None."""
     folder = _read(home).get(app)

@@ -359,7 +359,7 @@ class Settings(Mapping[str, Any]):
     seed: int = setting(2024, _at_least(0), "same seed, same clients, batches and starting adapter")
     resume_from: str = setting(
         ANEW,
-        _text("none, or the folder of a run"),
+        _text("none, the folder of a run, or one of the states in it"),
         "none starts a new run; the folder of a run (results/<run id>) resumes that run",
     )
     results_dir: str = setting(

@@ -1,4 +1,4 @@
-"""Read a profile: from a run's log, or from its profile.jsonl."""
+"""Read a profile from its profile.jsonl."""
 
 import json
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from flowertune.profiling.format import MARK, VERSION
+from flowertune.profiling.format import VERSION
 from flowertune.profiling.phases import Span
 from flowertune.profiling.records import from_row
 
@@ -35,13 +35,9 @@ class Attempt:
 
 
 class Reader:
-    """Takes in text in pieces of any size, and collects the profile in it in ``attempts``.
+    """Takes in text in pieces of any size, and collects the profile in it in ``attempts``."""
 
-    ``mark`` is what precedes the JSON of a line: ``MARK`` in a log, nothing in a file.
-    """
-
-    def __init__(self, mark: str = MARK) -> None:
-        self._mark = mark
+    def __init__(self) -> None:
         self.attempts: list[Attempt] = []
         self._rest = ""
 
@@ -56,14 +52,8 @@ class Reader:
         return bool(self.attempts) and self.attempts[-1].status is not None
 
     def _line(self, line: str) -> bool:
-        # In a log, another thread's text may surround it.
-        begin = line.find(self._mark + "{")
-        if begin < 0:
-            return False
-        begin += len(self._mark)
         try:
-            body, _ = json.JSONDecoder().raw_decode(line, begin)
-            return self._take(body)
+            return self._take(json.loads(line))
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             return False
 
@@ -108,7 +98,7 @@ def read_file(path: Path) -> list[Attempt]:
 
     An incomplete last line is left out.
     """
-    reader = Reader(mark="")
+    reader = Reader()
     try:
         reader.feed(path.read_text("utf-8", errors="replace"))
     except (FileNotFoundError, NotADirectoryError):

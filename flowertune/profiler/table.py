@@ -38,14 +38,8 @@ LEFT = ("phase", "slowest")  # columns aligned to the left
 UNLIMITED = 10_000  # characters: wider than any table
 
 
-def head(summary: Summary, flower: dict[str, str] | None = None) -> list[tuple[str, str]]:
-    """Return the lines above the tables, as names and values.
-
-    Parameters
-    ----------
-    flower : dict[str, str] | None
-        The SuperLink's record of the run, as text.
-    """
+def head(summary: Summary) -> list[tuple[str, str]]:
+    """Return the lines above the tables, as names and values."""
     facts = summary.facts
     rounds = f"{summary.rounds} of {facts['rounds']}" if "rounds" in facts else f"{summary.rounds}"
     lines = [
@@ -63,7 +57,6 @@ def head(summary: Summary, flower: dict[str, str] | None = None) -> list[tuple[s
         vram = f", {size(summary.vram)} VRAM" if summary.vram else ""
         memory = _memory(summary.client_rss, summary.client_anon)
         lines.append(("a client at most", f"{memory}{vram}"))
-    lines += list((flower or {}).items())
     if summary.lost:
         lines.append(("incomplete", f"{summary.lost} lines are missing or cannot be read"))
     return lines
@@ -74,20 +67,18 @@ def columns(rows: list[Row]) -> dict[str, Cell]:
     return {name: cell for name, cell in COLUMNS.items() if any(cell(row) != "-" for row in rows)}
 
 
-def plain(summary: Summary, flower: dict[str, str] | None = None) -> str:
+def plain(summary: Summary) -> str:
     """Return the summary as text without colors and frames, as wide as it needs to be."""
     console = Console(file=StringIO(), width=UNLIMITED, color_system=None)
-    console.print(rich(summary, flower, UNLIMITED, framed=False))
+    console.print(rich(summary, UNLIMITED, framed=False))
     assert isinstance(console.file, StringIO)
     return "".join(f"{line.rstrip()}\n" for line in console.file.getvalue().splitlines())
 
 
-def rich(
-    summary: Summary, flower: dict[str, str] | None = None, width: int = 200, framed: bool = True
-) -> RenderableType:
+def rich(summary: Summary, width: int = 200, framed: bool = True) -> RenderableType:
     """Return the summary as something that rich prints, with the columns that fit ``width``."""
     totals = Table.grid(padding=(0, 1))
-    for name, value in head(summary, flower):
+    for name, value in head(summary):
         totals.add_row(Text(f"{name}:", style="dim"), Text(value))
     parts: list[RenderableType] = [totals]
     hidden: dict[str, None] = {}

@@ -1,5 +1,4 @@
-"""The file that a profile is written to, and the mark of its lines in a log."""
+"""The file that a profile is written to."""
 
 FILE = "profile.jsonl"
-MARK = "FLWR_PROFILE "
 VERSION = 1

@@ -1,11 +1,6 @@
-"""What the server writes of a profile: a file in the run's folder, and the same lines in its log.
-
-Flower keeps a run's log and serves it to every machine, also after the run: ``flwr profile`` reads
-these lines there. The file is for the report page and for tools.
-"""
+"""What the server writes of a profile: a file in the run's folder."""
 
 import json
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,7 +11,7 @@ from typing import Any
 from flwr.common import log
 
 from flowertune.config.settings import Settings
-from flowertune.profiling.format import FILE, MARK, VERSION
+from flowertune.profiling.format import FILE, VERSION
 from flowertune.profiling.phases import OFF, AnyProfile, Profile, Span
 from flowertune.profiling.records import COLUMNS, as_row, fold_many
 
@@ -24,7 +19,7 @@ ROWS_A_LINE = 20
 
 
 class Journal:
-    """Writes numbered lines of JSON, each in one piece, to a file and to the log."""
+    """Writes numbered lines of JSON, each in one piece, to a file."""
 
     def __init__(self, path: Path, facts: Mapping[str, Any], admitted: Callable[[], bool]) -> None:
         self._path: Path | None = path
@@ -62,15 +57,13 @@ class Journal:
     def _write(self, body: Mapping[str, Any]) -> None:
         line = json.dumps({"line": self._lines, **body}, separators=(",", ":")) + "\n"
         self._lines += 1
-        # One call, so that no other thread's output comes in between.
-        sys.stdout.write(MARK + line)
         if self._path is None:
             return
         try:
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(line)
         except OSError as error:
-            # The log still has it, and a profile is no reason for a run to fail.
+            # A profile is no reason for a run to fail.
             log(WARNING, "no more profile in %s: %s", self._path, error.strerror or error)
             self._path = None
 

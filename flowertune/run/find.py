@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from flowertune.base.errors import UserError
-from flowertune.base.files import read_json
-from flowertune.config.apps import app_id
-from flowertune.config.read import read_settings
+from flowertune.base.files import flower_home, read_json
+from flowertune.config.apps import app_id, recorded_apps
+from flowertune.config.read import default_settings, read_settings
 from flowertune.config.results import results_root
 from flowertune.config.settings import Settings
 from flowertune.run.files import RUN
@@ -58,6 +58,43 @@ def find_run(named: str | None, cfg: Settings, app: Path, env: Mapping[str, str]
             return run
     there = ", ".join(path.name for path in runs[-5:]) or "no runs"
     raise UserError(f"There is no run {named!r} in {root}; the latest there: {there}.")
+
+
+def run_anywhere(run_id: str, app: Path, env: Mapping[str, str]) -> Path:
+    """Return the folder of a run by its id, of any app that was run from this machine.
+
+    Parameters
+    ----------
+    app : Path
+        The folder to look at first, if it is one of an app.
+
+    Raises
+    ------
+    UserError
+        If no app has a run with this id; says where it was looked for.
+    """
+    home = flower_home(env)
+    apps = [app.resolve(), *(folder for _, folder in sorted(recorded_apps(home).items()))]
+    roots = [root for each in apps if (root := _results_of(each, env)) is not None]
+    # Where there is no folder to write to, a run's results are with Flower's files.
+    roots += sorted((home / "flowertune" / "results").glob("*"))
+    for root in dict.fromkeys(roots):
+        for run in run_folders(root):
+            if run_id in (run.name, *ids_of(run)):
+                return run
+    places = ", ".join(map(str, dict.fromkeys(roots))) or "no app's results"
+    raise UserError(
+        f"There is no run {run_id} in {places}; name its folder (results/<run id>), on the machine "
+        "of the ServerApp."
+    )
+
+
+def _results_of(app: Path, env: Mapping[str, str]) -> Path | None:
+    try:
+        given = Path(str(default_settings(app)["results-dir"])).expanduser()
+    except (UserError, KeyError, OSError):
+        return None
+    return given if given.is_absolute() else app / given
 
 
 def home_of(folder: Path, app: Path) -> Path | None:

@@ -15,9 +15,12 @@ from typer.testing import CliRunner
 
 from flowertune.cli import hook, profile
 from flowertune.cli.main import main
+from flowertune.config.apps import app_id, record_app
 from flowertune.profiling.journal import recording
-from tests.apps import ROOT, settings
+from tests.apps import ROOT, rendered, settings
 from tests.flower import make_shell
+from tests.runs import write_run
+from tests.templates import copy_of
 
 LINE = (ROOT / "scripts" / "flower.pth").read_text("utf-8")
 HELP = "Show where the time, bytes and memory"
@@ -196,7 +199,9 @@ def test_json_and_a_trace(run, tmp_path, capsys):
         (["."], 1, "error: Run . has left no profile; start a run with"),
         ([".", "--format", "json"], 1, '{"success": false, "error-message": "Run . has left'),
         (["12x"], 2, "'12x' is neither a run's id"),
-        (["7", ".", "fed", "more"], 2, "unexpected extra arguments (more)"),
+        (["7", "more"], 2, "unexpected extra argument"),
+        (["7"], 1, "There is no run 7 in "),
+        (["7", "--format", "json"], 1, '{"success": false, "error-message": "There is no run 7'),
         (["RUN", "--trace", "/no/such/folder/t.json"], 1, "cannot be written to /no/such"),
     ],
 )
@@ -206,6 +211,29 @@ def test_errors_are_a_sentence(
     monkeypatch.chdir(tmp_path_factory.mktemp("empty"))
     given = [str(run) if word == "RUN" else word for word in arguments]
     assert sentence in said(capsys, *given, status=status)
+
+
+def test_a_run_is_found_by_each_of_its_ids_and_shows_all_its_parts(
+    tmp_path, monkeypatch, capsys
+):
+    """A run that was resumed is one folder: each process has an id, and a part of the profile."""
+    app = copy_of(rendered("finance"), tmp_path / "app")
+    folder = write_run(app / "results" / "77", 2, **{"flwr-run-ids": ["77", "99"]})
+    for number in (1, 2):
+        with recording(settings({"profile.enabled": True}), folder, {"run": "77"}) as profile:
+            profile.round = number
+            with profile.phase("wait"):
+                pass
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FLWR_HOME", str(tmp_path / "home"))
+    said(capsys, "99", status=1)
+    record_app(tmp_path / "home", app_id(app), app)
+    for name in ("77", "99"):
+        found = json.loads(said(capsys, name, "--format", "json"))
+        assert [span["round"] for span in found["spans"]] == [1, 2]
+    monkeypatch.setenv("FLWR_HOME", str(tmp_path / "other"))
+    monkeypatch.chdir(app)
+    assert "\nwait " in said(capsys, "99")
 
 
 def test_under_flwr_its_errors_are_flwrs(tmp_path, monkeypatch):

@@ -3,7 +3,7 @@
 from flowertune.base.hashing import file_sha256
 from flowertune.profiler.reading import read_file
 from flowertune.profiler.summary import summarize
-from flowertune.profiling.format import FILE, MARK
+from flowertune.profiling.format import FILE
 from flowertune.profiling.messages import RECORD
 from flowertune.profiling.phases import CURRENT
 from flowertune.report.facts import collect
@@ -18,8 +18,8 @@ def clients_of(folder) -> set[int]:
 
 def test_the_adapter_is_the_same_to_the_byte():
     on, off = small_run(profiled=True).folder, small_run().folder
-    for name in ("peft_2/adapter_model.safetensors", "ledger.jsonl"):
-        assert file_sha256(on / name) == file_sha256(off / name)
+    name = "peft_2/adapter_model.safetensors"
+    assert file_sha256(on / name) == file_sha256(off / name)
 
 
 def test_without_it_there_is_nothing():
@@ -27,7 +27,7 @@ def test_without_it_there_is_nothing():
     names = [{path.name for path in run.folder.iterdir()} for run in (on, off)]
     # Other tests may have had the page of one of the two written.
     assert names[0] ^ names[1] <= {FILE, "report.html"} and FILE in names[0] - names[1]
-    assert MARK.strip() not in off.printed
+    assert on.printed == off.printed == ""
     assert "profile" not in off.threads and RECORD not in off.records
     assert CURRENT.get() is None
 
@@ -35,8 +35,6 @@ def test_without_it_there_is_nothing():
 def test_it_holds_the_phases_of_server_and_clients():
     run = small_run(profiled=True)
     assert "profile" in run.threads and RECORD in run.records
-    printed = [line for line in run.printed.splitlines(keepends=True) if line.startswith(MARK)]
-    assert printed == [MARK + line for line in (run.folder / FILE).read_text().splitlines(True)]
     summary = summarize(read_file(run.folder / FILE))
     rows = {(row.where, row.phase): row for row in summary.rows}
     for phase in ("prepare", "distribute", "wait", "transfer", "accumulate", "save"):
@@ -52,8 +50,9 @@ def test_it_holds_the_phases_of_server_and_clients():
     assert (summary.server_rss or 0) > (summary.server_anon or 0) > 50_000_000
     # One adapter goes out and comes back, four times.
     sent = rows["server", "distribute"].bytes / 2
-    assert rows["server", "transfer"].bytes == 8 * sent
-    assert rows["clients", "serve"].bytes == rows["server", "accumulate"].bytes == 4 * sent
+    assert 8 * sent < rows["server", "transfer"].bytes < 8 * (sent + 4000)
+    assert rows["clients", "serve"].bytes == 4 * sent
+    assert 4 * sent < rows["server", "accumulate"].bytes < 4 * (sent + 4000)
 
 
 def test_the_report_shows_it():
