@@ -9,7 +9,7 @@ import os
 import pytest
 import safetensors.torch
 import torch
-from peft import AutoPeftModelForCausalLM, PeftModel
+from peft import AutoPeftModelForCausalLM, LoraConfig, PeftModel
 from peft.utils import get_peft_model_state_dict
 from transformers import AutoModelForCausalLM
 
@@ -44,6 +44,20 @@ def test_peft_loads_it_both_ways(adapter_and_config, tiny_model, tmp_path):
         loaded = get_peft_model_state_dict(model)
         assert loaded.keys() == adapter.keys()
         assert all(torch.equal(loaded[name], adapter[name]) for name in adapter)
+
+
+def test_modules_chosen_by_an_expression_are_named_one_by_one(tiny_model, tmp_path):
+    cfg = settings({"model.name": str(tiny_model), "model.quantization": 0})
+    config = LoraConfig(r=2, target_modules=r".*\.1\..*\.(q|v)_proj", task_type="CAUSAL_LM")
+    adapter, _ = initial_adapter(cfg, config, adapter_shapes(cfg, config))
+    config.base_model_name_or_path = str(tiny_model)
+    body = checkpoint_config(config, adapter)
+    config.lora_alpha = 1e6  # what changes afterwards is not in it
+    assert body["target_modules"] == [f"model.layers.1.self_attn.{name}_proj" for name in "qv"]
+    assert body["lora_alpha"] == 8
+    folder = save_checkpoint(tmp_path / "peft_1", adapter, body, {"round": 1})
+    loaded = get_peft_model_state_dict(AutoPeftModelForCausalLM.from_pretrained(str(folder)))
+    assert loaded.keys() == adapter.keys()
 
 
 def test_the_manifest_seals_itself_and_names_the_weights(adapter_and_config, tmp_path):
