@@ -52,7 +52,7 @@ def _evaluate(challenge: str, arguments: argparse.Namespace, opened: ExitStack) 
         trust_remote_code=arguments.trust_remote_code,
     )
     _quiet()
-    tokenizer = loading.tokenizer(choice)
+    tokenizer, how = loading.tokenizer(choice), loading.quantization(choice)
     on_record = data.on_record(challenge, checkpoint.rules if checkpoint else None)
     documents = {
         item.name: data.load(
@@ -130,7 +130,7 @@ def _evaluate(challenge: str, arguments: argparse.Namespace, opened: ExitStack) 
             model_args = lm_eval_files.model_arguments(choice, adapter)
             passes[name] = run.score(scorer, plan, report.NAMES[name], model_args)
 
-    deviations = [*provenance.deviations(known, arguments, base), *settings.departures]
+    deviations = [*provenance.deviations(known, arguments, base, how), *settings.departures]
     full = arguments.limit is None and all(documents[item.name].full for item in chosen)
     published = suite == "official" and full and not deviations
     results: dict[str, Any] = {
@@ -158,7 +158,7 @@ def _evaluate(challenge: str, arguments: argparse.Namespace, opened: ExitStack) 
     everything = published and len(chosen) == len(entries)
     results["published-average"] = facts["average"] if everything else None
     results["provenance"] = provenance.build(
-        plan, choice, base, checkpoint, arguments, passes, started
+        plan, choice, base, how, checkpoint, arguments, passes, started
     )
     outputs.write(folder, results, passes)
     for store in stores:

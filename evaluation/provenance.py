@@ -19,6 +19,7 @@ from evaluation.sets import Challenge
 from evaluation.store import Store, store_path
 from flowertune.base.hashing import json_sha256
 from flowertune.base.versions import package_versions
+from flowertune.models.quantized import Quantization
 from flowertune.models.resolve import folder_of
 from flowertune.rules.provenance import installed_library
 
@@ -29,8 +30,10 @@ PACKAGES = (
 OFFICIAL_HUB = "https://huggingface.co"
 
 
-def deviations(known: Challenge, arguments: argparse.Namespace, base: BaseModel) -> list[str]:
-    """Return what the user changed about the official way to compute, one phrase each."""
+def deviations(
+    known: Challenge, arguments: argparse.Namespace, base: BaseModel, how: Quantization | None
+) -> list[str]:
+    """Return what is not the official way to compute, one phrase each."""
     changes = []
     if base.difference is not None:
         changes.append(base.difference)
@@ -38,6 +41,8 @@ def deviations(known: Challenge, arguments: argparse.Namespace, base: BaseModel)
         changes.append(f"read from the hub at {constants.ENDPOINT} (official: {OFFICIAL_HUB})")
     if arguments.quantization != known.quantization:
         changes.append(f"quantization {arguments.quantization} (official: {known.quantization})")
+    if how and how.from_model:
+        changes.append(f"a base model that comes quantized to {how} (official: unquantized files)")
     if arguments.dtype != "float32":
         changes.append(f"computed in {arguments.dtype} (official: float32)")
     if arguments.answer_tokens is not None:
@@ -151,6 +156,7 @@ def build(
     plan: Plan,
     choice: ModelChoice,
     base: BaseModel,
+    how: Quantization | None,
     checkpoint: Checkpoint | None,
     arguments: argparse.Namespace,
     passes: dict[str, Pass],
@@ -181,7 +187,8 @@ def build(
             "merged": choice.merge,
         },
         "quantization": choice.quantization,
-        "quantization-type": {4: "fp4", 8: "int8", 0: None}[choice.quantization],
+        "quantization-type": how and how.kind,
+        "quantized-by": how and ("the model's files" if how.from_model else "the scorer"),
         "dtype": choice.dtype,
         "device": choice.device,
         "batch-size": arguments.batch_size,

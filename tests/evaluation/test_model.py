@@ -1,5 +1,6 @@
 """Base model, adapter and tokenizer as the official scorers load them."""
 
+import argparse
 import json
 import shutil
 
@@ -10,8 +11,11 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from evaluation import model as loading
+from evaluation import provenance, sets
+from evaluation.base_model import BaseModel
 from evaluation.model import ModelChoice
 from flowertune.base.errors import UserError
+from flowertune.models.quantized import asked_for
 
 IDS = torch.arange(2, 30)[None]
 
@@ -83,6 +87,11 @@ def test_a_base_model_that_comes_quantized_is_scored_as_that(tiny, tmp_path):
     (folder / "config.json").write_text(json.dumps({**config, "quantization_config": nf4}))
     how = loading.quantization(choice(folder, quantization=4))
     assert how is not None and (how.kind, how.from_model) == ("nf4", True)
+    asked = argparse.Namespace(quantization=4, dtype="float32", answer_tokens=None)
+    finance, base = sets.of_challenge("finance"), BaseModel(str(folder), None, "--model")
+    (said,) = provenance.deviations(finance, asked, base, how)
+    assert said.startswith("a base model that comes quantized to 4 bits (bitsandbytes nf4)")
+    assert provenance.deviations(finance, asked, base, asked_for(4)) == []
     with pytest.raises(UserError, match=r"but --quantization is 0; set --quantization to 4"):
         loading.quantization(choice(folder, quantization=0))
     plain = loading.quantization(choice(tiny, quantization=4))
