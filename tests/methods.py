@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -67,10 +67,11 @@ def use_strategy(app: Path, code: str) -> None:
 
 @dataclass
 class Traffic:
-    """Bytes of tensors that training messages and their replies carried, by who sent them."""
+    """Bytes of all messages by who sent them, and those of the tensors in them."""
 
     sent: int = 0
     received: int = 0
+    tensors: dict[str, int] = field(default_factory=lambda: {"sent": 0, "received": 0})
 
 
 @contextmanager
@@ -81,6 +82,11 @@ def counted(patch: pytest.MonkeyPatch) -> Iterator[Traffic]:
     def nbytes(message: Message) -> int:
         if message.has_error():
             return 0
+        return sum(len(name) + record.count_bytes() for name, record in message.content.items())
+
+    def of_tensors(message: Message) -> int:
+        if message.has_error():
+            return 0
         records = message.content.array_records.values()
         return sum(len(array.data) for record in records for array in record.values())
 
@@ -88,6 +94,8 @@ def counted(patch: pytest.MonkeyPatch) -> Iterator[Traffic]:
         reply = handle(grid, message, partition)
         traffic.sent += nbytes(message)
         traffic.received += nbytes(reply)
+        traffic.tensors["sent"] += of_tensors(message)
+        traffic.tensors["received"] += of_tensors(reply)
         return reply
 
     with patch.context() as inner:

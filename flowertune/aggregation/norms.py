@@ -8,7 +8,7 @@ import numpy as np
 
 from flowertune.aggregation.dtypes import to_float32
 from flowertune.aggregation.plan import Bucket
-from flowertune.comms.agreement import too_large
+from flowertune.comms.agreement import norm_of, too_large
 
 
 class UpdateNorms:
@@ -40,4 +40,5 @@ class UpdateNorms:
 
     def too_large(self) -> dict[int, str]:
         """Return why updates do not count, by partition."""
-        return too_large({p: math.sqrt(s) for p, s in self._squares.items()}, self.factor)
+        norms = {p: math.sqrt(s) for p, s in self._squares.items()}
+        return too_large(norms, lambda partition: norm_of(self.sent[partition]), self.factor)

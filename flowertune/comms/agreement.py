@@ -1,8 +1,11 @@
 """Replies of one round compared with each other: who differs from the others, and is left out."""
 
+import math
 from collections import Counter
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from statistics import median_low
+
+import torch
 
 from flowertune.config.settings import WHERE
 
@@ -19,27 +22,44 @@ def unlike_the_others(kinds: Mapping[int, Hashable]) -> list[int]:
     return [partition for partition in sorted(kinds) if kinds[partition] != most]
 
 
-def too_large(norms: Mapping[int, float], factor: float) -> dict[int, str]:
+def norm_of(tensors: Mapping[str, torch.Tensor]) -> float:
+    """Return the Euclidean norm of all values together, in float64."""
+    squares = (
+        float(torch.linalg.vector_norm(t, dtype=torch.float64)) ** 2 for t in tensors.values()
+    )
+    return math.sqrt(sum(squares))
+
+
+def too_large(
+    norms: Mapping[int, float], sent: Callable[[int], float], factor: float
+) -> dict[int, str]:
     """Return why updates are too large, by partition: a bad one would be the mean by itself.
 
     An update is compared with the median of those that change anything, the lower of the middle
-    two where their number is even: of two clients, the smaller one. A single client's update is
-    never too large.
+    two where their number is even: of two clients, the smaller one. Where a single one changes
+    anything, it is compared with the adapter that its client was sent.
 
     Parameters
     ----------
     norms : Mapping[int, float]
         The norm of each partition's update: of what it trained minus what it was sent.
+    sent : Callable[[int], float]
+        Returns the norm of the adapter that a partition was sent.
     factor : float
-        How many times the median is too large; 0 for any norm being right.
+        How many times that is too large; 0 for any norm being right.
     """
-    changed = [norm for norm in norms.values() if norm > 0]
+    changed = {partition: norm for partition, norm in norms.items() if norm > 0}
     if not changed or not factor:
         return {}
-    median = median_low(changed)
+    if len(changed) == 1:
+        (partition,) = changed
+        limit, of_what = sent(partition), "that of the adapter it was sent,"
+        limit = limit or math.inf  # there is nothing to compare it with
+    else:
+        limit, of_what = median_low(changed.values()), "the round's median"
     return {
-        partition: f"its update has norm {norm:.3g}, more than {factor:g} times the round's median "
-        f"{median:.3g} (strategy.max-update-norm {WHERE})"
-        for partition, norm in norms.items()
-        if norm > factor * median
+        partition: f"its update has norm {norm:.3g}, more than {factor:g} times {of_what} "
+        f"{limit:.3g} (strategy.max-update-norm {WHERE})"
+        for partition, norm in changed.items()
+        if norm > factor * limit
     }

@@ -52,10 +52,10 @@ class Channel:
                 self.profile.add("wait", looked - began, ended=looked)
                 self.profile.add("transfer", now - looked, tensor_bytes(replies[0]))
                 nodes: Mapping[int, int] = {replies[0].metadata.src_node_id: partition}
+                self.ledger.count_received(self.round, replies, nodes)
                 take_profiles(
                     self.profile, replies, nodes, self._sent_at.pop(message_id, 0.0), time.time()
                 )
-                self.ledger.count_received(self.round, replies, nodes)
                 return replies[0]
             if looked - began > timeout:
                 break

@@ -1,7 +1,6 @@
 """One exchange with a round's clients: pack, send, wait, and keep the replies that count."""
 
 import hashlib
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from logging import WARNING
@@ -12,7 +11,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.common import log
 from flwr.serverapp import Grid
 
-from flowertune.comms.agreement import too_large, unlike_the_others
+from flowertune.comms.agreement import norm_of, too_large, unlike_the_others
 from flowertune.comms.codec import pack, unpack
 from flowertune.comms.failures import InvalidReply
 from flowertune.comms.ledger import Ledger
@@ -205,7 +204,8 @@ class Exchanger:
                 updates = {name: tensor - base[name] for name, tensor in tensors.items()}
             if partition not in refused:
                 norms[partition] = norm_of(updates)
-        return refused | too_large(norms, self.cfg.strategy.max_update_norm)
+        size = lambda partition: norm_of(self.sent[partition])  # noqa: E731
+        return refused | too_large(norms, size, self.cfg.strategy.max_update_norm)
 
     def _send(
         self, server_round: int, outgoing: list[Message], partitions: dict[int, int]
@@ -231,14 +231,6 @@ class Exchanger:
             # A reply says what was trained, and buckets of it are asked for afterwards.
             return Expected({}, {})
         return Expected.like(packed.record, packed.tensors)
-
-
-def norm_of(tensors: Mapping[str, torch.Tensor]) -> float:
-    """Return the Euclidean norm of all values together, in float64."""
-    squares = (
-        float(torch.linalg.vector_norm(t, dtype=torch.float64)) ** 2 for t in tensors.values()
-    )
-    return math.sqrt(sum(squares))
 
 
 def _digest(record: ArrayRecord) -> str:

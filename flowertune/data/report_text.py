@@ -7,7 +7,7 @@ from flowertune.base.text import counted
 
 
 def as_text(report: Mapping[str, Any]) -> str:
-    """Return the lines of a report, without a line break at the end."""
+    """Return the lines of a report, without a line break at the end; what is not amiss has none."""
     per = report["rows-per-partition"]
     size = f"{per['fewest']:,}"
     if per["most"] != per["fewest"]:
@@ -20,10 +20,13 @@ def as_text(report: Mapping[str, Any]) -> str:
         f"tokens of a row: median {length['median']:,}, 95 % have at most {length['p95']:,}, "
         f"longest {length['longest']:,} (train.seq-length is {report['seq-length']:,})",
         *_bad(report["bad"]),
-        _cut(report["without-answer"], "cut before the answer: left out, nothing to learn"),
-        _cut(report["cut-answer"], "cut within the answer"),
-        "longest rows: " + "; ".join(map(_name, report["longest-rows"])),
     ]
+    cut = [
+        *_cut(report["without-answer"], "cut before the answer: left out, nothing to learn"),
+        *_cut(report["cut-answer"], "cut within the answer"),
+    ]
+    if cut:
+        lines += [*cut, "longest rows: " + "; ".join(map(_name, report["longest-rows"]))]
     return "\n".join(lines)
 
 
@@ -38,13 +41,13 @@ def _bad(group: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _cut(group: Mapping[str, Any], what: str) -> str:
+def _cut(group: Mapping[str, Any], what: str) -> list[str]:
     line = f"{counted(group['rows'], 'row')} ({group['share']:.2%}) {what}"
     if not group["rows"]:
-        return line
+        return []
     more = group["rows"] - len(group["first"])
     names = "; ".join(map(_name, group["first"])) + (f"; and {more:,} more" if more else "")
-    return f"{line}: {names}"
+    return [f"{line}: {names}"]
 
 
 def _name(row: Mapping[str, int]) -> str:

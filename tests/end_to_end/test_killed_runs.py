@@ -78,9 +78,10 @@ def test_a_killed_run_goes_on_to_the_same_bits(shell, app, small, supernodes, ki
 @pytest.mark.full
 def test_a_killed_worker_is_replaced_and_costs_one_reply(shell, app, small):
     config = small.replace("num-server-rounds=2", "num-server-rounds=8")
-    before = set((app / "results").iterdir()) if (app / "results").exists() else set()
+    results = app / "results"
+    before = set(results.glob("*"))
     shell.type(f'flwr run . --run-config "{config}"', app)
-    (run,) = wait_for(lambda: set((app / "results").iterdir()) - before)
+    (run,) = wait_for(lambda: set(results.glob("*")) - before)
     wait_for((run / "peft_1").is_dir)
     family = wait_for(lambda: simulation_of(shell)).children(recursive=True)
     workers = [p for p in family if "ClientAppActor" in " ".join(p.cmdline())]

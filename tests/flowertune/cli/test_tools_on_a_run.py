@@ -33,7 +33,8 @@ def typed(run, tmp_path, capsys):
 
 def test_the_plan_was_right(run, typed):
     planned = json.loads(typed("plan", "--supernodes", str(NODES), "--json"))["communication"]
-    assert read_run(run[1]).last["total-mib"] == round(planned["counted-mib"], 3)
+    # The plan is of adapters; names, settings and questions before the first round come on top.
+    assert 0 <= read_run(run[1]).last["total-mib"] - planned["counted-mib"] < 0.02
 
 
 def test_the_data_report_is_the_runs_own(run, typed):

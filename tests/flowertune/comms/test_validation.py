@@ -146,12 +146,18 @@ def test_who_differs_from_most_is_left_out_and_of_two_the_first_counts():
 
 
 def test_an_update_is_measured_against_the_lower_median_of_those_that_change_anything():
-    assert too_large({0: 1e30}, 1000) == {}
-    assert set(too_large({0: 2.0, 1: 1e30}, 1000)) == {1}
-    assert set(too_large({0: 0.0, 1: 2.0, 2: 1e30}, 1000)) == {2}
-    assert too_large({0: 1.0, 1: 900.0, 2: 3.0}, 1000) == {}
-    assert too_large({0: 1.0, 1: 1e30}, 0) == {} == too_large({0: 0.0, 1: 0.0}, 1000)
-    assert "norm 1e+30" in too_large({0: 2.0, 1: 1e30}, 1000)[1]
+
+    def of(norms, factor=1000.0, sent=10.0):
+        return too_large(norms, lambda partition: sent, factor)
+
+    assert set(of({0: 2.0, 1: 1e30})) == {1} == set(of({0: 2.0, 1: 1e30, 2: 1.0}))
+    assert set(of({0: 0.0, 1: 2.0, 2: 1e30})) == {2}
+    assert of({0: 1.0, 1: 900.0, 2: 3.0}) == {} == of({0: 0.0, 1: 0.0})
+    assert of({0: 1.0, 1: 1e30}, factor=0) == {}
+    assert "norm 1e+30, more than 1000 times the round's median 2 (" in of({0: 2.0, 1: 1e30})[1]
+    # One that is alone is compared with the adapter, and with nothing where that is zero.
+    assert of({0: 9999.0}) == {} == of({0: 1e30}, sent=0.0)
+    assert "that of the adapter it was sent" in of({0: 1e30, 1: 0.0})[0]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from flowertune.base.errors import UserError
 from flowertune.client.functions import AppFunctions
 from flowertune.client.rows import load_rows
 from flowertune.data import examples
-from flowertune.data.examples import load_pairs, rows_sha256, tokenized_rows
+from flowertune.data.examples import BadRow, load_pairs, rows_sha256, tokenized_rows
 from flowertune.data.rows import load_partition
 from tests.apps import settings
 from tests.tokenizers import smollm2
@@ -97,3 +97,47 @@ def test_what_is_not_a_prompt_and_an_answer_is_refused_without_its_content(saved
         load_pairs(saved(ROWS), lambda row, cfg, tokenizer: given, None, 0, 2)
     assert type(given).__name__ in str(caught.value)
     assert "ab" not in str(caught.value)
+
+
+BAD = {
+    "null": ({"output": None}, "its 'output' is null"),
+    "missing": ({"input": None}, "its 'input' is null"),
+    "a list": ({"tags": ["a"]}, None),
+    "empty": ({"output": " "}, "its answer is empty"),
+    "no question": ({"instruction": " ", "input": ""}, "its question is empty"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_rows_without_a_text_are_left_out_and_never_become_the_word_none(saved, kind):
+    changes, reason = BAD[kind]
+    rows = [{**row, "tags": ["x"]} for row in ROWS]
+    rows[3] |= changes
+
+    def strict(row, cfg, tokenizer):
+        prompt = cfg.static.dataset.question.format_map(row)
+        return prompt, cfg.static.dataset.answer.format_map(row)
+
+    cfg = saved(rows)
+    pairs, record = load_pairs(cfg, strict, None, 0, 1)
+    bad = [pair.reason for pair in pairs if isinstance(pair, BadRow)]
+    assert bad == ([reason] if reason else []) and record.rows == 20
+    assert "None" not in str([pair for pair in pairs if not isinstance(pair, BadRow)])
+    made = tokenized_rows(cfg, strict, smollm2(), 0, 1)
+    assert [e is None for e in made.examples] == [isinstance(pair, BadRow) for pair in pairs]
+    assert len(made.cut(512, 0)) == 20 - len(bad)
+
+
+def test_a_column_of_lists_or_numbers_has_no_text(saved):
+    for value in ([1], 1, 0.5):
+        cfg = saved([{**row, "output": value} for row in ROWS], f"rows-{value}")
+        rows = tokenized_rows(cfg, prompt_and_answer, smollm2(), 0, 1)
+        assert rows.examples == [None] * 20
+        with pytest.raises(UserError, match="none of the 20 rows of partition 0 has a text"):
+            rows.cut(512, 0)
+
+
+def test_a_prompt_of_ones_own_may_use_a_column_that_is_no_text_if_the_settings_do_not(saved):
+    cfg = saved([{**row, "year": 1900 + n} for n, row in enumerate(ROWS)])
+    pairs, _ = load_pairs(cfg, lambda row, cfg, tok: (str(row["year"]), "a"), None, 0, 1)
+    assert len(pairs) == 20 and all(isinstance(pair, tuple) for pair in pairs)

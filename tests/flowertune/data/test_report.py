@@ -13,8 +13,12 @@ from flowertune.base.errors import UserError
 from flowertune.cli.main import main
 from flowertune.data import row_view as view
 from flowertune.data.examples import tokenized_rows
-from flowertune.data.lengths import Lengths, lengths_of
-from flowertune.data.report import refuse_if_too_many_are_empty, report_of
+from flowertune.data.lengths import BAD, Lengths, lengths_of
+from flowertune.data.report import (
+    refuse_if_too_many_are_bad,
+    refuse_if_too_many_are_empty,
+    report_of,
+)
 from flowertune.data.report_text import as_text
 from flowertune.data.tokens import Example, encode
 from flowertune.planning.data_summary import summarize
@@ -81,6 +85,17 @@ def test_a_row_with_room_for_one_token_is_cut_and_not_empty():
     assert report["supervised-tokens"] == 1
 
 
+def test_rows_without_a_text_are_counted_named_and_refused_above_a_share():
+    report = report_of({0: [Lengths(5, 9)] * 95 + [BAD] * 5, 3: [Lengths(5, 9)]}, seq_length=20)
+    assert report["rows"] == 101 and report["bad"]["rows"] == 5 and report["tokens"] == 96 * 9
+    assert report["bad"]["first"][0] == {"partition": 0, "row": 95}
+    assert "5 rows (4.95%) without a text for question or answer: left out" in as_text(report)
+    refuse_if_too_many_are_bad(report, 0.05)
+    with pytest.raises(UserError, match=r"5 of 101 rows.* 1% allowed.*--partition 0 --row 95"):
+        refuse_if_too_many_are_bad(report, 0.01)
+    assert "without a text" not in as_text(report_of({0: [Lengths(5, 9)]}, 20))
+
+
 def test_a_report_of_nothing_is_a_report():
     assert report_of({}, 8)["supervised-share"] == 0.0
     assert "0 rows in 0 partitions" in as_text(report_of({}, 8))
@@ -98,7 +113,11 @@ def test_too_many_rows_without_an_answer_are_refused():
 def cfg(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     rows = [
-        {"instruction": "Say " + "very " * (n % 7) + "much", "input": "", "output": "so " * (1 + n % 5)}
+        {
+            "instruction": "Say " + "very " * (n % 7) + "much",
+            "input": "",
+            "output": "so " * (1 + n % 5),
+        }
         for n in range(60)
     ]
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -85,9 +85,8 @@ def test_it_is_asked_from_one_client_counted_as_round_0_and_not_asked_again(
 ):
     run_app(cfg, NODES, 1)
     assert asked == [0]
-    of_round_0 = [entry for entry in ledger(folder(cfg)) if entry["round"] == 0]
-    assert [(e["direction"], e["partition"]) for e in of_round_0] == [("received", 0), ("sent", 0)]
-    assert [entry["bytes"] > 0 for entry in of_round_0] == [True, False]
+    large = [e for e in ledger(folder(cfg)) if e["round"] == 0 and e["bytes"] > 1000]
+    assert [(e["direction"], e["partition"]) for e in large] == [("received", 0)]
 
     def lost(server_round, partition, reply):
         return None if server_round == 1 else reply
@@ -103,7 +102,8 @@ def test_it_is_asked_from_one_client_counted_as_round_0_and_not_asked_again(
         assert all(t.abs().min() > 0 for n, t in start.items() if "magnitude" in n)
     run_app({**cfg, "resume-from": str(folder(cfg, 2))}, NODES, 9)
     assert asked == [0, 0]
-    assert ledger(folder(cfg, 2)) == ledger(folder(cfg, 1))
+    again = [e for e in ledger(folder(cfg, 2)) if e["round"] == 0 and e["bytes"] > 1000]
+    assert again == large
     assert adapter_sha(folder(cfg, 2), 2) == adapter_sha(folder(cfg, 1), 2)
 
 

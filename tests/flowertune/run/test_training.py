@@ -183,6 +183,42 @@ def test_clients_that_cannot_say_how_long_their_rows_are_are_named(cfg, monkeypa
         assert f"partition {partition} is not in the data report: disk broken" in caplog.text
 
 
+def test_null_answers_are_left_out_and_too_many_end_the_run_before_a_step(cfg, tmp_path, caplog):
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    for row in rows[:3]:
+        row["output"] = None
+    (tmp_path / "holes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    cfg |= {"static.dataset.name": str(tmp_path / "holes.jsonl"), "num-server-rounds": 1}
+    run_app(cfg, NODES)
+    about = json.loads((folder(cfg) / "run.json").read_text())
+    assert about["data"]["bad"]["rows"] == 3 and len(about["data"]["bad"]["first"]) == 3
+    assert "3 rows (5.00%) without a text for question or answer" in caplog.text
+    with pytest.raises(UserError, match=r"3 of 60 rows \(5\.0%\) .* more than the 4% allowed"):
+        run_app({**cfg, "dataset.max-bad-rows": 0.04}, NODES, 2)
+    assert not list(folder(cfg, 2).glob("peft_*"))
+
+
+def test_a_client_that_changes_the_base_model_is_refused_and_leaves_nothing(cfg, monkeypatch):
+    load(rendered("finance"))
+    loop = sys.modules["flowertune_finance.client_app"]
+    sound, cfg = loop.answer_loss, {**cfg, "num-server-rounds": 1}
+
+    def shifting(model, batch):
+        if spoils:
+            next(p for p in model.parameters() if not p.requires_grad).data += 1e-3
+        return sound(model, batch)
+
+    monkeypatch.setattr(loop, "answer_loss", shifting)
+    cache.clear_cache()
+    for run_id, spoils in enumerate((False, True, False), start=1):
+        if spoils:
+            with pytest.raises(UserError, match=r"changed '.*' of the base model"):
+                run_app(cfg, NODES, run_id)
+        else:
+            run_app(cfg, NODES, run_id)
+    assert adapter_sha(folder(cfg, 1), 1) == adapter_sha(folder(cfg, 3), 1)
+
+
 @pytest.mark.parametrize("same", [True, False])
 def test_data_that_two_clients_cannot_read_ends_the_run_before_the_others_are_asked(
     cfg, monkeypatch, same

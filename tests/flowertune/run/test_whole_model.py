@@ -8,6 +8,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from flwr.app import Context, Error, Message, RecordDict
@@ -126,9 +127,10 @@ def test_the_mean_of_one_model_is_that_model_to_the_byte_and_loads(cfg, model):
     assert about["kind"] == "model" and len(about["aggregation"]["cohort"]) == 3
     assert json.loads((folder / "run.json").read_text())["status"] == "finished"
     assert grid.most_waiting <= cfg["aggregation.window"]
-    assert last(folder)["received-bytes"] == 3 * about["aggregation"]["model-bytes"]
-    ledger = (folder / "ledger.jsonl").read_text().splitlines()
-    assert len(ledger) == 2 * 3 * about["aggregation"]["buckets"] > 60
+    size = 3 * about["aggregation"]["model-bytes"]
+    assert size < last(folder)["received-bytes"] < size + 20_000
+    # Buckets; before them discovery and manifests.
+    assert len(ledger(folder)) == 2 * 3 * (about["aggregation"]["buckets"] + 2) > 60
 
 
 @pytest.mark.parametrize("mode", ["layerwise", "all_at_once"])
@@ -268,7 +270,7 @@ def test_restart_averages_the_others_over_all_buckets(cfg, tmp_path, about):
 
 def test_restart_ends_the_run_where_fewer_than_min_clients_are_left(cfg, about):
     cfg |= {"aggregation.on-failure": "restart", "strategy.min-clients": 3}
-    with pytest.raises(UserError, match=r"2 clients are left; strategy\.min-clients is 3"):
+    with pytest.raises(UserError, match=r"2 clients are left; strategy\.min-clients asks for 3"):
         run(Nodes(cfg, 3, about, leaves(20)))
     folder = Path(cfg["results-dir"]) / "1"
     assert not (folder / "model_1").exists()
@@ -332,7 +334,9 @@ def test_a_killed_server_goes_on_after_the_last_finished_bucket(cfg, about, sink
     run(grid, 2)
     assert grid.asked == 3 * 13 - 24  # 24 asks were 8 finished buckets
     # What the finished buckets took is in the journal, and counts.
-    assert last(folder)["received-bytes"] == last(whole)["received-bytes"]
+    # The process that goes on asks anew who is there and what each one has.
+    more = last(folder)["received-bytes"] - last(whole)["received-bytes"]
+    assert 0 <= more < 3 * 1000
     assert last(folder)["aggregation"]["sha256"] == last(whole)["aggregation"]["sha256"]
     if sink == "safetensors":
         files = [f / "model_1" / "model.safetensors" for f in (folder, whole)]
@@ -412,12 +416,13 @@ def test_the_mean_loads_in_the_kind_that_was_asked_for(cfg, model, tmp_path):
 
 def test_what_a_stopped_round_has_received_is_counted_once(cfg, about):
     folder = killed_in(cfg, about, 27)  # amid the ninth bucket
-    stopped = sum(entry["bytes"] for entry in ledger(folder))
+    stopped = sum(entry["bytes"] for entry in ledger(folder) if entry["direction"] == "received")
     run(Nodes({**cfg, "resume-from": str(folder)}, 3, about), 2)
     size = last(folder)["aggregation"]["model-bytes"]
     bucket = stopped / 26  # buckets are of about the same size
     assert 3 * size < last(folder)["received-bytes"] < 3 * size + 3 * bucket
-    assert sum(entry["bytes"] for entry in ledger(folder)) == last(folder)["received-bytes"]
+    received = [e["bytes"] for e in ledger(folder) if e["direction"] == "received"]
+    assert sum(received) == last(folder)["received-bytes"]
 
 
 def test_a_run_that_began_unofficial_stays_so_when_it_is_resumed(cfg, about, monkeypatch):
@@ -539,13 +544,15 @@ def test_trained_adapters_are_the_same_to_the_bit_layerwise_and_at_once(cfg, tmp
         found[mode] = sha(folder / "peft_2" / "adapter_model.safetensors")
         assert (grid.asked > 10) == (mode == "layerwise")
         # Buckets are bare values; float32 adapters in one piece have NumPy's headers as well.
-        assert 0 < last(folder)["received-bytes"] <= last(folder)["sent-bytes"]
+        assert 0 < last(folder)["received-bytes"] <= 1.1 * last(folder)["sent-bytes"]
     assert found["layerwise"] == found["all_at_once"]
     kept = Path(tmp_path / "flwr-home" / "flowertune" / "clients" / "1")
     assert {p.name for p in kept.rglob("*.safetensors")} == {"trained_2.safetensors"}
 
 
-@pytest.mark.parametrize("fault", ["values that are not finite", "disk gone"])
+@pytest.mark.parametrize(
+    "fault", ["values that are not finite", "disk gone", "its update has norm"]
+)
 def test_an_adapter_that_cannot_be_had_is_left_out_and_the_round_goes_on(cfg, fault, caplog):
     cfg |= {"aggregation.weights": "adapter"}
     grid = Nodes(cfg, 3)
@@ -559,13 +566,49 @@ def test_an_adapter_that_cannot_be_had_is_left_out_and_the_round_goes_on(cfg, fa
             return Message(Error(2, fault), reply_to=message)
         arrays = reply.content.array_records["arrays"]
         first = arrays["0"]
-        arrays["0"] = Array(first.dtype, first.shape, first.stype, b"\xff" * len(first.data))
+        data = b"\xff" * len(first.data)
+        if fault == "its update has norm":
+            data = np.full(len(data) // 4, 1e30, "<f4").tobytes()
+        arrays["0"] = Array(first.dtype, first.shape, first.stype, data)
         return reply
 
     grid.handle = spoil
     folder = run(grid)
     assert last(folder)["partitions"] == [0, 2] and last(folder)["failed"] == 1
-    assert fault in caplog.text
+    assert fault in caplog.text and fault in last(folder)["lost"]["1"]
+
+
+@pytest.mark.parametrize("mode", ["layerwise", "all_at_once"])
+@pytest.mark.parametrize("kind", ["query.bucket", "query.manifest"])
+def test_a_whole_model_in_malformed_bytes_is_left_out_and_the_run_goes_on(
+    cfg, tmp_path, about, mode, kind, caplog
+):
+    grid = Nodes({**cfg, "aggregation.mode": mode}, 3, about)
+    handle = grid.handle
+
+    def spoil(message, partition):
+        reply = handle(message, partition)
+        if message.metadata.message_type == kind and partition == 1:
+            for name in list(reply.content):
+                del reply.content[name]
+        return reply
+
+    grid.handle = spoil
+    folder = run(grid)
+    assert last(folder)["partitions"] == [0, 2] and last(folder)["failed"] == 1
+    assert "its reply cannot be read" in last(folder)["lost"]["1"]
+    assert (
+        caplog.records[-1].getMessage().startswith("1 of 3 replies were lost; the first: round 1")
+    )
+    mean = (folder / "model_1" / "model.safetensors").read_bytes()
+    assert mean == expected(cfg, tmp_path, about, [0, 2])
+
+
+def test_a_weight_that_no_sum_can_hold_is_refused_by_name(cfg, about):
+    about[1]["num-examples"] = 2**28
+    folder = run(Nodes(cfg, 3, about))
+    assert last(folder)["partitions"] == [0, 2]
+    assert "its weight is 268,435,456, and that of 3 clients" in last(folder)["lost"]["1"]
 
 
 def test_a_client_lost_amid_an_adapters_buckets_is_left_out_of_all_of_them(cfg):
