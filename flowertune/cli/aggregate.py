@@ -10,6 +10,7 @@ import typer
 from flowertune.base.errors import UserError
 from flowertune.cli.options import listed
 from flowertune.config.app import read_app
+from flowertune.config.paths import is_path
 from flowertune.config.settings import ALL_AT_ONCE, LAYERWISE
 
 MODES = (LAYERWISE, ALL_AT_ONCE)
@@ -55,7 +56,7 @@ def aggregate(
         str,
         typer.Option(metavar="CONFIG", help="More settings, as in flwr run.", show_default=False),
     ] = "",
-) -> None:
+) -> int:
     """Average the same whole models layer-wise and all at once, and compare the memory.
 
     Every pair of model, clients and mode is a run of its own with `flwr run`, on the connection
@@ -63,7 +64,7 @@ def aggregate(
     took are written (memory.md, memory.png, memory.jsonl).
 
     The models' weights are synthetic unless --real is given: only shapes matter here. Nothing is
-    stored of the means but their checksums.
+    stored of the means but their checksums. The exit status is 1 where no run completed.
     """
     read_app(app)
     counts = [_count(word) for word in listed(clients)]
@@ -80,7 +81,7 @@ def aggregate(
         run_config,
     ]
     results, cells = (out / "runs").absolute(), []
-    for model in listed(models):
+    for model in map(_absolute, listed(models)):
         for count in counts:
             for mode in wanted:
                 print(f"{model}, {count} clients, {mode} …", file=sys.stderr, flush=True)
@@ -91,6 +92,12 @@ def aggregate(
     print(table(cells))
     print(WHAT)
     print(f"\n{out}: memory.md, memory.png, memory.jsonl")
+    return int(all(cell.reason for cell in cells))
+
+
+def _absolute(model: str) -> str:
+    """On a command line a path starts where the user is; in the settings, at the app's folder."""
+    return str(Path(model).expanduser().resolve()) if is_path(model) else model
 
 
 def _count(word: str) -> int:

@@ -15,8 +15,10 @@ from typing import Any
 from flowertune.base.errors import SettingsError, UserError
 from flowertune.base.files import flower_home
 from flowertune.config.apps import app_id, read_project, record_app
+from flowertune.config.paths import is_path, local_path
 from flowertune.config.read import read_settings
 from flowertune.config.results import is_sent_copy
+from flowertune.config.settings import ANEW, WHERE, Settings
 from flowertune.deploy import superlink
 from flowertune.deploy.config_file import CONNECTION, supernodes_of
 from flowertune.deploy.flower_parts import replaced
@@ -26,6 +28,7 @@ from flowertune.deploy.prepare import default_text
 # The names of the parameters of flwr's own command.
 APP, SUPERLINK = "app", "superlink"
 RUN_CONFIG, FEDERATION_CONFIG = "run_config_overrides", "federation_config_overrides"
+DATASET = "static.dataset.name"
 FLOWERS_DEFAULT = 2  # SuperNodes of a simulation, where nothing says how many
 
 
@@ -58,7 +61,8 @@ def before_run(options: Mapping[str, Any]) -> Findings:
     except UserError as error:
         return Findings((str(error),))
     connection = _simulation(options.get(SUPERLINK))
-    wrong = () if connection is None else _around()
+    # Elsewhere, other folders count, and nothing is started here.
+    wrong = () if connection is None else (*_around(), *missing_paths(cfg))
     if not wrong and not is_sent_copy(folder, os.environ):
         record_app(flower_home(os.environ), app_id(folder) or "", folder)
     asked = None if options.get(FEDERATION_CONFIG) else connection
@@ -83,6 +87,22 @@ def connect_first(connection: tuple[str, int] | None, locked: int) -> tuple[str,
         f"The challenge is locked to {locked} SuperNodes, and the connection {name!r} {has}: "
         "`flowertune connect` sets them up.",
     )
+
+
+def missing_paths(cfg: Settings) -> tuple[str, ...]:
+    """Name the model or the data of a run on this machine where it is a path that is not there."""
+    if cfg.resume_from != ANEW:
+        return ()  # its model and data are those of the run that goes on
+    found = []
+    for key, name in (("model.name", cfg.model.name), (DATASET, cfg.static.dataset.name)):
+        if is_path(name) or (key == DATASET and name.endswith(".jsonl")):
+            path = local_path(name, cfg.app_dir)
+            if not path.exists():
+                found.append(
+                    f"{key} is {name!r}, and there is no {path}; a relative path starts at the "
+                    f"app's folder ({WHERE})."
+                )
+    return tuple(found)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, distribution
+from importlib.util import find_spec
 from typing import Any
 
 from packaging.requirements import InvalidRequirement, Requirement
@@ -40,11 +41,13 @@ def pinned_library(project: Mapping[str, Any], name: str = NAME) -> str | None:
         same = asked.specifier.contains(installed.version, prereleases=True)
     if same:
         return None
+    pip = "pip" if find_spec("pip") else "uv pip"  # uv makes environments without pip
+    remove = f"{pip} uninstall{' -y' if pip == 'pip' else ''} {name}"
     there = f"{name} {installed.version}" + (f" from {origin['url']}" if "url" in origin else "")
     return (
         f"The app asks for {asked}, and {there} is installed here. Runs use what is installed; "
-        f"for the other, type pip uninstall -y {name} and then pip install -e . in the app's "
-        "folder, or connect with --runtime-install."
+        f"for the other, type {remove} and then {pip} install -e . in the app's folder, or connect "
+        "with --runtime-install."
     )
 
 

@@ -176,6 +176,13 @@ def test_another_library_than_the_app_asks_for_is_said(run, tmp_path):
     assert "asks for" not in run()[1]
 
 
+@pytest.mark.parametrize(("pip", "words"), [(True, "type pip uninst"), (False, "type uv pip unin")])
+def test_the_way_to_the_other_library_is_one_of_this_environment(pip, words, monkeypatch):
+    monkeypatch.setattr(pinned, "find_spec", lambda name: pip)
+    said = pinned.pinned_library({"project": {"dependencies": ["flowertune==0.0.9"]}})
+    assert said is not None and words in said
+
+
 @pytest.mark.parametrize(
     ("asked", "origin", "same"),
     [

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from flowertune.base.errors import SettingsError
-from flowertune.config.checks import check_settings, clients_per_round
+from flowertune.config.checks import check_settings, clients_per_round, supernodes_note
 from flowertune.config.settings import WHERE, Entry, table
 from tests.apps import default_settings
 
@@ -109,3 +109,13 @@ def test_a_small_share_selects_two_as_flower_does():
     assert clients_per_round(0.019, 50) == 2
     assert clients_per_round(0.1, 2) == 2
     assert clients_per_round(0.1, 1) == 1
+
+
+def test_another_number_of_supernodes_than_the_locked_one_says_run_connect():
+    cfg = check_settings(default_settings("finance"), APP)
+    assert supernodes_note(cfg, 50) is None
+    assert supernodes_note(cfg, 2) == (
+        "This run has 2 SuperNodes, and the challenge is locked to 50: in a simulation, "
+        "`flowertune connect` sets them up."
+    )
+    assert supernodes_note(cfg.replace({"static.num-supernodes": 0}), 2) is None

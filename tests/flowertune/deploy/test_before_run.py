@@ -72,6 +72,19 @@ def test_the_folder_that_is_run_is_the_one_on_record(home, app, tmp_path):
     }
 
 
+def test_a_path_that_is_not_there_is_named_before_a_simulation_starts(home, app, tmp_path):
+    config = ["model.name='./models/x' static.dataset.name='nothing.jsonl'"]
+    options = {"app": str(app), "run_config_overrides": config}
+    model, data = before_run(options).problems
+    assert f"model.name is './models/x', and there is no {app}/models/x" in model
+    assert f"static.dataset.name is 'nothing.jsonl', and there is no {app}/nothing.jsonl" in data
+    # on another machine, it may be there
+    assert not before_run({**options, "superlink": "remote"}).problems
+    (app / "models" / "x").mkdir(parents=True)
+    (app / "nothing.jsonl").write_text("")
+    assert not before_run(options).problems
+
+
 @pytest.mark.parametrize(
     ("superlink", "words"),
     [

@@ -86,9 +86,11 @@ def test_no_key_is_ever_replaced(tmp_path):
         folder = tmp_path / name
         folder.mkdir()
         (folder / name).write_text("in use")
-        make = make_supernode_key if name.startswith("super") else make_certificates
         with pytest.raises(UserError, match=f"{name} is there already, and keys in use are not"):
-            make(folder, *([0] if make is make_supernode_key else []))
+            if name.startswith("supernode"):
+                make_supernode_key(folder, 0)
+            else:
+                make_certificates(folder)
         assert (folder / name).read_text() == "in use"
 
 

@@ -69,6 +69,18 @@ def test_every_cell_is_a_run_and_the_table_and_plot_show_all(typed, tmp_path, ca
     assert len((out / "memory.jsonl").read_text().splitlines()) == 8
 
 
+def test_a_path_starts_where_the_command_is_typed_and_no_result_is_a_failure(
+    typed, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(GB, str(tmp_path / "mine"), 2.0)
+    words = ["aggregate", "--app", str(rendered("flowertune-llm")), "--clients", "2", "--out", "o"]
+    assert main([*words, "--models", "./mine", "--modes", "layerwise"]) == 0
+    (command,) = typed
+    assert f"model.name='{tmp_path / 'mine'}'" in command[command.index("--run-config") + 1]
+    assert main([*words, "--models", "large", "--modes", "all_at_once"]) == 1
+
+
 def test_what_flwr_said_is_shown_when_it_leaves_no_run(monkeypatch, tmp_path, capsys):
     def fails(words, **options):
         return subprocess.CompletedProcess(words, 1, "no such connection\n", "")
