@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from typing import Any
 
 from lm_eval.loggers import EvaluationTracker
 from lm_eval.utils import sanitize_model_name
@@ -41,4 +42,5 @@ def write(folder: Path, model: str, one: Pass) -> None:
     without = {key: value for key, value in one.lm_eval.items() if key != "samples"}
     tracker.save_results_aggregated(results=without, samples=samples)
     for task, rows in samples.items():
+        rows: Any  # the tracker's hint says otherwise
         tracker.save_results_samples(task_name=task, samples=rows)

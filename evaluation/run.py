@@ -92,6 +92,8 @@ def score(lm: Any, plan: Plan, label: str = "", model_args: str = "") -> Pass:
             {"passed": one.passed, "status": one.status, "detail": one.detail} for one in outcomes
         ]
 
+    # A replay of the official batches goes on from what seeded the model.
+    torch_seed: Any = None if lm.replay_batch else plan.seed
     with suppress_logs(), tqdm(total=plan.rows(), desc=label, unit="row") as bar:
         built: list[Any] = [
             tasks.build(
@@ -120,8 +122,7 @@ def score(lm: Any, plan: Plan, label: str = "", model_args: str = "") -> Pass:
             bootstrap_iters=1,
             random_seed=plan.seed,
             numpy_random_seed=plan.seed,
-            # A replay of the official batches goes on from what seeded the model.
-            torch_random_seed=None if lm.replay_batch else plan.seed,
+            torch_random_seed=torch_seed,
             fewshot_random_seed=plan.seed,
         )
     assert returned is not None

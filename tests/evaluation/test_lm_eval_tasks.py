@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import lm_eval.tasks
 import pytest
@@ -29,7 +30,8 @@ def test_the_files_are_as_the_sets_are():
 
 @pytest.fixture(scope="module")
 def manager():
-    return TaskManager(include_path=str(FOLDER), include_defaults=False, metadata={"sample": True})
+    metadata: Any = {"sample": True}
+    return TaskManager(include_path=str(FOLDER), include_defaults=False, metadata=metadata)
 
 
 def ours(challenge, item, suite, model, tokenizer):
@@ -63,8 +65,9 @@ def test_stock_models_decide_as_our_own_command_does(tiny, manager):
         item = sets.of_challenge(challenge).named()[name]
         names[tasks.name(challenge, item, suite)] = challenge, item, suite
     with run.suppress_logs():
-        found = simple_evaluate(
-            model=HFLM(pretrained=model, tokenizer=tokenizer, batch_size=1),
+        stock: Any = HFLM
+        found: Any = simple_evaluate(
+            model=stock(pretrained=model, tokenizer=tokenizer, batch_size=1),
             tasks=list(names),
             task_manager=manager,
             limit=ROWS,
