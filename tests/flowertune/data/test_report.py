@@ -101,6 +101,10 @@ def test_a_report_of_nothing_is_a_report():
     assert "0 rows in 0 partitions" in as_text(report_of({}, 8))
 
 
+def test_what_is_not_amiss_is_not_said():
+    assert len(as_text(report_of({0: [Lengths(5, 9)] * 3}, 20)).splitlines()) == 3
+
+
 def test_too_many_rows_without_an_answer_are_refused():
     rows = [Lengths(5, 9)] * 94 + [Lengths(30, 40)] * 6
     report = report_of({0: rows}, seq_length=20)
