@@ -3,6 +3,8 @@
 # Toy objects stand in for the libraries' own types here.
 # pyright: reportArgumentType=false
 
+from typing import Any
+
 import pytest
 from flwr.simulation.ray_transport.ray_actor import BasicActorPool
 from flwr.superlink.grid.http_grid import HttpGrid
@@ -19,7 +21,7 @@ def pool(monkeypatch):
         BasicActorPool, "add_actor_back_to_pool", BasicActorPool.add_actor_back_to_pool
     )
     replace_dead_workers()
-    made = BasicActorPool.__new__(BasicActorPool)
+    made: Any = BasicActorPool.__new__(BasicActorPool)
     made.pool, made.num_actors = ["first"], 1
     made._future_to_actor, made.create_actor_fn = {}, lambda: "second"
     assert made.submit(lambda *given: "future", (None, None, "0", None)) == "future"
