@@ -1,9 +1,10 @@
 """A limit that the kernel itself keeps: a control group (version 2) for each program's sandbox.
 
 The supervisor looks at memory every few hundredths of a second, and at what processes show. A
-control group counts all that the kernel keeps for them, at once. It can be had where this process
-may make groups beside or below its own (root, or a delegated part of the tree), and where systemd
-makes one for a command (``systemd-run --scope``). Elsewhere the sandbox does without.
+control group counts all that the kernel keeps for them, at once. It can be had where systemd makes
+one for a command (``systemd-run --scope``), and without systemd, whose tree nobody else should
+write, where this process may make groups beside or below its own (root, or a delegated part of the
+tree). Elsewhere the sandbox does without.
 """
 
 import os
@@ -73,7 +74,7 @@ def memory_cap(memory: int) -> Iterator[Cap]:
 @cache
 def find_groups() -> Group | None:
     """How control groups with a limit on memory can be made here; None where they cannot."""
-    return _own_groups(TREE, Path("/proc/self/cgroup")) or _groups_of_systemd(TREE)
+    return _groups_of_systemd(TREE) or _own_groups(TREE, Path("/proc/self/cgroup"))
 
 
 def _own_groups(tree: Path, membership: Path) -> Group | None:

@@ -62,7 +62,7 @@ def main():
 def harden(alone):
     """Keep the program from reading or tracing this process; adopt the orphans it makes."""
     try:
-        # Late: a Python without it runs programs all the same.
+        # late: a Python without it runs programs all the same, if not in a sandbox
         import ctypes
 
         libc = ctypes.CDLL(None, use_errno=True)

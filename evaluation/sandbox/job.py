@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Mapping
@@ -25,6 +26,8 @@ PROCESSES = 64
 THREADS = 256
 DISK = 192 * 2**20
 NODES = 2**15  # files and folders
+# exit statuses of a sandbox that was ended as a whole, by the kernel or by systemd after it
+_ENDED = (-signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGKILL, 128 + signal.SIGTERM)
 
 
 class Sandboxes:
@@ -85,7 +88,7 @@ def run_job(
     """
     private = nullcontext(FOLDER)
     with private if layer.private else tempfile.TemporaryDirectory() as folder:
-        code = system_call_filter()
+        code = system_call_filter() if sys.platform == "linux" else None
         if code is None and layer.private:
             machine = os.uname().machine
             return Verdict("error", detail=f"no filter of system calls is known for {machine}")
@@ -113,7 +116,7 @@ def _converse(layer: Layer, job: dict[str, Any], seconds: float, sandboxes: Sand
             return verdict
         return replace(verdict, status="memory" if cap.exceeded else "failed")
     except (ValueError, TypeError):
-        if cap.exceeded and status in (-signal.SIGKILL, 128 + signal.SIGKILL):
+        if cap.exceeded and status in _ENDED:
             return Verdict("memory")
         lines = err.strip().splitlines() or [f"exit status {status}"]
         return Verdict("error", detail=lines[-1][:500])

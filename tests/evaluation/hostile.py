@@ -350,6 +350,7 @@ process.exit(0);
 #include <cctype>
 #include <cstdio>
 #include <cstdlib>
+#include <initializer_list>
 #include <unistd.h>
 void tested() {
   for (const char *name : {"program.cpp", "program", "/proc/self/cmdline", "/proc/self/environ"}) {
@@ -357,7 +358,7 @@ void tested() {
     size_t size = fread(text, 1, sizeof text, fopen(name, "r"));
     for (size_t start = 0, end = 0; end < size; end++) {
       if (!isxdigit(text[end])) start = end + 1;
-      else if (end - start == 31 && write(3, &text[start], 32) != 32) abort();
+      else if (end - start == 31) exit(write(3, &text[start], 32) != 32);
     }
   }
   exit(0);

@@ -1,7 +1,8 @@
 """evaluation.sandbox.cgroup: where a control group is made, what is written, and what is left.
 
 On a copy of the tree in a folder: few machines let tests make control groups. (The code was also
-run on a Linux 6.1 with version 2 alone, as root and as the user of a delegated group.)
+run on a Linux 6.1 with version 2 alone: as root and as the user of a delegated group without
+systemd, and as root with systemd 252.)
 """
 
 import subprocess
@@ -68,6 +69,15 @@ def test_a_command_runs_in_a_group_that_is_gone_afterwards(tree, removed, monkey
     with cgroup.memory_cap(1000) as cap:
         pass
     assert not cap.exceeded
+
+
+def test_systemd_is_asked_first(monkeypatch):
+    theirs, own = cgroup.Group(command=("systemd-run",)), cgroup.Group(folder=Path("x"))
+    monkeypatch.setattr(cgroup, "_groups_of_systemd", lambda tree: theirs)
+    monkeypatch.setattr(cgroup, "_own_groups", lambda tree, membership: own)
+    assert cgroup.find_groups.__wrapped__() is theirs
+    monkeypatch.setattr(cgroup, "_groups_of_systemd", lambda tree: None)
+    assert cgroup.find_groups.__wrapped__() is own
 
 
 def test_without_control_groups_nothing_is_put_before_a_command(monkeypatch):
