@@ -92,6 +92,8 @@ def _mapping(repository: TemplateRepository, release: Release, path: str) -> Map
 def list_apps(facts: Mapping[str, Any], rule_sets: list[str], default_rules: str) -> dict[str, App]:
     """App id -> app: every challenge by its own name, by its official one, and under other rules.
 
+    Raises HubError if two have one name.
+
     >>> list(list_apps({"law": {"official": "flowertune-llm-law"}}, ["a", "b.c"], "a"))
     ['@flowertune/law', '@flwrlabs/flowertune-llm-law', '@flowertune/law-b-c']
     """
@@ -105,4 +107,8 @@ def list_apps(facts: Mapping[str, Any], rule_sets: list[str], default_rules: str
             if rules != default_rules:
                 slug = re.sub(r"[^A-Za-z0-9]+", "-", rules)
                 apps.append(App(f"@{ACCOUNT}/{name}-{slug}", name, rules, listed=False))
-    return {app.app_id: app for app in apps}
+    by_id = {app.app_id: app for app in apps}
+    if len(by_id) < len(apps):
+        twice = next(app.app_id for app in apps if by_id[app.app_id] != app)
+        raise HubError(f"two of its challenges have the name {twice}")
+    return by_id

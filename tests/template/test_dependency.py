@@ -15,7 +15,7 @@ from flwr.cli.build import build_fab_from_disk
 from packaging.requirements import Requirement
 from plumbum import local
 
-from challenges.hub.repository import copier_address
+from challenges.hub.address import Address
 from tests.templates import GIT_ENVIRONMENT, ROOT, clone, commit, contents, git, render
 
 # Addresses that git takes for those of a repository on this machine: nothing is fetched from afar.
@@ -216,7 +216,7 @@ def test_a_hub_gives_the_address_for_participants(ask) -> None:
     ],
 )
 def test_a_hub_gives_no_credentials(address: str, given: str) -> None:
-    assert copier_address(address) == given
+    assert Address.parse(address).for_copier == given
 
 
 def test_no_file_of_an_app_nor_its_bundle_holds_credentials(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """`copier update`: fixes of the template arrive, what the participant changed stays."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -25,6 +26,14 @@ def git_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def put_under_git(app: Path) -> None:
     git(app, "init", "--quiet")
     commit(app)
+
+
+def run(folder: Path, command: str) -> str:
+    """What a command prints that is typed in a folder."""
+    done = subprocess.run(
+        command, cwd=folder, shell=True, capture_output=True, text=True, check=True
+    )
+    return done.stdout
 
 
 def fix_template(repository: Path) -> None:
@@ -86,7 +95,9 @@ def test_update_of_an_unchanged_app_equals_a_fresh_render(tmp_path: Path) -> Non
     assert contents(app) != before
 
 
-def test_a_line_that_both_changed_is_marked_and_left_to_the_participant(tmp_path: Path) -> None:
+def test_a_line_that_both_changed_is_marked_and_left_to_the_participant(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     repository = template_only(tmp_path / "repository", "v1.0.0")
     app = render(tmp_path / "app", repository, ref=None)
     put_under_git(app)
@@ -94,14 +105,26 @@ def test_a_line_that_both_changed_is_marked_and_left_to_the_participant(tmp_path
     text = settings.read_text("utf-8")
     settings.write_text(text.replace("arguments.max-steps = 10", "arguments.max-steps = 33"))
     commit(app)
+    (app / "results").mkdir()
+    (app / "results/kept").write_text("not git's, and not the update's")
+    before = contents(app)
 
     fix_template(repository)
+    (repository / "template/samples").unlink()  # something that the update deletes
     commit(repository, "v1.1.0")
-    copier.run_update(app, defaults=True, overwrite=True, quiet=True)
+    capsys.readouterr()
+    copier.run_update(app, defaults=True, overwrite=True)
 
     after = settings.read_text("utf-8")
     assert "<<<<<<<" in after and "max-steps = 33" in after and "how many steps" in after
-    assert git(app, "diff", "--name-only", "--diff-filter=U").split() == ["pyproject.toml"]
+    assert contents(app).keys() != before.keys()
+    # What the message says, typed.
+    said = capsys.readouterr().err.split("of the template. In that folder:")[1]
+    listing, way_back = (line.strip() for line in re.findall(r"^  (git .*?)  +", said, re.M))
+    assert run(app, listing) == "pyproject.toml\n"
+    run(app, way_back)
+    assert contents(app) == before
+    assert git(app, "status", "--porcelain") == ""
 
 
 def test_a_copy_is_made_from_the_latest_tag(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from tempfile import TemporaryDirectory
 
 import copier
 import pytest
+import yaml
 from flwr.cli import constant
 from flwr.cli.utils import collect_files, filter_paths_for_publish
 from flwr.supercore.constant import SUPERGRID_ADDRESS
@@ -31,6 +32,7 @@ from tests.challenges.hub.running import PUBLIC, TOKEN, Flwr, RunningHub, settin
 from tests.templates import GIT_ENVIRONMENT, ROOT, clone, commit, contents, git, render
 
 FLWR = Path(sys.executable).with_name("flwr")
+OFFERED = yaml.safe_load((ROOT / "copier.yml").read_text("utf-8"))["challenge"]["choices"]
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +57,7 @@ def from_copier(template: Path, ref: str, folder: str) -> Mapping[str, bytes]:
         (["@flowertune/finance"], "", "finance", "v1.1.0"),
         (["@flowertune/finance==1.0.0"], "", "finance", "v1.0.0"),
         (["@flwrlabs/flowertune-llm-finance"], "", "flowertune-llm-finance", "v1.1.0"),
-        ([], "1\n", "finance", "v1.1.0"),
+        ([], f"{OFFERED.index('finance')}\n", "finance", "v1.1.0"),
     ],
     ids=["newest", "version", "official name", "list"],
 )

@@ -142,6 +142,8 @@ def test_names_follow_from_the_facts() -> None:
         "@flowertune/law": "a",
         "@flowertune/law-b-c": "b.c",
     }
+    with pytest.raises(HubError, match="two of its challenges have the name @flwrlabs/x"):
+        list_apps({"law": {"official": "x"}, "tax": {"official": "x"}}, ["a"], "a")
 
 
 def test_the_render_cache_forgets_what_was_not_asked_for() -> None:

@@ -17,7 +17,7 @@ from flowertune.cli.main import NAME, commands, main
 from tests.apps import rendered
 
 COMMANDS = (
-    "connect", "settings", "plan", "inspect", "runs", "watch", "report", "profile", "chat",
+    "new", "connect", "settings", "plan", "inspect", "runs", "watch", "report", "profile", "chat",
     "federation", "aggregate",
 )  # fmt: skip
 EXAMPLE = re.compile(rf"^ +((?:{NAME}|flwr) .*?)(?: {{2,}}.*)?$", re.MULTILINE)

@@ -50,7 +50,7 @@ def test_any_number_of_supernodes_where_none_is_locked():
 
 
 def test_rules_that_are_not_on_record_are_the_one_difference():
-    for key, value in (("rules-version", "9.9.9"), ("rules", "../../x"), ("challenge", "law")):
+    for key, value in (("rules-version", "9.9.9"), ("rules", "../../x"), ("challenge", "nothing")):
         ((name, given, _),) = found({**LOCKED, key: value})
         assert name == "static.rules-version" and value in given
 
