@@ -48,7 +48,7 @@ def page(facts: Facts) -> str:
         name=about.get("name", facts.run.folder.name),
         run_id=about.get("run-id", facts.run.folder.name),
         challenge=about.get("challenge"),
-        rules=about.get("rules"),
+        rules=_rules(about),
         model=about.get("model"),
         when=_when(about),
         verdict=facts.run.verdict,
@@ -73,6 +73,12 @@ def page(facts: Facts) -> str:
         versions=sorted(facts.versions.items()),
         number=Markup(' class="number"'),
     )
+
+
+def _rules(about: Mapping[str, Any]) -> str:
+    # The rules have numbers in their names, and the base example is free of them.
+    free = about.get("settings", {}).get("static.num-supernodes") == 0
+    return f"{about.get('rules')}{' (any number of SuperNodes)' if free else ''}"
 
 
 def _when(about: Mapping[str, Any]) -> str:

@@ -110,5 +110,8 @@ def verdict(static: Mapping[str, Any], differences: Sequence[Difference]) -> str
     """Return the one line that says whether a run is official, and if not, why."""
     name = f"{static.get('challenge')}, rules {static.get('rules')}"
     if not differences:
-        return f"OFFICIAL run ({name} {static.get('rules-version')}): every locked value is kept."
+        # The rules have numbers in their names, and the base example is free of them.
+        free = ", any number of SuperNodes" if static.get("num-supernodes") == 0 else ""
+        name = f"{name} {static.get('rules-version')}{free}"
+        return f"OFFICIAL run ({name}): every locked value is kept."
     return f"UNOFFICIAL run ({name}): " + "; ".join(map(str, differences)) + "."

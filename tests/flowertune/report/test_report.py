@@ -119,6 +119,13 @@ def test_the_page_tells_everything(run_folder, capsys):
     assert changed.count("<tr>") == 2 and ">512<" in changed and ">64<" in changed
 
 
+@pytest.mark.parametrize(("locked", "said"), [(50, ""), (0, " (any number of SuperNodes)")])
+def test_rules_that_leave_the_number_of_supernodes_open_are_named_so(locked, said, tmp_path):
+    settings = {"static.num-supernodes": locked}
+    folder = write_run(tmp_path / "7", done=1, rules="50-supernodes", settings=settings)
+    assert f"rules 50-supernodes{said} ·" in page(collect(read_run(folder), None))
+
+
 def test_a_checkpoint_that_was_changed_is_said(run_folder):
     weights = run_folder / "peft_5" / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\1")

@@ -46,7 +46,10 @@ def test_the_verdict_is_one_line_with_what_differs():
 
 
 def test_any_number_of_supernodes_where_none_is_locked():
-    assert found(challenges.static_table("flowertune-llm", "50-supernodes"), 7, {7}) == []
+    static = challenges.static_table("flowertune-llm", "50-supernodes")
+    assert found(static, 7, {7}) == []
+    assert "rules 50-supernodes 1.0.0, any number of SuperNodes)" in lock.verdict(static, [])
+    assert "any number" not in lock.verdict(LOCKED, [])
 
 
 def test_rules_that_are_not_on_record_are_the_one_difference():
