@@ -19,8 +19,8 @@ def quiet_models() -> None:
     from transformers.utils import logging  # late: it takes seconds
 
     logging.disable_progress_bar()
-    # transformers' own code still reads the name it deprecates.
-    warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated")
+    # transformers' own code and peft's still use the names that transformers deprecates.
+    warnings.filterwarnings("ignore", "`(is_)?gradient_checkpointing(_enable)?` is deprecated")
     # torch's own code still uses what it deprecates.
     warnings.filterwarnings("ignore", "`torch.jit.script_method` is deprecated")
     # bitsandbytes, which peft imports, tells of a kernel on the hub that it does without.

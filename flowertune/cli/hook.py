@@ -24,7 +24,9 @@ COMMAND_LINE = ("flwr", "flwr.exe")
 def install(program: str) -> None:
     """Wait for flwr's command line to be imported; in Flower's other programs, mind the log."""
     if program in COMMAND_LINE:
-        sys.meta_path.insert(0, _Finder())
+        # Where two paths lead to the folder of packages, Python runs the line in it twice.
+        if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+            sys.meta_path.insert(0, _Finder())
         return
     # Late: flwr's command line goes without.
     from flowertune.deploy.flower_log import keep_readable

@@ -7,6 +7,8 @@ without the way it took through Flower; any other error keeps its traceback.
 """
 
 import logging
+import re
+import sys
 import warnings
 from collections.abc import Callable
 from functools import wraps
@@ -16,6 +18,9 @@ from flowertune.base.errors import UserError
 
 LOGGER = "flwr"
 RAISED = "%s raised an exception"  # Simulation, ServerApp
+# What the Simulation Engine logs three times of a client's error; the run names it once itself.
+IN_A_CLIENT = "An exception was raised when processing a message by %s"
+USERS = re.compile(rf"\b{re.escape(UserError.__module__)}\.\w+: ")
 EXIT_CODE = "Exit Code: "
 SAYS_NOTHING = frozenset(
     {
@@ -50,17 +55,28 @@ class FlowerFilter(logging.Filter):
             self._said = str(record.exc_info[1])
             record.msg, record.args, record.exc_info = self._said, (), None
             return True
+        if _of_a_client(text):
+            return False
         if self._said is not None:
             # Flower's exit code has a code and no reason; a run repeats its own below that.
             return text != self._said and not str(text).startswith(EXIT_CODE)
         return text not in SAYS_NOTHING
 
 
+def _of_a_client(text: object) -> bool:
+    """Whether a record is one of a user's error in a client: its heading, itself, its traceback."""
+    raised = sys.exc_info()[1]
+    if raised is None or not USERS.search(str(raised)):
+        return False
+    return text == IN_A_CLIENT or text is raised or USERS.search(str(text)) is not None
+
+
 def keep_readable() -> None:
     """Let this process's Flower log only what says something."""
     logger = logging.getLogger(LOGGER)
-    if not any(isinstance(each, FlowerFilter) for each in logger.filters):
-        logger.addFilter(FlowerFilter())
+    if any(isinstance(each, FlowerFilter) for each in logger.filters):
+        return
+    logger.addFilter(FlowerFilter())
     # Not a filter of warnings: Flower puts one of its own in front of those that are there.
     warnings.showwarning = _without(warnings.showwarning)
 

@@ -212,7 +212,9 @@ def load_base_model(cfg: Settings) -> Any:
     if bits:
         return prepare_model_for_kbit_training(model, checkpointing, reentrant)
     if checkpointing:
-        model.gradient_checkpointing_enable(reentrant)
+        # Newer releases of transformers 5 have it under another name, and warn of this one.
+        newer = getattr(model, "activation_checkpointing_enable", None)
+        (newer or model.gradient_checkpointing_enable)(reentrant)
     return model
 
 

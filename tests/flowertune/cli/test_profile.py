@@ -133,6 +133,8 @@ ITS_OWN = "@app.command({0})\ndef profile(): print('its own')\n"
 def test_the_command_is_added_once(hooked):
     app = hooked(OTHERS)
     assert names(app) == ["run", "profile"]
+    looks_first = app.registered_commands[0].callback
+    assert not hasattr(looks_first.__wrapped__, "__wrapped__")  # type: ignore[union-attr]
     assert CliRunner().invoke(app, ["run"]).output == "runs\n"
     assert HELP in CliRunner().invoke(app, ["profile", "--help"]).output
 

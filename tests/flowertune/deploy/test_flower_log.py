@@ -2,16 +2,26 @@
 
 import inspect
 import logging
+import traceback
 import warnings
 
 import pytest
+from flwr.clientapp.client_app import ClientAppException
+from flwr.server.superlink.fleet.vce.backend import raybackend
 from flwr.simulation import app as simulation
 from flwr.simulation.ray_transport import ray_actor
 from flwr.supercore.exit import exit as flower_exit
 from flwr.superlink.runtime import run_serverapp
 
 from flowertune.base.errors import UserError
-from flowertune.deploy.flower_log import EXIT_CODE, RAISED, SAYS_NOTHING, FlowerFilter, _without
+from flowertune.deploy.flower_log import (
+    EXIT_CODE,
+    IN_A_CLIENT,
+    RAISED,
+    SAYS_NOTHING,
+    FlowerFilter,
+    _without,
+)
 
 
 @pytest.fixture
@@ -29,6 +39,7 @@ def test_every_line_is_one_that_the_installed_flower_logs():
     joined = text.replace('"\n            "', "")  # a line in two parts
     for line in SAYS_NOTHING - {""}:
         assert f'"{line}"'.replace("\t", "\\t") in joined, line
+    assert f'"{IN_A_CLIENT}"' in inspect.getsource(raybackend)
     for module in (simulation, run_serverapp):
         assert f'log(ERROR, "{RAISED}", exc_entity, exc_info=ex)' in inspect.getsource(module)
     assert f'exit_message = f"{EXIT_CODE}' in inspect.getsource(flower_exit)
@@ -64,6 +75,28 @@ def test_any_other_error_keeps_its_traceback(log):
     (first, second) = shown()
     assert first[2] is not None and first[2][1] is error
     assert second[1].startswith("Exit Code: 200")
+
+
+@pytest.mark.parametrize(
+    ("error", "shown_lines"),
+    [
+        ("flowertune.base.errors.UserError: too few rows; add some.", 0),
+        ("flowertune.base.errors.SettingsError: seed is -1.", 0),
+        ("torch.OutOfMemoryError: CUDA out of memory", 3),
+    ],
+)
+def test_a_users_error_in_a_client_is_left_to_the_run_which_names_it_once(error, shown_lines, log):
+    """As flwr's vce_api.worker and raybackend.process_message log it."""
+    logger, shown = log
+    try:
+        raise ClientAppException(f"ray::ClientAppActor.run()\n{error}\n")
+    except ClientAppException as raised:
+        logger.error(IN_A_CLIENT, "RayBackend")
+        logger.error(raised)
+        logger.error(traceback.format_exc())
+    assert len(shown()) == shown_lines
+    logger.error("the first two clients failed alike: too few rows; add some.")
+    assert len(shown()) == shown_lines + 1
 
 
 def test_warnings_of_ray_and_torch_about_themselves_are_left_out():
