@@ -13,7 +13,7 @@ def test_what_is_collected_is_what_is_said():
     text = sentences()
     for sentence in (
         "{key} is {value!r}; use {rule.allowed} ({WHERE}).",  # a SettingsError's, put together
-        "model.name is {name!r}, but {missing}; give a folder",  # made where it is raised
+        "{named} is {name!r}, but {missing}; give a folder",  # made where it is raised
         "… there is no folder {folder}",  # a part of that one, assigned to a name
         "… there is no file or folder {path}",  # a part of one that a function makes
     ):
