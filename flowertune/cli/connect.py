@@ -10,7 +10,8 @@ from flowertune.cli.options import AppFolder, exclusive
 EXAMPLES = """\b
 examples:
   flowertune connect                    the usual set-up
-  flowertune connect --dry-run          show what would change in the file, do nothing
+  flowertune connect --dry-run          only look: what would change in the file, and what on this
+                                        machine would keep a run from starting
   flowertune connect --num-gpus 0.5     two clients share a GPU
   flowertune connect --restart          restart the SuperLink; it keeps the environment
                                         (HF_TOKEN, CUDA_VISIBLE_DEVICES, …) it was started with
@@ -56,7 +57,7 @@ def connect(
         ),
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show the difference, change nothing.")
+        bool, typer.Option("--dry-run", help="Only look; status 1 where something is wrong.")
     ] = False,
     no_start: Annotated[
         bool, typer.Option("--no-start", help="Leave the SuperLink alone.")
@@ -69,14 +70,15 @@ def connect(
 ) -> None:
     """Set up Flower so that plain `flwr run` in the app's folder runs its SuperNodes here.
 
-    It does three things and says what it did:
+    First it looks for what would keep a run from starting on this machine (paths, proxies, folders,
+    ports), and says all of it at once. Then it does three things and says what it did:
 
     \b
       1. writes the connection [superlink.flowertune] into Flower's configuration
          file ($FLWR_HOME/config.toml, else ~/.flwr/config.toml) and makes it the
          default; comments and other connections stay as they are;
       2. records where the app is ($FLWR_HOME/flowertune/apps.json), so that
-         a run puts its results into the app's own folder;
+         results go into the app's own folder, and relative paths start there;
       3. starts Flower's local SuperLink so that apps run with the packages of
          this environment. Left to itself, Flower installs an app's dependencies
          again for every run (--runtime-install).
