@@ -332,3 +332,26 @@ def test_a_misspelt_name_in_a_template_file_fails_the_render(tmp_path: Path) -> 
     done = copier("copy", "--defaults", "--vcs-ref", "HEAD", repository, tmp_path / "app")
     assert done.returncode != 0
     assert "'chalenge' is undefined" in done.stderr
+
+
+@pytest.mark.parametrize("rules", RULES)
+def test_the_rules_of_the_base_example_allow_any_number_of_supernodes(rules: str) -> None:
+    app = rendered("flowertune-llm", rules)
+    text = next(app.glob("RULES-*.md")).read_text("utf-8")
+    assert "| SuperNodes | any number: this is an example, not a challenge |" in text
+    for line in text.splitlines():
+        if "SuperNodes" in line and re.search(r"\d", line):
+            assert "any number" in line or "one for each" in line, line
+
+
+@pytest.mark.parametrize("name", challenges.names())
+def test_every_quickstart_averages_several_clients(name: str) -> None:
+    facts = challenges.load(name)
+    supernodes = facts["supernodes"]["50-supernodes"] or facts["default-supernodes"]
+    assert facts["quickstart"]["strategy.fraction-train"] * supernodes >= 2
+
+
+@pytest.mark.parametrize("name", challenges.names())
+def test_the_readme_asks_for_an_account_only_where_the_model_is_gated(name: str) -> None:
+    readme = (rendered(name) / "README.md").read_text("utf-8")
+    assert ("hf auth login" in readme) is challenges.load(name)["gated"]
