@@ -139,6 +139,8 @@ def _local_rows(name: str, path: Path) -> Dataset:
     try:
         if not path.exists():
             raise _refusal(name, f"there is no file or folder {path}")
+        if not path.is_file() and not path.is_dir():
+            raise _refusal(name, f"{path} is neither a file nor a folder")
         if path.is_file():
             rows = _read_file(path)
         elif (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
@@ -163,6 +165,9 @@ def _check_lines(path: Path) -> None:
     with path.open(encoding="utf-8") as lines:
         try:
             count = sum(1 for _ in json_objects(lines))
+        except UnicodeDecodeError as error:
+            wrong = error.object[error.start]
+            raise _refusal(str(path), f"it is not in UTF-8 (byte {wrong:#04x})") from None
         except ValueError as error:
             raise _refusal(str(path), str(error)) from None
     if not count:

@@ -1,6 +1,7 @@
 """flowertune.data.rows: rows from the hub or this machine, and their partitions."""
 
 import json
+import os
 
 import datasets
 import pytest
@@ -186,3 +187,28 @@ def test_every_unknown_column_is_named_with_those_there():
 def test_malformed_templates_are_named(template):
     with pytest.raises(UserError, match=r"static\.dataset\.question"):
         check_columns(["a"], template, "{a}", "{a}")
+
+
+def test_what_cannot_be_read_is_a_sentence_and_nothing_is_waited_for(tmp_path):
+    latin = tmp_path / "latin.jsonl"
+    latin.write_bytes('{"instruction": "é", "input": "", "output": "x"}\n'.encode("latin-1"))
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "a.parquet").write_bytes(b"PAR1 no PAR1")
+    for name, said in (
+        ("latin.jsonl", r"not in UTF-8 \(byte 0xe9\)"),
+        ("pipe.jsonl", "neither a file nor a folder"),
+        ("./broken", "cannot be read"),
+        ("./none", "there is no file or folder"),
+    ):
+        with pytest.raises(UserError, match=said):
+            load(name, tmp_path)
+
+
+def test_a_folder_that_may_not_be_looked_into_is_a_sentence(tmp_path, monkeypatch):
+    def refuse(path, **options):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("pathlib.Path.exists", refuse)
+    with pytest.raises(UserError, match=r"static\.dataset\.name .* Permission denied"):
+        load(str(tmp_path / "closed" / "rows"), tmp_path)
