@@ -108,8 +108,7 @@ def load(choice: ModelChoice) -> Any:
         device_map={"": choice.device},
     )
     if choice.adapter is not None:
-        cure = "name the model that it was trained on with --model"
-        model = with_adapter(model, choice.adapter, cure)
+        model = with_adapter(model, choice.adapter)
     return model.eval()
 
 

@@ -107,6 +107,5 @@ def load(source: Source, config: Any, adapter: Path | None, how: Precision) -> t
         device_map={"": how.device},
     )
     if adapter is not None:
-        cure = "name the model that it was trained on with --model"
-        model = with_adapter(model, adapter, cure)
+        model = with_adapter(model, adapter)
     return tokenizer, model.eval()

@@ -19,6 +19,8 @@ from flowertune.models.source import Source
 from flowertune.models.tokenizer import read_tokenizer
 from flowertune.models.weights import problem_of
 
+_ANOTHER = "name the model that it was trained on with --model"
+
 
 def pretrained(
     source: Source,
@@ -106,13 +108,8 @@ def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def with_adapter(model: Any, folder: Path, cure: str) -> Any:
+def with_adapter(model: Any, folder: Path | str) -> Any:
     """Return a base model with the PEFT adapter of a folder on it, all of it.
-
-    Parameters
-    ----------
-    cure : str
-        How the sentence ends for an adapter of another model: "name its own model with --model".
 
     Raises
     ------
@@ -147,11 +144,11 @@ def with_adapter(model: Any, folder: Path, cure: str) -> Any:
             warnings.filterwarnings("ignore", "Found missing adapter keys")
             adapted = PeftModel.from_pretrained(model, str(folder), config=config)
     except Exception as error:  # as above
-        raise refusal(f"it does not fit the base model ({_first_of(error)})", cure) from error
+        raise refusal(f"it does not fit the base model ({_first_of(error)})", _ANOTHER) from error
     if problem := bad_scale(adapted):
         raise refusal(problem)
     if problem := misfit(get_peft_model_state_dict(adapted, save_embedding_layers=False), given):
-        raise refusal(problem, cure)
+        raise refusal(problem, _ANOTHER)
     return adapted
 
 

@@ -67,7 +67,7 @@ def lora(**options):
 
 def on_tiny(tiny_model, folder):
     model = AutoModelForCausalLM.from_pretrained(tiny_model)
-    return with_adapter(model, folder, "name another with --model")
+    return with_adapter(model, folder)
 
 
 def change(tensors_to_tensors=None, **config):
