@@ -17,7 +17,7 @@ def answer(machine, number, *given, audit=None):
     """What the filter says of a call: 0 (allowed), an error number, or "kill"."""
     audit = MACHINES[machine].audit if audit is None else audit
     data = struct.pack("<IIQ6Q", number, audit, 0, *(*given, *[0] * (6 - len(given))))
-    code = list(struct.iter_unpack("=HBBI", system_call_filter(machine)))
+    code = list(struct.iter_unpack("=HBBI", system_call_filter(machine) or b""))
     place = held = 0
     while True:
         kind, yes, no, value = code[place]
