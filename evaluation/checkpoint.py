@@ -117,6 +117,11 @@ def find(given: Path) -> Path:
             else ("give a checkpoint such as results/<run id>/peft_200, or a model with --model")
         )
         raise UserError(f"{given} is no folder: {hint}")
+    if given.is_symlink():
+        raise UserError(
+            f"{given} is a link, and a checkpoint is not read through links: give the folder that "
+            f"it points to, {given.resolve()}"
+        )
     if (given / CONFIG).exists() or not (saved := _saved(given)):
         return given
     return saved[-1]
@@ -131,7 +136,9 @@ def _saved(folder: Path) -> list[Path]:
     found = {
         int(match.group(1)): entry
         for entry in entries
-        if (match := _SAVED.fullmatch(entry.name)) and (entry / CONFIG).is_file()
+        if (match := _SAVED.fullmatch(entry.name))
+        and not entry.is_symlink()
+        and (entry / CONFIG).is_file()
     }
     return [found[number] for number in sorted(found)]
 
@@ -171,7 +178,8 @@ def unofficial_reasons(submission: Submission, challenge: str) -> list[str]:
     keys = {difference.key for difference in differences}
     # What only the run could see, such as rows that it loaded itself.
     claimed = [difference for difference in _claimed(manifest) if difference.key not in keys]
-    reasons += [one_line(str(found), 300) for found in (*differences, *claimed)]
+    reasons += [one_line(str(found), 300) for found in differences]
+    reasons += _first([one_line(str(found), 300) for found in claimed])
     if manifest["official"] is not True and not reasons:
         reasons.append("its own manifest says unofficial")
     return list(dict.fromkeys(reasons))

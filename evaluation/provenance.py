@@ -14,6 +14,7 @@ from evaluation import tasks
 from evaluation.base_model import BaseModel
 from evaluation.checkpoint import Checkpoint
 from evaluation.model import ModelChoice
+from evaluation.model import config as model_config
 from evaluation.run import Pass, Plan
 from evaluation.sets import Challenge
 from evaluation.store import Store, store_path
@@ -89,6 +90,7 @@ def answers_depend_on(
         "model": model,
         "base": choice.base,
         "revision": choice.revision,
+        "commit": getattr(model_config(choice), "_commit_hash", None),
         "base-files": _fingerprint(choice.base),
         "adapter": checkpoint.digest if checkpoint and model == "checkpoint" else None,
         "quantization": choice.quantization,
@@ -102,6 +104,8 @@ def answers_depend_on(
         "answer-tokens": arguments.answer_tokens,
         "batch-size": arguments.batch_size if choice.dtype != "float32" else None,
         "official-batching": getattr(arguments, "official_batching", False),
+        "trust-remote-code": choice.trust_remote_code,
+        "library": installed_library().sha256,
         "versions": package_versions(("torch", "transformers", "peft")),
     }
 
@@ -129,7 +133,8 @@ def _fingerprint(base: str) -> list[Any] | None:
     folder = folder_of(base)
     if folder is None:
         return None
-    stats = {path.name: path.stat() for path in sorted(folder.iterdir())}
+    # A link may lead nowhere; the hub's cache has links, whose names are their content's.
+    stats = {path.name: path.stat() for path in sorted(folder.iterdir()) if path.exists()}
     return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()]
 
 
@@ -173,6 +178,8 @@ def build(
         "base-model": {
             "name": base.name,
             "revision": base.revision,
+            # what a branch pointed at, on the hub
+            "commit": getattr(model_config(choice), "_commit_hash", None),
             "given-by": base.given_by,
             "of-checkpoint": checkpoint.base if checkpoint else None,
         },

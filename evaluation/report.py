@@ -250,12 +250,13 @@ def notes(results: dict[str, Any]) -> list[str]:
             "UNVERIFIED result, not one for a leaderboard."
         )
     if "checkpoint" in results["models"]:
-        rules = "rules {name} {version}".format(**results["rules"])
+        rules = results["rules"]
+        named = f" (rules {rules['name']} {rules['version']})" if rules["name"] else ""
         reasons = "; ".join(results["unofficial"])
         sentences.append(
-            f"UNOFFICIAL checkpoint ({rules}): {reasons}."
+            f"UNOFFICIAL checkpoint{named}: {reasons}."
             if reasons
-            else f"Official checkpoint ({rules})."
+            else f"Official checkpoint{named}."
         )
     size = results["decoding"]["official-batch-size"]
     if results["decoding"]["batching"] == "rows":

@@ -53,6 +53,8 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
 def _text(path: Path, cure: str) -> str:
     try:
+        if path.exists() and not path.is_file():
+            raise UserError(f"{path} is no file that can be read to its end: {cure}")
         return path.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}): {cure}") from None

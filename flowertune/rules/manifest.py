@@ -33,6 +33,8 @@ def _object(of: Value | None = None, **fields: Value) -> Value:
     def fits(given: Any) -> bool:
         if not isinstance(given, dict):
             return False
+        if not all(map(values.is_text, given)):
+            return False
         if of is not None and not all(of.fits(value) for value in given.values()):
             return False
         return all(key in given and value.fits(given[key]) for key, value in fields.items())
@@ -151,7 +153,7 @@ def _conflicts(manifest: Mapping[str, Any]) -> list[str]:
         for name in sorted(manifest["rows"].keys() - partitions)
     ][:1]
     found += [
-        f"partition {name} trained on {shown(rows[what])}, static.dataset.{key} is "
+        f"partition {shown(name)} trained on {shown(rows[what])}, static.dataset.{key} is "
         f"{shown(static.get(f'dataset.{key}'))}"
         for name, rows in sorted(manifest["rows"].items())
         for key, what in (("name", "dataset"), ("revision", "revision"))

@@ -35,11 +35,12 @@ def reasons(folder, challenge="finance"):
 
 
 SUBMISSION = submission_of(challenges.static_table("finance", "50-supernodes"))
+OFFICIAL = SUBMISSION.manifest or {}
 
 
 def reasons_of(change):
     """Change an official manifest, seal it again, and return why it is not official."""
-    manifest = seal(change({k: v for k, v in SUBMISSION.manifest.items() if k != SEAL}))
+    manifest = seal(change({k: v for k, v in OFFICIAL.items() if k != SEAL}))
     return checkpoint.describe(replace(SUBMISSION, manifest=manifest), "finance").reasons
 
 
@@ -134,7 +135,7 @@ ODD = (None, True, -1, 1.5, "x", "", [], [1], {}, {"a": 1}, float("nan"), "\x1b[
 @pytest.mark.parametrize("key", FIELDS)
 def test_a_field_of_another_kind_is_never_official_and_never_a_traceback(key):
     for value in ODD:
-        if same(value, SUBMISSION.manifest[key]):
+        if same(value, OFFICIAL[key]):
             continue
         found = reasons_of(lambda manifest, value=value: {**manifest, key: value})
         assert found, value
@@ -162,6 +163,8 @@ def test_a_field_of_another_kind_is_never_official_and_never_a_traceback(key):
         (changed(challenge="medical"), "static.challenge is 'finance', challenge is 'medical'"),
         (changed(rules_version="0.9"), "rules-version is '0.9'"),
         (changed(rounds=100), "num-server-rounds"),
+        (changed(rows={}), "its clients trained on no rows"),
+        (changed_in("static", **{"\x1b[2J": 1}), "its manifest has static"),
         (changed(round=201), "round is 201 of 200"),
         (changed(official=False), "official is False with 0 differences"),
         (changed_in("settings", **{"static.dataset.name": "x"}), "settings static.dataset.name"),
@@ -181,10 +184,10 @@ def test_a_contradiction_is_named(change, reason):
 
 
 def test_rows_of_another_dataset_are_named():
-    first = SUBMISSION.manifest["rows"]["0"]
+    first = OFFICIAL["rows"]["0"]
     for change in ({"dataset": "other/rows"}, {"revision": "abc"}):
         (named,) = reasons_of(changed_in("rows", **{"7": {**first, **change}}))
-        assert "partition 7 trained on" in named
+        assert "partition '7' trained on" in named
 
 
 def test_all_broken_rules_are_named():
@@ -268,5 +271,9 @@ def test_the_folder_of_a_run_stands_for_its_last_checkpoint(tmp_path, finance_ch
     assert checkpoint.find(tmp_path / "peft_9") == tmp_path / "peft_9"
     with pytest.raises(UserError, match=r"peft_7 is no folder: .* has peft_9, peft_10, peft_100"):
         checkpoint.find(tmp_path / "peft_7")
+    (tmp_path / "peft_101").symlink_to(tmp_path / "peft_9")
+    assert checkpoint.find(tmp_path) == tmp_path / "peft_100"
+    with pytest.raises(UserError, match="peft_101 is a link, and a checkpoint is not read through"):
+        checkpoint.find(tmp_path / "peft_101")
     with pytest.raises(UserError, match="nowhere is no folder: give a checkpoint such as"):
         checkpoint.find(tmp_path / "peft_9" / "nowhere")

@@ -1,6 +1,7 @@
 """Rows from a folder, from the sample, and from a hub that does not answer."""
 
 import json
+import os
 
 import pytest
 
@@ -150,6 +151,12 @@ def test_odd_line_separators_and_a_byte_order_mark_end_no_row(tmp_path, encoding
     (folder / "fpb.jsonl").write_bytes(end.join([*lines, ""]).encode(encoding))
     found = data.load(FPB, data.Source("folder", folder), 1212)
     assert [f"Input: {ODD}\n" in row["context"] for row in found.documents] == [True, True]
+
+
+def test_a_named_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "fpb.jsonl")
+    with pytest.raises(UserError, match="is no file that can be read to its end"):
+        data.load(FPB, data.Source("folder", tmp_path), 1212)
 
 
 def test_latin_1_is_one_sentence(tmp_path):
