@@ -5,9 +5,9 @@ prompt of the batch. Padding goes to the side the tokenizer chooses, and on the 
 shorter rows. And where the model's generation_config says so, tokens are drawn, from one stream of
 random numbers for all batches.
 
-Where answers are greedy and no row is changed by padding, a batch means a limit for each of its
-rows and nothing else: these rows are decoded like all others, and their batch is repeated as it is
-only if a rounding error could have decided one of them.
+Where answers are greedy, a batch means no more for its rows than a limit and, where padding is on
+the right, a token of padding from which the answer begins. So rows are decoded like all others, and
+a batch is repeated as it is only if a rounding error could have decided one of its rows.
 """
 
 from collections.abc import Callable, Iterator
@@ -80,6 +80,10 @@ class _Batch:
     contexts: list[str]
     rows: list[Row]
 
+    @property
+    def padded(self) -> bool:
+        return any(row.padding is not None for row in self.rows)
+
 
 @torch.inference_mode()
 def answers(
@@ -115,18 +119,27 @@ def answers(
     for first in range(0, len(contexts), batch_size):
         texts = contexts[first : first + batch_size]
         prompts = [tokenizer(text)["input_ids"] for text in texts]
-        limit = config.max_new_tokens or max_length - max(map(len, prompts))
+        width = max(map(len, prompts))
+        limit = config.max_new_tokens or max_length - width
         rows = [
-            Row(first + number, prompt, limit, None if drawn else settled(prompt, text))
+            Row(
+                first + number,
+                prompt,
+                limit,
+                None if drawn else settled(prompt, text),
+                padding=_padding(len(prompt), width, tokenizer),
+            )
             for number, (prompt, text) in enumerate(zip(prompts, texts, strict=True))
         ]
         batches.append(_Batch(first, texts, rows))
 
     longest = max((len(row.prompt) + row.limit for b in batches for row in b.rows), default=0)
-    as_they_are = drawn or unbatchable(config) or not can_decode(model, longest)
-    whole, singly = [], []
-    for b in batches:
-        (whole if as_they_are or _padding_matters(b, tokenizer) else singly).append(b)
+    whole, singly = batches, []
+    if not drawn and not unbatchable(config) and can_decode(model, longest):
+        # A penalty counts padding as a token of the row.
+        penalized = "repetition_penalty" in relevant(config)
+        whole = [b for b in batches if penalized and b.padded]
+        singly = [b for b in batches if not (penalized and b.padded)]
     end = tokenizer.eos_token_id
     decode(
         model,
@@ -137,9 +150,11 @@ def answers(
         sampling=None,
         on_done=lambda row: on_row(),
     )
+    as_generate_does = _padding_is_as_in_generate(model, tokenizer, singly)
     found: dict[int, str] = {}
     for b in singly:
-        if recheck_ties and any(row.gap < TIE for row in b.rows):
+        near = recheck_ties and any(row.gap < TIE for row in b.rows)
+        if near or (b.padded and not as_generate_does):
             found |= dict(_as_it_is(model, tokenizer, b, max_length, drawn))
         else:
             for row in b.rows:
@@ -151,18 +166,32 @@ def answers(
     return [found[index] for index in range(len(contexts))]
 
 
-def _padding_matters(batch: _Batch, tokenizer: Any) -> bool:
-    lengths = {len(row.prompt) for row in batch.rows}
-    return tokenizer.padding_side == "right" and len(lengths) > 1
+def _padding(length: int, width: int, tokenizer: Any) -> int | None:
+    right = tokenizer.padding_side == "right" and length < width
+    return tokenizer.pad_token_id if right else None
+
+
+def _padding_is_as_in_generate(model: Any, tokenizer: Any, batches: list[_Batch]) -> bool:
+    """Whether rows that begin from padding begin as they do in this version of transformers.
+
+    Where padding is, and what comes after it, is for transformers' `generate` to say.
+    """
+    for batch in batches:
+        if batch.padded:
+            tokens = _tokens(model, tokenizer, batch)
+            out = model.generate(**tokens, max_new_tokens=4, eos_token_id=tokenizer.eos_token_id)[
+                :, tokens["input_ids"].shape[1] :
+            ].tolist()
+            pairs = zip(batch.rows, out, strict=True)
+            return all(row.new[:4] == new[: len(row.new)] or row.gap < TIE for row, new in pairs)
+    return True
 
 
 def _as_it_is(
     model: Any, tokenizer: Any, batch: _Batch, max_length: int, drawn: bool
 ) -> Iterator[tuple[int, str]]:
     """A batch as the official scorer answers it, up to where nothing changes an answer any more."""
-    tokens = tokenizer(
-        batch.contexts, return_tensors="pt", padding=True, return_token_type_ids=False
-    ).to(model.device)
+    tokens = _tokens(model, tokenizer, batch)
     # A row that ends early draws no more numbers, and of several beams the last decides.
     early = not drawn and (model.generation_config.num_beams or 1) == 1
     criteria = [_Settled(batch.rows, tokens["input_ids"].shape[1])] if early else []
@@ -174,6 +203,12 @@ def _as_it_is(
     )
     for number, row in enumerate(out):
         yield batch.first + number, tokenizer.decode(row, skip_special_tokens=True)
+
+
+def _tokens(model: Any, tokenizer: Any, batch: _Batch) -> Any:
+    return tokenizer(
+        batch.contexts, return_tensors="pt", padding=True, return_token_type_ids=False
+    ).to(model.device)
 
 
 class _Settled(StoppingCriteria):

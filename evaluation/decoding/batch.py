@@ -77,8 +77,12 @@ class _Batch:
         self.drafters: list[NGramDraft] = []  # prompt and answer of each row
 
     def read(self, rows: list[Row]) -> None:
-        """Put all but the last token of each prompt through the model; that one is `step`'s."""
-        prompts = [row.seen[:-1] for row in rows]
+        """Put all but the last token of each prompt through the model; that one is `step`'s.
+
+        So is padding behind a prompt.
+        """
+        padded = [row.padding is not None for row in rows]
+        prompts = [row.seen if row.padding is not None else row.seen[:-1] for row in rows]
         longest = max(map(len, prompts))
         filled = DynamicCache(config=self.model.config)
         if longest:
@@ -90,7 +94,7 @@ class _Batch:
                 use_cache=True,
                 logits_to_keep=1,
             )
-        self.cache.admit(filled, list(map(len, prompts)))
+        self.cache.admit(filled, list(map(len, prompts)), padded)
         self.rows += rows
         self.drafters += [NGramDraft(row.seen) for row in rows]
 
@@ -106,7 +110,7 @@ class _Batch:
                 row.gap = min(row.gap, gaps[number * tokens + place])
                 row.take(token, self.end_ids)
                 drafter.add(token)
-                self.cache.lengths[number] += 1
+                self.cache.advance(number)
                 right = place < len(drafts[number]) and drafts[number][place] == token
                 if row.done or not right:
                     break
@@ -116,16 +120,21 @@ class _Batch:
         if self.penalty != 1.0:  # a token's score then depends on the one before it
             return [[] for _ in self.rows]
         proposed = [drafter.propose() for drafter in self.drafters]
-        left = [row.limit - len(row.new) - 1 for row in self.rows]
+        # Nothing can follow padding in the same pass: its place is that of the next token.
+        left = [0 if self._pads(row) else row.limit - len(row.new) - 1 for row in self.rows]
         pairs = list(zip(proposed, left, strict=True))
         length = draft_length([min(right, room) for (_, right), room in pairs])
         return [draft[: min(length, room)] for (draft, _), room in pairs]
 
+    def _pads(self, row: Row) -> bool:
+        return row.padding is not None and not row.new
+
     def _forward(self, drafts: list[list[int]], tokens: int) -> torch.Tensor:
         device = self.model.device
         ids = []
-        for drafter, draft in zip(self.drafters, drafts, strict=True):
-            ids.append([drafter.tokens[-1], *draft] + [self.pad_id] * (tokens - 1 - len(draft)))
+        for row, drafter, draft in zip(self.rows, self.drafters, drafts, strict=True):
+            first = row.padding if self._pads(row) else drafter.tokens[-1]
+            ids.append([first, *draft] + [self.pad_id] * (tokens - 1 - len(draft)))
         positions = self.cache.positions(tokens)
         logits = self.model(
             input_ids=torch.tensor(ids, device=device),

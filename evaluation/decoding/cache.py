@@ -19,6 +19,8 @@ class RaggedCache(DynamicCache):
     Attributes:
         lengths: tokens of each slot (slots,), on the CPU.
         rows: how many slots, from the first, are in use.
+        shifts: what is added to a slot's columns to get its positions (slots,).
+        blind: whether a slot's next token does not see itself, nor do later ones (slots,).
     """
 
     def __init__(self, config: Any, slots: int) -> None:
@@ -26,37 +28,56 @@ class RaggedCache(DynamicCache):
         self.ragged = [RaggedLayer(self, slots) for _ in self.layers]
         self.layers = self.ragged
         self.lengths = torch.zeros(slots, dtype=torch.long)
+        self.shifts = torch.zeros(slots, dtype=torch.long)
+        self.blind = torch.zeros(slots, dtype=torch.bool)
         self.rows = 0
+
+    def columns(self, tokens: int) -> torch.Tensor:
+        """Where the next `tokens` tokens of each row are kept (rows, tokens)."""
+        return self.lengths[: self.rows, None] + torch.arange(tokens)
 
     def positions(self, tokens: int) -> torch.Tensor:
         """The positions of the next `tokens` tokens of each row (rows, tokens)."""
-        return self.lengths[: self.rows, None] + torch.arange(tokens)
+        return (self.columns(tokens) + self.shifts[: self.rows, None]).clamp(min=0)
 
     def mask(self, tokens: int, dtype: torch.dtype) -> torch.Tensor:
         """What is added to the attention scores of the next tokens (rows, 1, tokens, columns)."""
-        positions = self.positions(tokens)
-        columns = int(positions.max()) + 1
-        hidden = torch.arange(columns) > positions[:, None, :, None]
+        own = self.columns(tokens)[:, None, :, None]
+        columns = torch.arange(int(own.max()) + 1)
+        hidden = columns > own
+        hidden |= self.blind[: self.rows, None, None, None] & (columns == own[:, :, :1])
         return torch.zeros(hidden.shape, dtype=dtype).masked_fill(hidden, torch.finfo(dtype).min)
 
-    def admit(self, filled: DynamicCache, lengths: list[int]) -> None:
+    def admit(self, filled: DynamicCache, lengths: list[int], padded: list[bool]) -> None:
         """Append rows whose first tokens went through the model with `filled`, padded on the right.
 
-        Where no row has a token yet, `filled` has seen none, and only room is made.
+        Where no row has a token yet, `filled` has seen none, and only room is made. The next token
+        of a row that is `padded` is padding: no token sees it, and its position is 0.
         """
         first, last = self.rows, self.rows + len(lengths)
         self.rows = last
         self.lengths[first:last] = torch.tensor(lengths)
+        self.blind[first:last] = torch.tensor(padded)
+        self.shifts[first:last] = -self.lengths[first:last] * self.blind[first:last]
         if max(lengths) == 0:
             return
         for layer, source in zip(self.ragged, filled.layers, strict=True):
             layer.insert(source, first, lengths)
 
+    def advance(self, row: int) -> None:
+        """Keep the next token of a row; padding is not kept, but the row's positions go on."""
+        if self.blind[row]:
+            self.blind[row] = False
+            self.shifts[row] += 1
+        else:
+            self.lengths[row] += 1
+
     def drop(self, row: int) -> None:
         """Free a row's slot; the last row moves into it."""
         last = self.rows - 1
         if row != last:
-            self.lengths[row] = self.lengths[last]
+            for facts in (self.lengths, self.shifts, self.blind):
+                facts[row] = facts[last].clone()
             for layer in self.ragged:
                 layer.move(last, row)
         self.rows = last
@@ -99,12 +120,12 @@ class RaggedLayer(DynamicLayer):
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Write new tokens (rows, heads, tokens, size) behind each row's own; return all."""
-        rows, positions = self.cache.rows, self.cache.positions(key_states.shape[2])
-        columns = int(positions.max()) + 1
+        rows, own = self.cache.rows, self.cache.columns(key_states.shape[2])
+        columns = int(own.max()) + 1
         self._make_room(key_states, value_states, columns)
         row = torch.arange(rows)[:, None]
-        self.keys[row, :, positions] = key_states.transpose(1, 2)
-        self.values[row, :, positions] = value_states.transpose(1, 2)
+        self.keys[row, :, own] = key_states.transpose(1, 2)
+        self.values[row, :, own] = value_states.transpose(1, 2)
         return self.keys[:rows, :, :columns], self.values[:rows, :, :columns]
 
     def get_seq_length(self) -> int:

@@ -15,6 +15,8 @@ class Row:
         settled: whether nothing after these new tokens can change the answer.
         key: what its random numbers depend on, beside the seed.
         hidden: a token that the model does not see where it stands in the prompt, or None.
+        padding: the token that pads this row on its right in a batch, or None if none does: the
+            answer then begins from padding, at the position where padding is, not from the prompt.
         new: tokens generated so far.
         done: whether it is at its end.
         gap: smallest distance so far between the best and the second best token.
@@ -26,6 +28,7 @@ class Row:
     settled: Callable[[list[int]], bool] | None = None
     key: int = 0
     hidden: int | None = None
+    padding: int | None = None
     new: list[int] = field(default_factory=list)
     done: bool = False
     gap: float = float("inf")

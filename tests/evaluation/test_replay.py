@@ -6,9 +6,10 @@ import json
 import pytest
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from evaluation import cli, finance, replay
+from evaluation.decoding.cache import RaggedCache
 from flowertune.base.files import write_jsonl
 from tests.evaluation import official
 from tests.evaluation.checkpoints import save_checkpoint
@@ -46,7 +47,11 @@ def official_run(base, adapter=None):
 
 
 def base_without_pad(folder, side, **generation):
+    """A model to which every token and its position matter, with a tokenizer that has no pad."""
     save_tiny_llama(folder)
+    torch.manual_seed(3)
+    config = AutoConfig.from_pretrained(folder, initializer_range=0.4)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     path = folder / "tokenizer_config.json"
     config = {**json.loads(path.read_text()), "padding_side": side}
     del config["pad_token"]
@@ -105,8 +110,9 @@ def test_base_and_adapter_each_begin_as_a_process_of_their_own(tmp_path):
     assert texts == {"base": official_run(base), "checkpoint": official_run(base, adapter)}
 
 
-def test_a_near_tie_repeats_the_batch_as_it_is(tmp_path, monkeypatch):
-    base = base_without_pad(tmp_path / "base", "left")
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_only_a_near_tie_repeats_a_batch_as_it_is(side, tmp_path, monkeypatch):
+    base = base_without_pad(tmp_path / "base", side, max_new_tokens=9)
     repeated = []
     plain = replay._as_it_is
     monkeypatch.setattr(
@@ -119,3 +125,15 @@ def test_a_near_tie_repeats_the_batch_as_it_is(tmp_path, monkeypatch):
     again, _ = scored(tmp_path / "two", "--model", base)
     assert repeated == [0, 3, 0, 3]
     assert again == texts
+
+
+def test_padding_that_is_not_as_in_generate_repeats_the_batches_as_they_are(tmp_path, monkeypatch):
+    base = base_without_pad(tmp_path / "base", "right", max_new_tokens=9)
+    positions = RaggedCache.positions
+
+    def otherwise(cache, tokens):
+        return positions(cache, tokens) + (cache.shifts[: cache.rows] != 0)[:, None]
+
+    monkeypatch.setattr(RaggedCache, "positions", otherwise)
+    texts, _ = scored(tmp_path / "out", "--model", base)
+    assert texts["model"] == official_run(base)
