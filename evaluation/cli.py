@@ -23,7 +23,7 @@ needed to repeat a result is written beside it, and a run that was stopped goes 
 _EPILOG = """\
 examples:
   # the official score, with the model loaded as the leaderboard's scorer loads it (GPU, hub)
-  python -m {module} results/RUN/peft_{rounds}
+  python -m {module} results/RUN/peft_{rounds}{batches}
   # how much did fine-tuning help? (GPU, hub)
   python -m {module} results/RUN/peft_{rounds} --compare base
   # the small sample: what the quickstart does
@@ -47,12 +47,19 @@ def parser(challenge: str) -> argparse.ArgumentParser:
         description=_DESCRIPTION.format(title=facts["title"], titles=titles),
         epilog=_EPILOG.format(
             module=module,
+            batches="" if known.replay_batch is None else " --official-batching",
             rounds=facts["num-server-rounds"],
             quick=facts["quickstart"]["num-server-rounds"],
         ),
     )
     add = options.add_argument
-    add("checkpoint", nargs="?", type=Path, metavar="CKPT", help="folder peft_<round> of a run")
+    add(
+        "checkpoint",
+        nargs="?",
+        type=Path,
+        metavar="CKPT",
+        help="folder peft_<round> of a run; the folder of a run stands for its last one",
+    )
     add("--suite", choices=sets.SUITES, default="official", help="default: %(default)s")
     add(
         "--sets",
@@ -64,7 +71,8 @@ def parser(challenge: str) -> argparse.ArgumentParser:
         "--output",
         type=Path,
         metavar="DIR",
-        help="folder for results.json and what is beside it (default: evaluation-<suite> in CKPT)",
+        help="folder for results.json and what is beside it, not in CKPT (default: "
+        "scores/<digest of CKPT>/<challenge>-<suite>, where the command runs)",
     )
     _add_models(options)
     _add_rows(options, known)
@@ -77,7 +85,7 @@ def _add_models(options: argparse.ArgumentParser) -> None:
     add(
         "--model",
         help="base model, a hub id or a folder, instead of the one CKPT names; "
-        "without CKPT, this model alone",
+        "without CKPT, this model alone; another one than CKPT names makes the score unofficial",
     )
     add("--base-only", action="store_true", help="score CKPT's base model without the adapter")
     add(
@@ -101,7 +109,7 @@ def _add_rows(options: argparse.ArgumentParser, known: sets.Challenge) -> None:
         metavar="DIR",
         help=f"read {files} from DIR (one row a line, columns as on the hub) instead of the hub; a "
         "file with another number of rows than the hub's is scored as it is and the result marked "
-        "partial",
+        "partial; one whose hash the rules do not have on record is marked unverified",
     )
     group.add_argument(
         "--sample",
@@ -145,8 +153,8 @@ def _add_computing(options: argparse.ArgumentParser, known: sets.Challenge) -> N
         add(
             "--official-batching",
             action="store_true",
-            help=f"replay the official scorer's batches of {known.replay_batch}, on which its "
-            "scores depend, instead of deciding every row by itself; slow",
+            help=f"decide in the official scorer's batches of {known.replay_batch}, on which its "
+            "scores depend: a leaderboard score needs it; every row by itself otherwise",
         )
     if any(item.form("official").sampled for item in known.sets):
         add(

@@ -24,7 +24,9 @@ def lines(
     if arguments.sample:
         path = shlex.quote(str(checkpoint.path))
         unofficial = " --unofficial" if arguments.unofficial else ""
-        steps.append(("the whole sets (GPU, hub)", f"{command} {path}{unofficial}"))
+        replayed = sets.of_challenge(challenge).replay_batch and arguments.suite == "official"
+        batches = " --official-batching" if replayed else ""
+        steps.append(("the whole sets (GPU, hub)", f"{command} {path}{unofficial}{batches}"))
     run = checkpoint.path.parent
     if (run / "run.json").is_file():
         tool = "flowertune" if _is_own(shutil.which("flowertune")) else f"{_python()} -m flowertune"

@@ -148,7 +148,7 @@ def test_a_run_goes_by_its_last_checkpoint_and_says_what_next(
     assert printed.out.splitlines()[-4:] == [
         "Next:",
         f"  python -m evaluation.finance {typed} --compare base  # what did fine-tuning change?",
-        f"  python -m evaluation.finance '{last}'  # the whole sets (GPU, hub)",
+        f"  python -m evaluation.finance '{last}' --official-batching  # the whole sets (GPU, hub)",
         f"  flowertune report '{run_folder}'  # one page with these scores",
     ]
     assert list(tmp_path.glob("scores/*/finance-official/rows/fiqa.jsonl"))
