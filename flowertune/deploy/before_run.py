@@ -61,12 +61,16 @@ def before_run(options: Mapping[str, Any]) -> Findings:
     except UserError as error:
         return Findings((str(error),))
     connection = _simulation(options.get(SUPERLINK))
-    # Elsewhere, other folders count, and nothing is started here.
-    wrong = () if connection is None else (*_around(), *missing_paths(cfg))
+    wrong, notes = (), ()
+    if connection is not None:  # elsewhere, other folders count, and nothing is started here
+        running = superlink.find_superlink(superlink.managed_port())
+        around = look_around(() if running else superlink.managed_ports())
+        wrong = (*problems(around), *missing_paths(cfg))
+        notes = installs_anew(running, os.environ)
     if not wrong and not is_sent_copy(folder, os.environ):
         record_app(flower_home(os.environ), app_id(folder) or "", folder)
     asked = None if options.get(FEDERATION_CONFIG) else connection
-    return Findings(wrong, connect_first(asked, cfg.static.num_supernodes))
+    return Findings(wrong, (*connect_first(asked, cfg.static.num_supernodes), *notes))
 
 
 def connect_first(connection: tuple[str, int] | None, locked: int) -> tuple[str, ...]:
@@ -86,6 +90,25 @@ def connect_first(connection: tuple[str, int] | None, locked: int) -> tuple[str,
     return (
         f"The challenge is locked to {locked} SuperNodes, and the connection {name!r} {has}: "
         "`flowertune connect` sets them up.",
+    )
+
+
+def installs_anew(running: superlink.SuperLink | None, env: Mapping[str, str]) -> tuple[str, ...]:
+    """Say that Flower installs the app's dependencies for this run, if it does.
+
+    Parameters
+    ----------
+    running
+        The SuperLink on this machine; None where `flwr run` is about to start one.
+    """
+    if running is not None and running.installs_dependencies is not True:
+        return ()
+    if running is None and env.get(superlink.NO_INSTALL) == "1":
+        return ()
+    again = " --restart" if running is not None else ""
+    return (
+        "Flower installs the app's dependencies for this run, which takes minutes and gigabytes; "
+        f"after `flowertune connect{again}` runs use the packages of this environment.",
     )
 
 
@@ -135,9 +158,3 @@ def _simulation(name: str | None) -> tuple[str, int] | None:
         return supernodes_of(text, name)
     except (OSError, ValueError):  # flwr itself says what is wrong with it
         return None
-
-
-def _around() -> tuple[str, ...]:
-    """What keeps the SuperLink from starting, or flwr from asking the one that runs."""
-    running = superlink.find_superlink(superlink.managed_port())
-    return tuple(problems(look_around(() if running else superlink.managed_ports())))

@@ -1,6 +1,7 @@
 """`flwr run` of an app of ours: what the run would refuse a minute later is said at once."""
 
 import json
+from dataclasses import replace
 from importlib import import_module
 
 import pytest
@@ -29,6 +30,8 @@ options.num-supernodes = 3
 address = "example.org:9093"
 """
 
+A_SUPERLINK = superlink.SuperLink(1, 2, ("flower-superlink",), {superlink.NO_INSTALL: "1"})
+
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
@@ -37,6 +40,7 @@ def home(tmp_path, monkeypatch):
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "config.toml").write_text(CONFIG)
     monkeypatch.setattr(superlink, "find_superlink", lambda port: None)
+    monkeypatch.setenv(superlink.NO_INSTALL, "1")
     monkeypatch.setattr(module, "look_around", lambda ports: ports)
     monkeypatch.setattr(module, "problems", lambda around: [])
     return tmp_path / "home"
@@ -122,8 +126,23 @@ def test_what_is_wrong_with_the_machine_counts_where_flower_starts_something(
     monkeypatch.setattr(module, "problems", lambda ports: [f"{len(ports)} ports"])
     assert before_run({"app": str(app)}).problems == ("2 ports",)
     assert before_run({"app": str(app), "superlink": "remote"}).problems == ()
-    monkeypatch.setattr(superlink, "find_superlink", lambda port: object())
+    monkeypatch.setattr(superlink, "find_superlink", lambda port: A_SUPERLINK)
     assert before_run({"app": str(app)}).problems == ("0 ports",)
+
+
+@pytest.mark.parametrize(
+    ("running", "env", "words"),
+    [
+        (None, {}, "after `flowertune connect` runs use"),
+        (None, {superlink.NO_INSTALL: "1"}, None),
+        (A_SUPERLINK, {}, None),
+        (replace(A_SUPERLINK, environment={}), {}, "`flowertune connect --restart` runs use"),
+        (replace(A_SUPERLINK, environment=None), {}, None),
+    ],
+)
+def test_an_installation_for_this_run_is_told_of(running, env, words):
+    notes = module.installs_anew(running, env)
+    assert (words in notes[0]) if words else notes == ()
 
 
 def test_an_app_of_another_kind_is_run_as_it_is(home, tmp_path):
