@@ -1,6 +1,7 @@
 """``flowertune new``: an app out of the template, by Copier, with one sentence for an error."""
 
 import json
+import re
 import shlex
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -94,6 +95,7 @@ def _render(address: str, folder: Path, answers: dict[str, Any], ref: str | None
 def _sentence(error: Exception) -> str:
     """What Copier says of an error, in one line; of git's errors, git's own words."""
     said = getattr(error, "stderr", None) or str(error)
+    said = re.sub(r"(://)[^/@\s]*@", r"\1", said)  # git repeats credentials of an address
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     fatal = [line for line in lines if line.startswith("fatal:")]
     text = (fatal or [" ".join(lines)])[0]

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from jinja2 import Environment
 
 import challenges
 from tests.apps import rendered
@@ -275,6 +276,14 @@ def test_a_bad_answer_ends_in_one_sentence(
     for part in parts:
         assert part in last_line
     assert not (tmp_path / "app").exists()
+
+
+def test_what_a_prompt_says_of_a_bad_answer_fits_a_terminal() -> None:
+    """Copier's prompt shows one line of it, cut at the terminal's edge."""
+    environment = Environment(extensions=["jinja2_ansible_filters.AnsibleCoreFiltersExtension"])
+    for name in ("project_name", "publisher"):
+        text = environment.from_string(QUESTIONS[name]["validator"]).render({name: "my_app.5"})
+        assert "my_app.5" in text and len(text.strip()) <= 80
 
 
 @pytest.mark.parametrize("name", ["a", "a" * 32, "My-App-2"])

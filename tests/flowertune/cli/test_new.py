@@ -46,6 +46,7 @@ def test_it_makes_what_copier_makes_and_says_what_is_next(
         (["finance", "a", "--template", "full"], "full is no template: it holds no copier.yml"),
         (["finance", "a", "--template", "nowhere"], "Local template must be a directory. (--tem"),
         (["finance", "a", "--template", "file:///nowhere"], "fatal: '/nowhere' does not appear"),
+        (["finance", "a", "--template", "http://me:s3cret@127.0.0.1:9/t.git"], "fatal: unable to"),
     ],
 )
 def test_an_error_is_one_sentence_and_makes_nothing(
@@ -58,7 +59,7 @@ def test_an_error_is_one_sentence_and_makes_nothing(
     there = [] if "--template" in words else ["--template", str(template)]
     assert main(["new", *words, *there]) == 1
     error = capsys.readouterr().err.splitlines()[-1]
-    assert error.startswith("error: ") and sentence in error
+    assert error.startswith("error: ") and sentence in error and "s3cret" not in error
     assert not (tmp_path / "a").exists()
 
 
