@@ -23,15 +23,14 @@ def compare(one: RunFiles, other: RunFiles, places: Iterable[Path]) -> list[Row]
     places : Iterable[Path]
         Folders in which the scorer may have been run.
     """
-    pair = (one, other)
-    rows: list[Row] = [("run", *(_name(run) for run in pair))]
-    rows += _settings(*(run.about.get("settings") or {} for run in pair))
-    left, right = (_outcome(run) for run in pair)
+    rows: list[Row] = [("run", _name(one), _name(other))]
+    rows += _settings(one.about.get("settings") or {}, other.about.get("settings") or {})
+    left, right = _outcome(one), _outcome(other)
     rows += [(name, left[name], right[name]) for name in left]
-    scores = [_scores(run, list(places)) for run in pair]
-    for name in sorted({*scores[0], *scores[1]}):
-        rows.append((name, *(found.get(name, NONE) for found in scores)))
-    return rows
+    folders = list(places)
+    first, second = _scores(one, folders), _scores(other, folders)
+    names = sorted({*first, *second})
+    return rows + [(name, first.get(name, NONE), second.get(name, NONE)) for name in names]
 
 
 def _settings(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Row]:

@@ -13,10 +13,6 @@ from logging import WARNING
 from pathlib import Path
 from typing import Any
 
-from flwr.common import log
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-
 from flowertune.base.errors import UserError
 from flowertune.base.files import new_folder, read_text, save_tensors
 from flowertune.base.hashing import file_sha256, json_sha256
@@ -27,7 +23,8 @@ from flowertune.config.settings import ANEW
 FOLDER = "state"
 NAME = re.compile(r"round_(0|[1-9][0-9]{0,8})")
 BODY, TENSORS = "state.json", ("adapter.safetensors", "strategy.safetensors")
-SUMS, ROUND = "sha256", "round"
+SUMS, ROUND, FORMAT = "sha256", "round", "format"
+VERSION = 2  # of what is kept
 # A poisoned adapter may end a run only in the round after the next: the state before is still here.
 KEPT = BACK + 1
 
@@ -53,7 +50,8 @@ def save_state(run_folder: Path, state: State) -> None:
         for name, tensors in zip(TENSORS, (state.adapter, state.strategy), strict=True):
             save_tensors(tensors, half / name)
         # As it will be read: JSON has no whole numbers as keys.
-        body = json.loads(json.dumps({**state.body, ROUND: state.server_round}))
+        about = {ROUND: state.server_round, FORMAT: VERSION}
+        body = json.loads(json.dumps({**state.body, **about}))
         sums = {name: file_sha256(half / name) for name in TENSORS}
         sums |= {key: json_sha256([value]) for key, value in body.items()}
         (half / BODY).write_text(json.dumps({**body, SUMS: sums}, sort_keys=True), "utf-8")
@@ -92,6 +90,9 @@ def choose_state(run_folder: Path, server_round: int | None) -> Path:
                 f"resume-from is {str(path)!r}, which holds no {lacks[0]}; {_instead(path)}."
             )
         return path
+    # Late, here and below: tools that only look for a run do without flwr and torch.
+    from flwr.common import log
+
     for n in sorted(by_round, reverse=True):
         if not (lacks := _missing(by_round[n])):
             return by_round[n]
@@ -126,6 +127,8 @@ def read_body(path: Path) -> dict[str, Any]:
     for key in sorted({*parts, *sums} - {*TENSORS}):
         if parts.get(key) != sums.get(key):
             raise _damaged(file, f"its {key!r} is not what the run saved", path)
+    if body.get(FORMAT) != VERSION:
+        raise _damaged(file, "another version of the library wrote it", path)
     if path.name != f"round_{body.get(ROUND)}":
         raise _damaged(file, f"it is the state of round {body.get(ROUND)}", path)
     return {**body, SUMS: sums}
@@ -139,6 +142,9 @@ def load_state(path: Path) -> State:
     UserError
         If a file in it cannot be read, or differs from what the run saved; names the file.
     """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
     body = read_body(path)
     tensors = []
     for name in TENSORS:

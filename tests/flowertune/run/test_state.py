@@ -8,6 +8,7 @@ import torch
 
 from flowertune.base.errors import UserError
 from flowertune.comms.partition_files import RESIDUAL, PartitionFiles, branched
+from flowertune.run import state
 from flowertune.run.origin import resume_command
 from flowertune.run.state import State, choose_state, load_state, read_body, save_state, states
 from tests.runs import run_of_two_states
@@ -52,6 +53,12 @@ def test_what_is_no_state_is_a_sentence(run, text):
     file.write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(UserError, match="it is no state of a run"):
         read_body(file.parent)
+
+
+def test_a_state_of_another_version_is_named(run, monkeypatch):
+    monkeypatch.setattr(state, "VERSION", 3)
+    with pytest.raises(UserError, match="another version of the library wrote it"):
+        read_body(run / "state" / "round_2")
 
 
 def test_another_rounds_adapter_or_folder_is_named(run):

@@ -5,6 +5,7 @@ import json
 from datetime import timedelta
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
@@ -129,21 +130,23 @@ def test_how_far_a_round_is_can_be_seen(tmp_path, capsys, monkeypatch):
 
 def test_replies_are_counted_as_they_come(tmp_path):
     """Each attempt at a round anew; other messages are none of a round's replies."""
-    grid, seen = Grid(), []
-    live = Live(tmp_path)
-    live.follow(grid)
-    grid.look = lambda: seen.append(json.loads((tmp_path / "progress.json").read_text()))
+    grid: Any = Grid()
+    seen = []
+    Live(tmp_path).follow(grid)
+
+    def progress() -> dict:
+        return json.loads((tmp_path / "progress.json").read_text())
+
     for _ in range(2):
         ids = grid.push_messages([train(4, node) for node in (1, 2, 3)])
-        assert len(list(grid.pull_messages(ids[:1]))) == 1
-        grid.look()
-        list(grid.pull_messages(ids[1:]))
-        grid.look()
+        for part in (ids[:1], ids[1:]):
+            assert len(grid.pull_messages(part)) == len(part)
+            seen.append(progress())
     assert [(p["round"], p["done"], p["of"], p["what"]) for p in seen] == [
         (4, 1, 3, "replies"), (4, 3, 3, "replies"),
     ] * 2  # fmt: skip
-    list(grid.pull_messages(grid.push_messages([Message(RecordDict(), 1, "query.lengths")])))
-    assert json.loads((tmp_path / "progress.json").read_text())["done"] == 3
+    grid.pull_messages(grid.push_messages([Message(RecordDict(), 1, "query.lengths")]))
+    assert progress()["done"] == 3
 
 
 class Grid:
