@@ -29,8 +29,12 @@ class RunFacts(Protocol):
     run_key: str
     quantization: dict[str, Any] | None
     run_ids: list[str]
-    adapter_config: dict[str, Any] | None
     started: str
+
+    @property
+    def adapter_config(self) -> dict[str, Any] | None:
+        """The adapter's configuration, as every checkpoint has it; None where there is none."""
+        ...
 
     @property
     def reason(self) -> str | None:
