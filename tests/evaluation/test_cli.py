@@ -144,6 +144,7 @@ def test_a_run_goes_by_its_last_checkpoint_and_says_what_next(
     printed = capsys.readouterr()
     last = f"{run_folder}/peft_10"
     assert f"Checkpoint: {last}, the last one in {run_folder}" in printed.err
+    assert not any(noise in printed.err for noise in ("Loading weights", "Warning", "Failed"))
     typed = f"'{run_folder}' {' '.join(map(str, QUICK))} --sets fiqa"
     assert printed.out.splitlines()[-4:] == [
         "Next:",
