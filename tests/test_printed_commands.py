@@ -27,7 +27,7 @@ from tests.printed import Printed, in_apps, in_helps, on_pages
 # What is somebody else's, and that no parser here knows; each is in a test, or on a page that says
 # where it was typed.
 OTHERS = {
-    "cd", "cp", "docker", "export", "git", "hf", "jq", "mkdir", "mkdocs", "mv", "openssl", "pip",
+    "cd", "cp", "docker", "export", "git", "hf", "jq", "lm_eval", "mkdir", "mkdocs", "mv", "openssl", "pip",
     "printf", "ray", "sed", "source", "ssh-keygen", "tensorboard", "uv", "uvx",
 }  # fmt: skip
 
@@ -199,7 +199,7 @@ def _python(rest: list[str], app: Path) -> None:
     match rest:
         case ["-m", module, *arguments]:
             assert importlib.util.find_spec(module), f"there is no module {module}"
-            if module.startswith("evaluation."):
+            if module.removeprefix("evaluation.").replace("_", "-") in challenges.names():
                 _evaluation(module, arguments)
         case ["test.py", *arguments]:
             _parse(_group().commands["chat"], arguments)
