@@ -215,9 +215,7 @@ def test_errors_are_a_sentence(
     assert sentence in said(capsys, *given, status=status)
 
 
-def test_a_run_is_found_by_each_of_its_ids_and_shows_all_its_parts(
-    tmp_path, monkeypatch, capsys
-):
+def test_a_run_is_found_by_each_of_its_ids_and_shows_all_its_parts(tmp_path, monkeypatch, capsys):
     """A run that was resumed is one folder: each process has an id, and a part of the profile."""
     app = copy_of(rendered("finance"), tmp_path / "app")
     folder = write_run(app / "results" / "77", 2, **{"flwr-run-ids": ["77", "99"]})
