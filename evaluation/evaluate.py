@@ -79,11 +79,14 @@ def _evaluate(challenge: str, arguments: argparse.Namespace, opened: ExitStack) 
     way = known.way(suite, replayed)
     settings = model_settings.decide(loading.generation_config(choice), way)
     scored = {item.name: documents[item.name].documents[: arguments.limit] for item in chosen}
+    config, cut = loading.config(choice), []
     for item in chosen:
         contexts = [document.get("context", "") for document in scored[item.name]]
         kwargs = item.form(suite).config().get("generation_kwargs", {})
         lm.check_lengths(item.name, contexts, kwargs, tokenizer, settings.config.max_new_tokens)
-        lm.check_positions(item.name, contexts, tokenizer, loading.config(choice))
+        lm.check_positions(item.name, contexts, tokenizer, config)
+        cut.append(lm.positions_departure(kwargs, config))
+    settings.departures.extend(dict.fromkeys(filter(None, cut)))
     plan = run.Plan(
         challenge,
         suite,

@@ -9,6 +9,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
 from evaluation import generation, replay, score
+from evaluation.decoding.batch import learned_positions
 from evaluation.store import Store
 from flowertune.base.errors import UserError
 from flowertune.base.text import counted
@@ -203,6 +204,9 @@ class RowwiseLM(_Base):
         else:
             own = self.model.generation_config.max_new_tokens
             limit = row_limit(len(prompt), kwargs, own)
+            positions = learned_positions(self.model.config)
+            if positions is not None:
+                limit = min(limit, positions - len(prompt))
         return limit if self.answer_tokens is None else min(limit, self.answer_tokens)
 
     def _settled(
@@ -323,11 +327,15 @@ def check_positions(
             )
 
 
-def learned_positions(config: Any) -> int | None:
-    """How many positions a model can have at most; None if it computes them."""
-    config = config.get_text_config()
-    computed = getattr(config, "rope_parameters", None) or getattr(config, "alibi", False)
-    return None if computed else getattr(config, "max_position_embeddings", None)
+def positions_departure(kwargs: dict[str, Any], config: Any) -> str | None:
+    """What to say of a model with fewer positions than a row may have; None if it has enough."""
+    positions = learned_positions(config)
+    if positions is None or kwargs.get("max_length", 0) <= positions:
+        return None
+    return (
+        f"answers end at the model's {positions} positions (the official scorer stops with an "
+        f"error there, and allows {kwargs['max_length']} tokens)"
+    )
 
 
 def check_vocabulary(

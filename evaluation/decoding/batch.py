@@ -33,6 +33,13 @@ def can_decode(model: Any, tokens: int) -> bool:
     )
 
 
+def learned_positions(config: Any) -> int | None:
+    """How many positions a model can have at most; None if it computes them."""
+    config = config.get_text_config()
+    computed = getattr(config, "rope_parameters", None) or getattr(config, "alibi", False)
+    return None if computed else getattr(config, "max_position_embeddings", None)
+
+
 @torch.inference_mode()
 def decode(
     model: Any,
@@ -71,6 +78,7 @@ class _Batch:
         sampling: Sampling | None,
     ) -> None:
         self.model, self.end_ids, self.pad_id, self.sampling = model, end_ids, pad_id, sampling
+        self.positions = learned_positions(model.config)
         self.penalty = model.generation_config.repetition_penalty or 1.0
         self.cache = RaggedCache(model.config, slots)
         self.rows: list[Row] = []
@@ -135,7 +143,9 @@ class _Batch:
         for row, drafter, draft in zip(self.rows, self.drafters, drafts, strict=True):
             first = row.padding if self._pads(row) else drafter.tokens[-1]
             ids.append([first, *draft] + [self.pad_id] * (tokens - 1 - len(draft)))
-        positions = self.cache.positions(tokens)
+        # Behind the draft of a short row, positions may be any; those there are not are an error.
+        most = None if self.positions is None else self.positions - 1
+        positions = self.cache.positions(tokens).clamp(min=0, max=most)
         logits = self.model(
             input_ids=torch.tensor(ids, device=device),
             attention_mask=self.cache.mask(tokens, self.model.dtype).to(device),

@@ -235,6 +235,22 @@ def test_rows_longer_than_learned_positions_are_one_sentence(speaker):
         lm.check_positions("fpb", ["short", "longer than 8."], tokenizer, config)
 
 
+def test_answers_end_at_learned_positions_and_the_result_says_so(speaker):
+    _, tokenizer = speaker
+    torch.manual_seed(3)
+    config = GPT2Config(vocab_size=258, n_embd=32, n_layer=2, n_head=4, n_positions=40)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    model.generation_config = GenerationConfig(eos_token_id=1)
+    texts = answered(model, tokenizer, "plain", {**CODE, "until": ["never"]})
+    assert any(texts)
+    assert all(len(text) < 40 for text in texts)
+    assert lm.positions_departure(CODE, config) == (
+        "answers end at the model's 40 positions (the official scorer stops with an error there, "
+        "and allows 2048 tokens)"
+    )
+    assert lm.positions_departure(EXAM, config) is None
+
+
 def test_rows_longer_than_computed_positions_are_scored(speaker):
     model, tokenizer = speaker
     assert model.config.max_position_embeddings == 1024
