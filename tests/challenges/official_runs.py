@@ -42,13 +42,12 @@ def run(app: Path, cfg: dict[str, Any], number: int) -> dict[str, Any]:
     installed_library.cache_clear()
     run_app(cfg, cfg["static.num-supernodes"], number, app=app)
     folder = Path(cfg["results-dir"]) / str(number)
-    saved = checkpoint.read(folder / "peft_1", cfg["static.challenge"])
-    assert saved.manifest is not None
-    return {
-        "run": json.loads((folder / "run.json").read_text()),
-        "manifest": saved.manifest,
-        "reasons": saved.reasons,
-    }
+    with checkpoint.read(folder / "peft_1", cfg["static.challenge"]) as saved:
+        return {
+            "run": json.loads((folder / "run.json").read_text()),
+            "manifest": json.loads((folder / "peft_1/manifest.json").read_text()),
+            "reasons": saved.reasons,
+        }
 
 
 CHANGES: tuple[Callable[[Path], None], ...] = (
