@@ -108,9 +108,9 @@ def test_the_shipped_config_of_the_built_in_model_is_its_own():
 
 
 def test_the_published_values_are_those_of_the_challenges():
-    known = sorted(
-        float(row["gb"]) for name in challenges.names() for row in challenges.load(name)["vram"]
-    )
+    # A challenge that was added has no values of flower.ai's.
+    official = ("general-nlp", "finance", "medical", "code", "flowertune-llm")
+    known = sorted(float(row["gb"]) for name in official for row in challenges.load(name)["vram"])
     assert sorted(row["gb"] for row in published().values()) == known and len(known) == 8
 
 
