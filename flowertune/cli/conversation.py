@@ -118,8 +118,9 @@ def longest_answer(manifest: Mapping[str, Any]) -> int:
     was trained on single words goes on with anything after them.
     """
     longest = manifest.get("longest-answer-tokens")
-    known = isinstance(longest, int) and not isinstance(longest, bool)
-    return max(_SHORTEST, longest) if known else _UNKNOWN
+    if isinstance(longest, bool) or not isinstance(longest, int):
+        return _UNKNOWN
+    return max(_SHORTEST, longest)
 
 
 def _in_words(choice: Choice, how: Precision) -> str:

@@ -93,6 +93,7 @@ def _show(partition: int, pairs: dict[int, Any], tokenizer: Any, length: int) ->
             text = f"partition {partition}, row {number}: left out, {pair.reason}"
             console.print(text, style="bold", end="\n\n")
             continue
-        parts = view.parts_of(tokenizer, *pair, length)
+        prompt, answer = pair
+        parts = view.parts_of(tokenizer, prompt, answer, length)
         console.print(f"partition {partition}, row {number}: {view.counts(parts)}", style="bold")
         console.print(view.colored(parts) if color else view.marked(parts), end="\n\n")

@@ -227,7 +227,9 @@ def test_a_run_is_found_by_each_of_its_ids_and_shows_all_its_parts(tmp_path, mon
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FLWR_HOME", str(tmp_path / "home"))
     said(capsys, "99", status=1)
-    record_app(tmp_path / "home", app_id(app), app)
+    name_of_app = app_id(app)
+    assert name_of_app is not None
+    record_app(tmp_path / "home", name_of_app, app)
     for name in ("77", "99"):
         found = json.loads(said(capsys, name, "--format", "json"))
         assert [span["round"] for span in found["spans"]] == [1, 2]
