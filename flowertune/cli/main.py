@@ -30,7 +30,7 @@ Commands are typed in an app's folder, or take it with --app. Every one has a --
 Beside them:
   flwr run . --stream --run-config quickstart.toml            train a small model, in minutes
   flwr run . --stream                                         train it (GPU, hub)
-  python -m evaluation.finance results/RUN/peft_200           score a checkpoint (GPU, hub)
+  python -m evaluation.finance results/RUN                    score its last checkpoint (GPU, hub)
 """
 
 

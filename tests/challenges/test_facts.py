@@ -6,6 +6,7 @@ from decimal import ROUND_HALF_UP, Decimal
 import pytest
 
 import challenges
+from evaluation import sets
 
 PUBLISHED = {
     # name: dataset, question, fraction, rounds, SuperNodes (own rules, flower.ai), VRAM, average
@@ -48,6 +49,11 @@ def test_facts_are_the_published_ones(name: str) -> None:
     assert tuple(facts["supernodes"][rules] for rules in challenges.rule_sets()) == supernodes
     assert [row["gb"] for row in facts["vram"]] == vram
     assert facts["evaluation"]["average"] == average
+
+
+@pytest.mark.parametrize("name", ["general-nlp", "finance", "medical", "code"])
+def test_the_readme_and_the_scorer_know_of_the_same_batches(name: str) -> None:
+    assert challenges.load(name)["evaluation"]["batches"] == sets.of_challenge(name).replay_batch
 
 
 @pytest.mark.parametrize("name", ["general-nlp", "finance", "medical", "code"])
