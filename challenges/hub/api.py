@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import ipaddress
 import json
 import logging
 import re
@@ -27,7 +28,9 @@ from challenges.hub.upload_store import UploadStore
 
 APP_ID = re.compile(r"@[A-Za-z0-9_.-]{1,64}/[A-Za-z0-9_.-]{1,64}")
 VERSION = re.compile(r"\d{1,9}\.\d{1,9}\.\d{1,9}")
-HOST = re.compile(r"[A-Za-z0-9._-]+(:\d+)?|\[[0-9a-fA-F:.]+\](:\d+)?")
+HOST = re.compile(
+    r"(?:(?P<name>[\w-]+(?:\.[\w-]+)*\.?)|\[(?P<ipv6>.+)\])(?::(?P<port>\d{1,5}))?", re.A
+)
 LOG = logging.getLogger("challenges.hub")
 MEDIA = {"zip": "application/zip", "fab": "application/octet-stream"}
 HOW_TO_ASK = (
@@ -118,9 +121,25 @@ class Hub:
 def address_of(request: Request) -> str:
     """The hub's address as this client wrote it, such as https://hub.example.org."""
     host = request.headers.get("host", "")
-    if not HOST.fullmatch(host):
+    if not _is_host(host):
         raise HTTPException(400, "The request has no valid Host header.")
     return f"{request.url.scheme}://{host}"
+
+
+def _is_host(text: str) -> bool:
+    match = HOST.fullmatch(text)
+    if match is None or len(match["name"] or "") > 253:
+        return False
+    if match["ipv6"] and not _is_ipv6(match["ipv6"]):
+        return False
+    return match["port"] is None or 0 < int(match["port"]) < 65536
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        return "%" not in text and bool(ipaddress.IPv6Address(text))
+    except ValueError:
+        return False
 
 
 async def read_body(request: Request) -> bytes:
@@ -169,10 +188,11 @@ def endpoints(hub: Hub) -> list[Route]:
 
     def fetch(kind: Kind) -> Callable[[Request], Any]:
         async def endpoint(request: Request) -> JSONResponse:
+            address = address_of(request)
             app, release, _ = await hub.packed(*await read_question(request), kind)
             request.state.log |= {"version": release.version, "commit": release.commit[:12]}
             path = f"/v1/hub/files/{release.version}/{app.account}/{app.name}.{kind}"
-            return JSONResponse({f"{kind}_url": address_of(request) + path})
+            return JSONResponse({f"{kind}_url": address + path})
 
         return endpoint
 

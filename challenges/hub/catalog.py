@@ -127,17 +127,18 @@ class Catalog:
         ------
         Unknown, Down
         """
-        unread = False
+        known = False
         found: dict[str, tuple[App, Release]] = {}
         for release in self._releases:
             index = self._indexes.get(release.commit)
             if release.version == version and (index is None or self._resting(release)):
                 raise Down(f"Version {version} cannot be served: {self._problem(release)}.")
-            unread = unread or index is None
+            known = known or index is not None
             if index is not None and app_id in index.apps:
                 found[release.version] = (index.apps[app_id], release)
         working = {key: pair for key, pair in found.items() if not self._resting(pair[1])}
-        if not found and not unread:
+        # Where any version can be read, one that cannot is no reason to believe in an app.
+        if known and not found:
             raise Unknown(f"There is no app {app_id} here.", [])
         if not working:
             raise Down(f"No version of {app_id} can be served just now; the hub's log says why.")

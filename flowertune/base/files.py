@@ -8,6 +8,7 @@ import stat
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -121,27 +122,60 @@ def write_jsonl(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
     write_atomically(path, text)
 
 
-def read_text(path: Path) -> str:
-    """Return the text of a regular file, in UTF-8.
+def open_regular(path: Path) -> BufferedReader:
+    """Open a regular file to read it; a named pipe or a device could be waited for.
 
     Raises
     ------
     OSError
-        If it cannot be read; a named pipe or a device, which could be waited for, is not.
+        If it cannot be read, or is no regular file.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    return os.fdopen(descriptor, "rb")
+
+
+def read_text(path: Path, errors: str = "strict") -> str:
+    """Return the text of a regular file, in UTF-8.
+
+    Parameters
+    ----------
+    errors : str
+        What to do about bytes that are no UTF-8, as for ``bytes.decode``.
+
+    Raises
+    ------
+    OSError
+        If it cannot be read, or is no regular file.
     UnicodeDecodeError
         If it is no UTF-8.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file", str(path))
-        return file.read().decode("utf-8")
+    with open_regular(path) as file:
+        return file.read().decode("utf-8", errors)
+
+
+def parse_json(text: str) -> Any:
+    """Return the value of a JSON text; a lone half of a surrogate pair becomes a question mark.
+
+    Raises
+    ------
+    ValueError, RecursionError
+        If it is no JSON, or nested too deep.
+    """
+    value = json.loads(text)
+    if "\\ud" in text.lower():
+        # Such a half can be neither printed nor written to a file.
+        whole = json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
+        value = json.loads(whole.decode("utf-8"))
+    return value
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
     """Return the JSON object that a file holds; None where there is no such file or object."""
     try:
-        body = json.loads(read_text(path))
+        body = parse_json(read_text(path))
     except (OSError, ValueError, RecursionError):
         return None
     return body if isinstance(body, dict) else None
@@ -159,7 +193,7 @@ def json_objects(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
         if not line.strip():
             continue
         try:
-            body = json.loads(line)
+            body = parse_json(line)
         except (ValueError, RecursionError):
             body = None
         if not isinstance(body, dict):

@@ -1,5 +1,6 @@
 """``flwr profile``, ``flwr-profile`` and ``flowertune profile``: one function."""
 
+import io
 import json
 import os
 import sys
@@ -12,10 +13,10 @@ import click
 import typer
 
 from flowertune.base.errors import UserError
-from flowertune.base.files import write_atomically
+from flowertune.base.files import open_regular, write_atomically
 from flowertune.cli.execute import alone, execute
 from flowertune.profiler import table
-from flowertune.profiler.reading import Attempt, Reader
+from flowertune.profiler.reading import Attempt, Reader, unreadable
 from flowertune.profiler.summary import Summary, summarize
 from flowertune.profiler.trace import trace
 from flowertune.profiling.format import FILE
@@ -91,7 +92,8 @@ def _read(run: str, live: bool, quiet: bool) -> list[Attempt]:
     _follow(reader, _file(folder / FILE, reader, live), live, quiet)
     if not reader.attempts:
         raise click.ClickException(
-            f'Run {run} has left no profile; start a run with --run-config "profile.enabled=true".'
+            f"Run {run} has left no profile; set profile.enabled = true in pyproject.toml, or in "
+            "the file that --run-config names, and start a run."
         )
     return reader.attempts
 
@@ -135,14 +137,17 @@ def _follow_in_pipe(reader: Reader, pieces: Iterator[str]) -> None:
 
 def _file(path: Path, reader: Reader, live: bool) -> Iterator[str]:
     try:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            while True:
-                yield file.read()
-                if not live or reader.ended:
-                    return
-                time.sleep(AGAIN)
+        opened = open_regular(path)
     except FileNotFoundError:
         return
+    except OSError as error:
+        raise unreadable(path, error) from None
+    with io.TextIOWrapper(opened, "utf-8", errors="replace") as file:
+        while True:
+            yield file.read()
+            if not live or reader.ended:
+                return
+            time.sleep(AGAIN)
 
 
 def _show(summary: Summary) -> None:

@@ -24,7 +24,7 @@ def read_config(source: Source) -> Any:
     """
     quiet_models()
     # Late: transformers takes seconds to import, and a server needs it for shapes only.
-    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, PreTrainedConfig
 
     if source.folder:
         file = source.folder / "config.json"
@@ -33,6 +33,13 @@ def read_config(source: Source) -> Any:
         if file.stat().st_size > _BYTES:
             raise source.refusal(f"its config.json has {file.stat().st_size:,} bytes")
     try:
+        values, _ = PreTrainedConfig.get_config_dict(source.path, **source.arguments)
+        how = values.get("quantization_config")
+        if how is not None and not isinstance(how, dict):
+            raise source.refusal(
+                f"its config.json says quantization_config is {one_line(repr(how), 60)}, not an "
+                "object"
+            )
         config = AutoConfig.from_pretrained(source.path, **source.arguments)
         layers = config.get_text_config().num_hidden_layers
     except Exception as error:  # transformers and what it reads with raise many kinds

@@ -1,11 +1,13 @@
 """Read a profile from its profile.jsonl."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from flowertune.base.errors import UserError
+from flowertune.base.files import parse_json, read_text
+from flowertune.base.text import one_line
 from flowertune.profiling.format import VERSION
 from flowertune.profiling.phases import Span
 from flowertune.profiling.records import from_row
@@ -53,7 +55,7 @@ class Reader:
 
     def _line(self, line: str) -> bool:
         try:
-            return self._take(json.loads(line))
+            return self._take(parse_json(line))
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             return False
 
@@ -97,10 +99,25 @@ def read_file(path: Path) -> list[Attempt]:
     """Return the attempts in a profile.jsonl; none if there is no such file.
 
     An incomplete last line is left out.
+
+    Raises
+    ------
+    UserError
+        If it cannot be read.
     """
     reader = Reader()
     try:
-        reader.feed(path.read_text("utf-8", errors="replace"))
+        reader.feed(read_text(path, errors="replace"))
     except (FileNotFoundError, NotADirectoryError):
         return []
+    except OSError as error:
+        raise unreadable(path, error) from None
     return reader.attempts
+
+
+def unreadable(path: Path, error: OSError) -> UserError:
+    """Return the error for a profile that cannot be read."""
+    return UserError(
+        f"The profile {path} cannot be read: {one_line(error.strerror or error)}; move it away, or "
+        "mend it."
+    )

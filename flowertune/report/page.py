@@ -155,7 +155,13 @@ def _data(facts: Facts) -> list[str]:
         return []
     try:
         lines = as_text(report).splitlines()
-    except (KeyError, TypeError, ValueError):  # run.json was written by another version, or by hand
+    except (
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        ArithmeticError,
+    ):  # run.json was written by another version, or by hand
         return ["run.json holds no data report that can be read"]
     if facts.rows_visited is not None:
         lines.append(f"{facts.rows_visited:.1%} of the rows trained on up to the last checkpoint")

@@ -4,14 +4,14 @@ run.json says what the run is, rounds.jsonl has a line for each finished round, 
 for each message.
 """
 
-import json
+import math
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from flowertune.base.errors import UserError
-from flowertune.base.files import read_json, read_jsonl, read_text
+from flowertune.base.files import parse_json, read_json, read_jsonl, read_text
 from flowertune.base.text import one_line
 
 RUN, ROUNDS, LEDGER = "run.json", "rounds.jsonl", "ledger.jsonl"
@@ -27,6 +27,7 @@ LINE: dict[str, Any] = {
     "learning-rate": NUMBER, "tokens": NUMBER, "seconds": NUMBER, "total-mib": NUMBER,
     "partitions": list, "lost": dict,
 }  # fmt: skip
+MOST = 10**15  # numbers of a run are far below
 RECENT = 5
 
 
@@ -108,7 +109,8 @@ def tokens_per_second(line: dict[str, Any]) -> float | None:
 def read_run(folder: Path) -> RunFiles:
     """Read a run's folder.
 
-    A last line of rounds.jsonl that is only half there yet is left out.
+    A last line of rounds.jsonl that is only half there yet is left out, and so are values that are
+    null or not finite.
 
     Raises
     ------
@@ -117,7 +119,7 @@ def read_run(folder: Path) -> RunFiles:
     """
     about = folder / RUN
     try:
-        body = json.loads(read_text(about))
+        body = parse_json(read_text(about))
     except (FileNotFoundError, NotADirectoryError):
         raise UnreadableRun(
             f"{folder} holds no {RUN}, so it is not the folder of a run; name one like "
@@ -127,20 +129,20 @@ def read_run(folder: Path) -> RunFiles:
         raise UnreadableRun(f"{about} is damaged: {one_line(error)}.") from None
     if not isinstance(body, dict):
         raise UnreadableRun(f"{about} is damaged: it holds no JSON object.")
-    _check(about, body, ABOUT)
+    body = _checked(about, body, ABOUT)
     alive = _held(folder / LOCK)
     resuming = alive is True and _newer(folder / LOCK, about)
-    progress = read_json(folder / PROGRESS) if alive is not False else None
-    return RunFiles(folder, body, _rounds(folder / ROUNDS), alive, resuming, progress or {})
+    progress = _progress(folder / PROGRESS) if alive is not False else {}
+    return RunFiles(folder, body, _rounds(folder / ROUNDS), alive, resuming, progress)
 
 
 def since(line: dict[str, Any], now: datetime | None = None) -> float | None:
     """Return the seconds since a round's line was written, None where it has no time."""
     try:
-        then = datetime.fromisoformat(line["time"])
+        past = (now or datetime.now(UTC)) - datetime.fromisoformat(line["time"])
     except (KeyError, TypeError, ValueError):
         return None
-    return max(0.0, ((now or datetime.now(UTC)) - then).total_seconds())
+    return max(0.0, past.total_seconds())
 
 
 def _rounds(file: Path) -> list[dict[str, Any]]:
@@ -148,21 +150,40 @@ def _rounds(file: Path) -> list[dict[str, Any]]:
         lines = read_jsonl(file)
     except ValueError as error:
         raise UnreadableRun(f"{error}.") from None
-    for number, line in enumerate(lines, start=1):
-        _check(file, {"round": None, **line}, LINE, f"line {number}: ")
-    return lines
+    return [
+        _checked(file, line, LINE, f"line {number}: ") for number, line in enumerate(lines, start=1)
+    ]
 
 
-def _check(file: Path, body: dict[str, Any], kinds: dict[str, Any], where: str = "") -> None:
-    """Refuse a value of another type than a run writes: every tool works with it."""
+def _checked(
+    file: Path, body: dict[str, Any], kinds: dict[str, Any], where: str = ""
+) -> dict[str, Any]:
+    """Return what every tool can work with; refuse what no run writes."""
+    sound = dict(body)
     for key, kind in kinds.items():
         value = body.get(key)
-        absent = value is None and (key != "round" or kinds is ABOUT)
-        if not absent and (isinstance(value, bool) or not isinstance(value, kind)):
+        # A loss that is not finite comes of a run that diverged, and is no damage.
+        if (value is None and key != "round") or (
+            isinstance(value, float) and kind is NUMBER and not abs(value) < MOST
+        ):
+            sound.pop(key, None)
+        elif (
+            isinstance(value, bool)
+            or not isinstance(value, kind)
+            or (isinstance(value, int) and abs(value) >= MOST)
+        ):
             raise UnreadableRun(f"{file} is damaged: {where}{key} is {one_line(repr(value), 60)}.")
-    for each in body.get("differences") or ():
-        if not isinstance(each, dict):
-            raise UnreadableRun(f"{file} is damaged: a difference is no JSON object.")
+    if not all(isinstance(each, dict) for each in sound.get("differences", ())):
+        raise UnreadableRun(f"{file} is damaged: a difference is no JSON object.")
+    return sound
+
+
+def _progress(file: Path) -> dict[str, Any]:
+    body = read_json(file) or {}
+    begun = body.get("since")
+    whole = isinstance(begun, float) and math.isfinite(begun)
+    whole = whole and ("round" not in body or {"done", "of", "what"} <= body.keys())
+    return body if whole else {}
 
 
 def _newer(lock: Path, about: Path) -> bool:

@@ -20,7 +20,8 @@ def head(run: RunFiles) -> str:
 
 def round_line(run: RunFiles, line: dict[str, Any]) -> str:
     """Return the line of one finished round."""
-    people = f"{line['clients']} client" + ("" if line["clients"] == 1 else "s")
+    clients = line.get("clients", "-")
+    people = f"{clients} client" + ("" if clients == 1 else "s")
     if line.get("failed"):
         people += f" ({line['failed']} failed)"
     loss = line.get("train-loss")

@@ -141,7 +141,7 @@ def _cells(line: dict[str, Any]) -> dict[str, str]:
     failed = f" ({line['failed']} failed)" if line.get("failed") else ""
     return {
         "round": str(line["round"]),
-        "clients": f"{line['clients']}{failed}",
+        "clients": f"{line.get('clients', '-')}{failed}",
         "loss": "-" if loss is None else f"{loss:.4f}",
         "learning rate": "-" if rate is None else f"{rate:.2e}",
         "total MiB": f"{line.get('total-mib', 0):,.1f}",

@@ -193,9 +193,24 @@ def test_a_new_tag_is_served_without_a_restart(
         }
 
 
-def test_a_request_without_a_valid_host_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "host",
+    [
+        "a b/<script>",
+        "a:99999999",
+        "a:65536",
+        "a:0",
+        "a:",
+        ".",
+        "a..b",
+        "x" * 254,
+        "[::1",
+        "[1::2::3]",
+    ],
+)
+def test_a_request_without_a_valid_host_is_refused(tmp_path: Path, host: str) -> None:
     hub = client(tmp_path)
-    answer = hub.post(ZIP, json=ask("@flowertune/finance"), headers={"host": "a b/<script>"})
+    answer = hub.post(ZIP, json=ask("@flowertune/finance"), headers={"host": host})
     assert answer.status_code == 400
     assert "Host" in answer.json()["detail"]
 

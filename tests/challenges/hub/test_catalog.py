@@ -93,15 +93,23 @@ def test_a_failed_version_gets_another_try(template: Path) -> None:
     assert catalog.health()[1]["status"] == "ok"
 
 
-def test_what_there_never_was_is_unknown_and_what_may_be_there_is_not(template: Path) -> None:
-    catalog, _ = catalog_of(template)
-    with pytest.raises(Unknown, match="no app @no/app here"):
-        catalog.find("@no/app", None)
+def test_what_no_known_version_has_is_unknown_beside_a_broken_tag(template: Path) -> None:
     (template / "copier.yml").unlink()
     commit(template, "v2.0.0")
-    catalog.refresh()
-    with pytest.raises(Down, match="No version of @no/app can be served just now"):
-        catalog.find("@no/app", None)
+    catalog, _ = catalog_of(template)
+    with pytest.raises(Unknown, match="no app @flowertune/finace here"):
+        catalog.find("@flowertune/finace", None)
+    assert catalog.find("@flowertune/finance", None)[1].version == "1.10.0"
+
+
+def test_what_may_be_there_is_down_where_no_version_is_known(template: Path) -> None:
+    for tag in git(template, "tag").split():
+        git(template, "tag", "-d", tag)
+    (template / "copier.yml").unlink()
+    commit(template, "v2.0.0")
+    catalog, _ = catalog_of(template)
+    with pytest.raises(Down, match="No version of @flowertune/finance can be served just now"):
+        catalog.find("@flowertune/finance", None)
 
 
 def test_a_repository_that_goes_away_takes_no_version_with_it(template: Path) -> None:

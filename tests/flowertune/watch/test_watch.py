@@ -2,6 +2,9 @@
 
 import fcntl
 import json
+import math
+import os
+import signal
 from datetime import timedelta
 from io import StringIO
 from pathlib import Path
@@ -20,7 +23,9 @@ from flowertune.run.setup import sole_writer
 from flowertune.watch import follow, lines
 from flowertune.watch.view import picture, sparkline
 from tests.apps import rendered, settings
-from tests.runs import NOW, run_of_two_states, write_run
+from tests.runs import NOW, checkpoint, round_line, run_of_two_states, write_run
+
+HALF = "half a pair: \ud83d"
 
 
 def shown(folder: Path, width: int = 100) -> str:
@@ -68,6 +73,9 @@ def test_files_of_an_older_or_other_writer_are_shown(tmp_path):
         ("rounds.jsonl", '{"round": "<b>"}\n', "line 1: round is '<b>'"),
         ("rounds.jsonl", '{"clients": 2}\n', "line 1: round is None"),
         ("rounds.jsonl", '{"round": 1, "train-loss": "x"}\n', "train-loss is 'x'"),
+        ("run.json", '{"budget-mib": 1' + "0" * 400 + "}", "budget-mib is 1000"),
+        ("rounds.jsonl", '{"round": 1' + "0" * 400 + "}\n", "line 1: round is 1000"),
+        ("rounds.jsonl", '{"round": 1, "tokens": 1' + "0" * 400 + "}\n", "tokens is 1000"),
         ("rounds.jsonl", '{"round": 1}\n{bad}\n{"round": 3}\n', "rounds.jsonl is damaged: line 2"),
     ],
 )
@@ -83,6 +91,48 @@ def test_what_is_no_run_is_one_sentence(tmp_path, capsys, file, content, said):
 
 
 @pytest.mark.skipif(not Path("/proc/locks").exists(), reason="needs /proc/locks")
+@pytest.mark.parametrize(
+    ("about", "line"),
+    [
+        ({"budget-mib": None, "settings": None, "rounds": None, "differences": None}, {}),
+        ({"budget-mib": math.inf, "data": {"rows": None}}, {}),
+        ({"name": HALF, "model": HALF, "status": HALF, "settings": {HALF: HALF}}, {"time": HALF}),
+        ({}, {"clients": None, "partitions": None, "seconds": None, "total-mib": None}),
+        ({}, {"seconds": math.nan, "train-loss": math.nan, "learning-rate": math.inf}),
+        ({}, {"seconds": 1e308, "train-loss": 1e308, "tokens": 1e308, "total-mib": 1e308}),
+        ({}, {"time": "2026-01-02T03:04:05", "lost": {HALF: HALF}}),
+    ],
+)
+def test_values_that_make_no_sense_are_left_out(tmp_path, capsys, about, line):
+    folder = write_run(tmp_path / "7", done=0, **about)
+    lines_of_it = [json.dumps(round_line(n, **line)) + "\n" for n in (1, 2)]
+    (folder / "rounds.jsonl").write_text("".join(lines_of_it))
+    (folder / "progress.json").write_text('{"since": "x", "round": 1}')
+    assert main(["report", str(folder)]) == 0
+    assert main(["runs", str(folder), str(folder)]) == 0
+    main(["watch", str(folder), "--once"])
+    capsys.readouterr().out.encode()
+    shown(folder).encode()
+
+
+@pytest.mark.parametrize(
+    "name", ["profile.jsonl", "rounds.jsonl", "run.json", "peft_1/adapter_config.json"]
+)
+@pytest.mark.parametrize("command", [["report"], ["watch", "--once"], ["profile"]])
+def test_a_pipe_is_not_waited_for(tmp_path, name, command):
+    folder = write_run(tmp_path / "7", done=1)
+    checkpoint(folder / "peft_1")
+    (folder / name).unlink(missing_ok=True)
+    os.mkfifo(folder / name)
+    before = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("it waits for the pipe"))
+    signal.alarm(20)
+    try:
+        main([*command, str(folder)])
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def test_a_killed_run_is_told_from_a_running_one(tmp_path):
     folder = write_run(tmp_path / "7", done=3)
     assert read_run(folder).status == "running"  # no lock file, so nothing is known
