@@ -2,6 +2,7 @@
 
 import inspect
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -73,12 +74,19 @@ def pretrained(
                 dtype=compute,
                 device_map=device_map,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # refused below, with the sizes
                 **source.arguments,
                 **options,
             )
     except Exception as error:  # it depends on the model's files, which may hold anything
         raise source.unusable("its weights", error) from error
     model, loading = loaded
+    if other := sorted(loading["mismatched_keys"]):
+        name, given, wanted = other[0]
+        raise source.refusal(
+            f"{name} has the shape {_shape(given)} in its files, and {_shape(wanted)} by its "
+            "config.json"
+        )
     if missing := sorted(loading["missing_keys"]):
         raise source.refusal(
             f"its files lack {len(missing):,} of its weights ({missing[0]}), which would be drawn "
@@ -102,6 +110,10 @@ def _bitsandbytes(source: Source, bits: int, compute: torch.dtype) -> Any:
     return BitsAndBytesConfig(
         load_in_4bit=bits == 4, load_in_8bit=bits == 8, bnb_4bit_compute_dtype=compute
     )
+
+
+def _shape(sizes: Iterable[int]) -> str:
+    return " x ".join(map(str, sizes))
 
 
 def _name(dtype: torch.dtype) -> str:
