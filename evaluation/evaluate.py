@@ -50,6 +50,7 @@ def _evaluate(challenge: str, arguments: argparse.Namespace, opened: ExitStack) 
         device=arguments.device or loading.default_device(),
         merge=known.merge,
         trust_remote_code=arguments.trust_remote_code,
+        adapter_named=str(checkpoint.path) if checkpoint else "",
     )
     _quiet()
     tokenizer, how = loading.tokenizer(choice), loading.quantization(choice)

@@ -26,6 +26,7 @@ class ModelChoice:
         device: "cuda", "cpu", or another name torch knows.
         merge: whether the adapter is merged into the weights.
         trust_remote_code: whether the base model may bring Python of its own.
+        adapter_named: what an error calls the adapter's folder, "" for its own name.
     """
 
     base: str
@@ -36,6 +37,7 @@ class ModelChoice:
     device: str
     merge: bool = False
     trust_remote_code: bool = False
+    adapter_named: str = ""
 
 
 def default_device() -> str:
@@ -108,7 +110,7 @@ def load(choice: ModelChoice) -> Any:
         device_map={"": choice.device},
     )
     if choice.adapter is not None:
-        model = with_adapter(model, choice.adapter)
+        model = with_adapter(model, choice.adapter, choice.adapter_named)
     return model.eval()
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from flowertune.base.errors import UserError
 from flowertune.base.files import write_json
-from flowertune.base.text import one_line
+from flowertune.base.text import is_utf8, one_line
 from flowertune.base.untrusted import UnusableFile, copy_regular, open_regular, read_strict_json
 from flowertune.rules import adapter_config
 from flowertune.rules.checkpoint import CONFIG, WEIGHTS, digest_of_parts
@@ -19,7 +19,8 @@ from flowertune.rules.manifest import FILE as MANIFEST
 
 # The most bytes that are read of each file; no other file of a checkpoint is read at all.
 LIMITS = {CONFIG: 2 * 2**20, MANIFEST: 8 * 2**20, WEIGHTS: 16 * 2**30}
-_HEADER = 16 * 2**20
+_HEADER = 4 * 2**20
+_TENSORS = 20_000
 _POINTER = b"version https://git-lfs.github.com/spec/"
 
 
@@ -58,9 +59,13 @@ def opened(given: Path) -> Iterator[Submission]:
     Only regular files are read, whatever their folder holds, and no link is followed.
 
     Raises:
-        UserError: a file is missing, too large or damaged, or PEFT could not take it; or there is
-            no room for the copy.
+        UserError: a file is missing, too large or damaged, or PEFT could not take it; the folder's
+            name is no text; or there is no room for the copy.
     """
+    if not is_utf8(f"{given}/{given.resolve().name}"):
+        raise UserError(
+            f"{str(given)!a} is the checkpoint's folder, and its name is no UTF-8 text: rename it"
+        )
     with TemporaryDirectory(prefix="flowertune-checkpoint-") as name:
         # PEFT names the adapter's folder in messages.
         folder = Path(name) / (given.resolve().name or "checkpoint")
@@ -128,17 +133,29 @@ def _check_weights(copy: Path, source: Path, config: dict[str, Any]) -> None:
         raise UserError(
             f"{source} is a pointer of Git LFS, not the weights: fetch them with `git lfs pull`"
         )
-    if len(head) < 8 or struct.unpack("<Q", head[:8])[0] > _HEADER:
+    length = struct.unpack("<Q", head[:8])[0] if len(head) >= 8 else 0
+    if not 0 < length <= copy.stat().st_size:
         raise UserError(f"{source} is damaged or cut off: copy the checkpoint again")
+    if length > _HEADER:
+        raise UserError(
+            f"{source} lists its tensors in {length:,} bytes, and at most {_HEADER:,} are read: "
+            "give a checkpoint as a run has saved it"
+        )
     try:
         with safe_open(str(copy), framework="numpy") as tensors:
             names = list(tensors.keys())
-            shapes = {name: tensors.get_slice(name).get_shape() for name in names}
+            read = names if len(names) <= _TENSORS else []
+            shapes = {name: tensors.get_slice(name).get_shape() for name in read}
     except (SafetensorError, ValueError, TypeError) as error:
         raise UserError(
             f"{source} is damaged or cut off ({one_line(error, 100)}): copy the checkpoint again"
         ) from None
     found = [shape[0] for name, shape in shapes.items() if ".lora_A" in name and shape]
+    if len(names) > _TENSORS:
+        raise UserError(
+            f"{source} has {len(names):,} tensors, and at most {_TENSORS:,} are read: give a "
+            "checkpoint as a run has saved it"
+        )
     if not shapes:
         raise UserError(f"{source} holds no tensors: give a checkpoint as a run has saved it")
     # PEFT makes matrices of the ranks that the configuration names before it reads the weights.

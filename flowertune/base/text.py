@@ -18,6 +18,12 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
+def is_utf8(text: str) -> bool:
+    """Whether a text, such as a path, can be written as UTF-8."""
+    # Python keeps the bytes of a path that are no text as halves of surrogate pairs.
+    return not any("\ud800" <= char <= "\udfff" for char in text)
+
+
 def one_line(error: BaseException | str, length: int = 200) -> str:
     """Return an error's text on one line, cut at ``length`` characters; never empty."""
     text = " ".join(str(error).split())[:length]

@@ -13,6 +13,7 @@ from flowertune.base.text import one_line
 
 JSON_BYTES = 8 * 2**20
 JSON_DEPTH = 32
+JSON_VALUES = 100_000
 _KINDS = {
     stat.S_IFLNK: "a symbolic link",
     stat.S_IFDIR: "a folder",
@@ -102,12 +103,18 @@ def read_strict_json(path: Path, most: int = JSON_BYTES) -> dict[str, Any]:
 def strict_json(data: bytes) -> Any:
     """Return a JSON value as RFC 8259 has it, nested at most ``JSON_DEPTH`` deep.
 
+    It holds at most ``JSON_VALUES`` values.
+
     Raises
     ------
     UnusableFile
-        It is no UTF-8 or no JSON, names a key twice, is nested deeper, or holds NaN, an infinite
-        number or half a surrogate pair.
+        It is no UTF-8 or no JSON, names a key twice, is nested deeper, or holds more values, NaN,
+        an infinite number or half a surrogate pair.
     """
+    # Each value but the first follows one of these. Some may be part of a text: a bound, found
+    # before objects are made.
+    if sum(map(data.count, (b",", b"[", b"{"))) > JSON_VALUES:
+        raise UnusableFile(f"holds more than {JSON_VALUES:,} values")
     try:
         body = json.loads(
             data.decode("utf-8"),
@@ -130,8 +137,8 @@ def strict_json(data: bytes) -> Any:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     body = dict(pairs)
     if len(body) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))
         raise UnusableFile(f"names {one_line(ascii(twice), 60)} twice")
     return body
 

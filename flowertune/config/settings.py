@@ -48,6 +48,11 @@ def _above_zero(what: str = "a number", kind: type = float) -> Rule:
 
 
 def _one_of(*values: str) -> Rule:
+def _up_to(most: int, kind: type = float) -> Rule:
+    what = "a whole number" if kind is int else "a number"
+    return Rule(kind, f"{what} above 0, {most:,} at most", lambda v: 0 < v <= most)
+
+
     return Rule(str, f"{', '.join(values[:-1])} or {values[-1]}", lambda v: v in values)
 
 
@@ -86,9 +91,9 @@ class Lora:
     """``model.lora``: the adapter."""
 
     peft_lora_r: int = setting(
-        32, _at_least(1), "rank: a higher one learns more, and costs memory and communication"
+        32, _up_to(10**6, int), "rank: a higher one learns more, and costs memory and communication"
     )
-    peft_lora_alpha: float = setting(64, _above_zero(), "the update is scaled by alpha / r")
+    peft_lora_alpha: float = setting(64, _up_to(10**9), "the update is scaled by alpha / r")
     peft_lora_dropout: float = setting(
         0.075,
         Rule(float, "a number from 0 to below 1", lambda v: 0 <= v < 1),

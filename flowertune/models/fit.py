@@ -6,7 +6,9 @@ from typing import Any
 
 import torch
 
-from flowertune.base.text import counted
+from flowertune.base.text import counted, one_line
+
+_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def misfit(expected: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor]) -> str | None:
@@ -46,6 +48,13 @@ def unusable(tensors: Mapping[str, torch.Tensor]) -> str | None:
     """Return what makes an adapter's tensors worth nothing on any model, a clause, or None."""
     if not tensors:
         return "it holds no tensors"
+    names = [name for name, t in tensors.items() if t.dtype not in _TYPES]
+    if names:
+        return (
+            f"it holds values of the type {_type(tensors[min(names)].dtype)}, in "
+            f"{_some(names, len(tensors))}, and an adapter's are "
+            f"{', '.join(map(_type, _TYPES[:-1]))} or {_type(_TYPES[-1])}"
+        )
     names = [name for name, t in tensors.items() if not bool(torch.isfinite(t).all())]
     if not names:
         return None
@@ -62,7 +71,13 @@ def bad_scale(model: Any) -> str | None:
     return None
 
 
+def _type(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
 def _some(names: Iterable[str], of: int) -> str:
     names = sorted(names)
     more = " ..." if names[1:] else ""
-    return f"{len(names):,} of {counted(of, 'tensor')} ({names[0]}{more})"
+    # The file may give a tensor any name.
+    first = one_line(ascii(names[0])[1:-1], 150)
+    return f"{len(names):,} of {counted(of, 'tensor')} ({first}{more})"

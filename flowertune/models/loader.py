@@ -10,7 +10,7 @@ import torch
 
 from flowertune.base.errors import UserError
 from flowertune.base.progress_bars import without_remarks
-from flowertune.base.text import one_line
+from flowertune.base.text import is_utf8, one_line
 from flowertune.config.settings import WHERE, Settings
 from flowertune.models import quantized
 from flowertune.models.config import read_config, read_generation_config
@@ -120,23 +120,36 @@ def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def with_adapter(model: Any, folder: Path | str) -> Any:
+def with_adapter(model: Any, folder: Path | str, named: Path | str = "") -> Any:
     """Return a base model with the PEFT adapter of a folder on it, all of it.
+
+    Parameters
+    ----------
+    named : Path or str, optional
+        What an error calls the folder, where ``folder`` is a copy of another.
 
     Raises
     ------
     UserError
         If the folder holds no adapter, one that does not fit the model, holds more or less than
         its configuration describes or values that are not finite, or one that adds tokens to the
-        prompt.
+        prompt; or the folder's name is no text.
     """
     # Late, as transformers above.
     from peft import PeftConfig, PeftModel
     from peft.utils import get_peft_model_state_dict, load_peft_weights
 
     def refusal(problem: str, what_to_do: str = "give another checkpoint") -> UserError:
-        return UserError(f"the adapter in {folder} cannot be used: {problem}; {what_to_do}.")
+        problem = problem.replace(str(folder), str(named or folder))
+        return UserError(
+            f"the adapter in {named or folder} cannot be used: {problem}; {what_to_do}."
+        )
 
+    if not is_utf8(str(folder)):
+        raise UserError(
+            f"the adapter in {str(folder)!a} cannot be used: the name of its folder is no "
+            "UTF-8 text; rename it."
+        )
     try:
         config = PeftConfig.from_pretrained(str(folder))
         given = load_peft_weights(str(folder), device="cpu")

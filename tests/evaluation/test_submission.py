@@ -150,6 +150,25 @@ def test_damaged_weights_are_one_sentence(folder):
         assert reason in sentence_of(folder)
 
 
+def header(count):
+    """Return a safetensors file of empty tensors."""
+    empty = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
+    body = json.dumps({f"x{number}": empty for number in range(count)}).encode()
+    return len(body).to_bytes(8, "little") + body
+
+
+def test_more_tensors_than_an_adapter_has_are_refused(folder):
+    (folder / "adapter_model.safetensors").write_bytes(header(20_001))
+    assert "has 20,001 tensors, and at most 20,000 are read" in sentence_of(folder)
+    (folder / "adapter_model.safetensors").write_bytes(header(150_000))
+    assert "bytes, and at most 4,194,304 are read" in sentence_of(folder)
+
+
+def test_a_name_that_is_no_text_is_not_blamed_on_the_files(folder):
+    sentence = sentence_of(folder.rename(folder.with_name("peft_\udcff")))
+    assert r"peft_\udcff' is the checkpoint's folder, and its name is no UTF-8 text" in sentence
+
+
 def test_no_room_for_the_copy_is_one_sentence(folder, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")

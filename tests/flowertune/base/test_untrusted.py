@@ -18,10 +18,16 @@ def nested(depth):
     return b'{"a":' * depth + b"1" + b"}" * depth
 
 
+TWICE = b"{" + b"".join(b'"%d":1,' % number for number in range(90_000)) + b'"last":1,"last":1}'
+
+
 @pytest.mark.parametrize(
     ("data", "phrase"),
     [
         (b"", "is no JSON"),
+        (TWICE, "names 'last' twice"),
+        (b'{"a": [' + b"[]," * 600_000 + b"1]}", "holds more than 100,000 values"),
+        (b'{"a": [' + b"[[[[[]]]]]" * 60_000, "holds more than 100,000 values"),
         (b"[1]", "is not a JSON object"),
         (b'{"a": 1, "a": 2}', "names 'a' twice"),
         (b'{"a": {"b": 1, "b": 1}}', "names 'b' twice"),

@@ -73,6 +73,8 @@ def test_all_wrong_settings_are_named_at_once():
         ("train.training-arguments.max-steps", -1),
         ("static.partitioner.name", "dirichlet"),
         ("model.lora.peft-lora-alpha", float("inf")),
+        ("model.lora.peft-lora-alpha", 1e308),
+        ("model.lora.peft-lora-r", 10**6 + 1),
         ("train.learning-rate-max", float("nan")),
         ("train.training-arguments.weight-decay", float("inf")),
         ("static.num-supernodes", 2**63),

@@ -45,6 +45,30 @@ def test_values_are_finite():
     assert unusable(broken) == "it holds values that are not finite, in 1 of 2 tensors (b)"
 
 
+def test_a_name_out_of_the_file_is_short_and_moves_no_cursor():
+    found = unusable({"\x1b[2J\n" + "x" * 10**6: torch.tensor(float("nan"))})
+    assert found is not None
+    assert found.isprintable()
+    assert len(found) < 250
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_values_are_floats(dtype):
+    assert unusable({"a": torch.ones(2, dtype=dtype)}) is None
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [torch.float8_e4m3fn, torch.float8_e5m2, torch.int8, torch.int64, torch.bool, torch.complex64],
+)
+def test_values_of_another_type_are_not_used(dtype):
+    found = unusable({"a": torch.ones(2), "b": torch.ones(2).to(dtype)})
+    assert found == (
+        f"it holds values of the type {str(dtype).removeprefix('torch.')}, in 1 of 2 tensors (b), "
+        "and an adapter's are float16, bfloat16, float32 or float64"
+    )
+
+
 @pytest.fixture(scope="module")
 def adapters(tiny_model, tmp_path_factory):
     """Returns a folder with an adapter of a tiny model, saved by PEFT."""
@@ -105,6 +129,27 @@ def test_a_damaged_adapter_is_one_sentence(adapters, tiny_model, damage, said):
         on_tiny(tiny_model, folder)
     text = str(caught.value)
     assert text.startswith(f"the adapter in {folder} cannot be used: ") and "\n" not in text
+
+
+def test_the_folder_that_was_given_is_named(adapters, tiny_model):
+    for damage in (
+        change(lambda t: {k: v / 0 for k, v in t.items()}),
+        lambda folder: (folder / WEIGHTS).unlink(),
+    ):
+        copy = adapters(lora())
+        damage(copy)
+        model = AutoModelForCausalLM.from_pretrained(tiny_model)
+        with pytest.raises(UserError, match="the adapter in given/peft_2 cannot be used") as caught:
+            with_adapter(model, copy, named="given/peft_2")
+        assert str(copy) not in str(caught.value)
+
+
+def test_a_name_that_is_no_text_is_not_blamed_on_the_files(adapters, tiny_model):
+    folder = adapters(lora())
+    folder = folder.rename(folder.with_name("peft_\udcff"))
+    with pytest.raises(UserError, match=r"peft_\\udcff' .* is no UTF-8 text") as caught:
+        on_tiny(tiny_model, folder)
+    assert str(caught.value).isprintable()
 
 
 def test_an_adapter_of_a_resized_vocabulary_is_one_sentence(adapters, tiny_model):
