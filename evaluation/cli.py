@@ -20,6 +20,7 @@ The base model is the one the checkpoint names. A checkpoint that was not made u
 values is refused unless you say --unofficial; the result then says so, too. Everything that is
 needed to repeat a result is written beside it, and a run that was stopped goes on where it was.
 """
+_SAMPLE = "--sample --unofficial --quantization 0 --compare base"
 _EPILOG = """\
 examples:
   # the official score, with the model loaded as the leaderboard's scorer loads it (GPU, hub)
@@ -27,7 +28,7 @@ examples:
   # how much did fine-tuning help? (GPU, hub)
   python -m {module} results/RUN/peft_{rounds} --compare base
   # the small sample: what the quickstart does
-  python -m {module} results/RUN/peft_{quick} --sample --quantization 0 --compare base --unofficial
+  python -m {module} results/RUN/peft_{quick} {sample}
   # any model, without a checkpoint (GPU, hub)
   python -m {module} --model mistralai/Mistral-7B-v0.3
 
@@ -50,6 +51,7 @@ def parser(challenge: str) -> argparse.ArgumentParser:
             batches="" if known.replay_batch is None else " --official-batching",
             rounds=facts["num-server-rounds"],
             quick=facts["quickstart"]["num-server-rounds"],
+            sample=" ".join(filter(None, (_SAMPLE, facts["evaluation"]["sample-options"]))),
         ),
     )
     add = options.add_argument
@@ -187,3 +189,6 @@ def main(challenge: str, argv: list[str] | None = None) -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on where it was", file=sys.stderr)
+        sys.exit(130)

@@ -1,5 +1,8 @@
 """``flowertune watch``: a run while it goes on."""
 
+import os
+import sys
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -7,7 +10,10 @@ import typer
 
 from flowertune.base.errors import UserError
 from flowertune.cli.options import AppFolder, RunConfig, RunName
+from flowertune.config.read import read_settings
+from flowertune.config.results import results_root
 from flowertune.run.find import home_of, run_named
+from flowertune.watch.coming import run_to_come
 
 EXAMPLES = """\b
 examples:
@@ -36,11 +42,33 @@ def watch(
     """
     if interval <= 0:
         raise UserError(f"--interval is {interval}; give seconds above 0.")
-    folder = run_named(run, app, run_config)
     # Late: rich's live display is for those who watch.
     from flowertune.watch.follow import follow
 
     try:
+        folder = (None if run else _coming(app, run_config, once, interval)) or run_named(
+            run, app, run_config
+        )
         return follow(folder, once, interval, home_of(folder, app))
     except KeyboardInterrupt:
         return 0  # the way to leave it
+
+
+def _coming(app: Path, run_config: list[str] | None, once: bool, interval: float) -> Path | None:
+    """The run that is being started, if `flwr run` was just typed; says that it waits."""
+    told = []
+
+    def wait(seconds: float) -> bool:
+        if not told:
+            told.append(True)
+            print(
+                f"flwr run was typed {seconds:.0f} s ago; Flower is starting the run, which has "
+                "written nothing yet …",
+                file=sys.stderr, flush=True,
+            )  # fmt: skip
+        if not once:
+            time.sleep(interval)
+        return not once
+
+    root = results_root(read_settings(app, run_config), app.resolve(), os.environ)
+    return run_to_come(app, root, wait)

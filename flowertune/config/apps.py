@@ -1,6 +1,7 @@
 """Remember the folder of an app: a run sees only the copy that Flower installed."""
 
 import json
+import time
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ def record_app(home: Path, app: str, folder: Path) -> tuple[bool, Path | None]:
     tuple[bool, Path | None]
         Whether that is new, and the other folder with an app of this id that was known so far.
     """
-    known = _read(home)
+    known = _read(_file(home))
     former = known.get(app)
     if former == str(folder):
         return False, None
@@ -44,22 +45,37 @@ def record_app(home: Path, app: str, folder: Path) -> tuple[bool, Path | None]:
 
 def recorded_apps(home: Path) -> dict[str, Path]:
     """The folders that were recorded, by the app's id."""
-    return {app: Path(folder) for app, folder in _read(home).items()}
+    return {app: Path(folder) for app, folder in _read(_file(home)).items()}
 
 
 def recorded_folder(home: Path, app: str) -> Path | None:
     """The folder that was recorded for ``app``, or None."""
-    folder = _read(home).get(app)
+    folder = _read(_file(home)).get(app)
     return Path(folder) if folder else None
+
+
+def record_start(home: Path, app: str) -> None:
+    """Write down that `flwr run` was just typed for ``app``: its run's folder comes much later."""
+    write_json(_starts(home), {**_read(_starts(home)), app: time.time()})
+
+
+def last_start(home: Path, app: str) -> float | None:
+    """When `flwr run` was last typed for ``app`` (seconds since 1970), or None."""
+    seconds = _read(_starts(home)).get(app)
+    return float(seconds) if isinstance(seconds, (int, float)) else None
+
+
+def _starts(home: Path) -> Path:
+    return home / "flowertune" / "starts.json"
 
 
 def _file(home: Path) -> Path:
     return home / "flowertune" / "apps.json"
 
 
-def _read(home: Path) -> dict[str, str]:
+def _read(file: Path) -> dict[str, Any]:
     try:
-        known = json.loads(_file(home).read_text(encoding="utf-8"))
+        known = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return known if isinstance(known, dict) else {}

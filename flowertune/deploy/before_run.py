@@ -14,7 +14,7 @@ from typing import Any
 
 from flowertune.base.errors import SettingsError, UserError
 from flowertune.base.files import flower_home
-from flowertune.config.apps import app_id, read_project, record_app
+from flowertune.config.apps import app_id, read_project, record_app, record_start
 from flowertune.config.paths import is_path, local_path
 from flowertune.config.read import read_settings
 from flowertune.config.results import is_sent_copy
@@ -68,7 +68,9 @@ def before_run(options: Mapping[str, Any]) -> Findings:
         wrong = (*problems(around), *missing_paths(cfg))
         notes = installs_anew(running, os.environ)
     if not wrong and not is_sent_copy(folder, os.environ):
-        record_app(flower_home(os.environ), app_id(folder) or "", folder)
+        home, app = flower_home(os.environ), app_id(folder) or ""
+        record_app(home, app, folder)
+        record_start(home, app)
     asked = None if options.get(FEDERATION_CONFIG) else connection
     return Findings(wrong, (*connect_first(asked, cfg.static.num_supernodes), *notes))
 

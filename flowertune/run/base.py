@@ -142,7 +142,8 @@ class BaseRun:
             names = [f"{x.version} ({x.sha256[:12]})" for x in (began_with, self.library)]
             started_with = "the library the run was started with"
             self._differences.append(lock.Difference(started_with, *names))
-        log(INFO, "resuming after round %d of %s", state.server_round, self.folder)
+        text = "resuming after round %d of %s; `flwr stop %s` ends it"
+        log(INFO, text, state.server_round, self.folder, self.run_ids[-1])
         return state
 
     def save_round(

@@ -103,7 +103,7 @@ def test_a_wrong_command_line_is_status_2_and_said(words, sentence, capsys):
         (("watch", "."), "holds no run.json"),
         (("report", "."), "holds no run.json"),
         (("report", "77", "--app", "APP"), "There is no run '77' in"),
-        (("profile", "."), "has left no profile; start a run with"),
+        (("profile", "."), "has left no profile; set profile.enabled"),
         (("chat",), "--peft-path results/<run id>/peft_<round>"),
         (("chat", "--question", " "), "--question is empty"),
         (("chat", "--temperature", "nan"), "--temperature is nan; give a number of at least 0"),
