@@ -198,7 +198,7 @@ def test_json_and_a_trace(run, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "status", "sentence"),
     [
-        (["."], 1, "error: Run . has left no profile; start a run with"),
+        (["."], 1, "error: Run . has left no profile; set profile.enabled"),
         ([".", "--format", "json"], 1, '{"success": false, "error-message": "Run . has left'),
         (["12x"], 2, "'12x' is neither a run's id"),
         (["7", "more"], 2, "unexpected extra argument"),
