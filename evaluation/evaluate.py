@@ -48,9 +48,9 @@ def _evaluate(challenge: str, arguments: argparse.Namespace, opened: ExitStack) 
         quantization=arguments.quantization,
         dtype=arguments.dtype,
         device=arguments.device or loading.default_device(),
+        adapter_named=str(checkpoint.path) if checkpoint else "",
         merge=known.merge,
         trust_remote_code=arguments.trust_remote_code,
-        adapter_named=str(checkpoint.path) if checkpoint else "",
     )
     _quiet()
     tokenizer, how = loading.tokenizer(choice), loading.quantization(choice)

@@ -24,9 +24,9 @@ class ModelChoice:
         quantization: 4 (fp4), 8 (LLM.int8) or 0 (none).
         dtype: of the weights that are not quantized and of the computation.
         device: "cuda", "cpu", or another name torch knows.
+        adapter_named: what an error calls the adapter's folder, "" for its own name.
         merge: whether the adapter is merged into the weights.
         trust_remote_code: whether the base model may bring Python of its own.
-        adapter_named: what an error calls the adapter's folder, "" for its own name.
     """
 
     base: str
@@ -35,9 +35,9 @@ class ModelChoice:
     quantization: int
     dtype: str
     device: str
+    adapter_named: str = ""
     merge: bool = False
     trust_remote_code: bool = False
-    adapter_named: str = ""
 
 
 def default_device() -> str:

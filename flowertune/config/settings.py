@@ -47,12 +47,12 @@ def _above_zero(what: str = "a number", kind: type = float) -> Rule:
     return Rule(kind, f"{what} above 0", lambda v: v > 0)
 
 
-def _one_of(*values: str) -> Rule:
 def _up_to(most: int, kind: type = float) -> Rule:
     what = "a whole number" if kind is int else "a number"
     return Rule(kind, f"{what} above 0, {most:,} at most", lambda v: 0 < v <= most)
 
 
+def _one_of(*values: str) -> Rule:
     return Rule(str, f"{', '.join(values[:-1])} or {values[-1]}", lambda v: v in values)
 
 
