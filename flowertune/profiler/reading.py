@@ -1,6 +1,7 @@
 """Read a profile from its profile.jsonl."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,7 @@ class Reader:
         if "start" in body:
             if body["version"] != VERSION:
                 raise ValueError(f"version {body['version']} of a profile is not supported")
-            self.attempts.append(Attempt(float(body["start"]), dict(body["facts"])))
+            self.attempts.append(Attempt(_time(body, "start"), dict(body["facts"])))
             return True
         attempt = self.attempts[-1] if self.attempts else Attempt(0.0, {})
         if number < attempt.expected:
@@ -72,13 +73,20 @@ class Reader:
         attempt.lost += number - attempt.expected
         attempt.expected = number + 1
         if "end" in body:
-            attempt.end, attempt.status = attempt.start + float(body["end"]), str(body["status"])
+            attempt.end, attempt.status = attempt.start + _time(body, "end"), str(body["status"])
         for row in body.get("rows", ()):
             try:
                 attempt.spans.append(from_row(row, attempt.start))
             except (ValueError, TypeError, OverflowError):
                 attempt.lost += 1
         return True
+
+
+def _time(body: Mapping[str, Any], key: str) -> float:
+    seconds = float(body[key])
+    if not math.isfinite(seconds):
+        raise ValueError(f"{key} is {seconds}")
+    return seconds
 
 
 def joined(attempts: Sequence[Attempt]) -> tuple[list[Span], list[float], float]:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import random
 
 import numpy as np
@@ -12,7 +13,7 @@ from flowertune.profiler.reading import Reader, read_file
 from flowertune.profiler.summary import UNTIMED, percentile, summarize
 from flowertune.profiler.table import columns, plain, rich, round_line
 from flowertune.profiler.trace import lanes, trace
-from flowertune.profiling.format import FILE
+from flowertune.profiling.format import FILE, VERSION
 from tests.profiles import attempts_of, span, written
 
 
@@ -110,3 +111,14 @@ def test_the_trace_is_one_that_viewers_take(tmp_path):
 def test_slices_of_a_lane_lie_apart_or_in_each_other():
     spans = [span(at=a, seconds=s) for a, s in ((0, 10), (0, 4), (3, 4), (4, 2), (8, 5), (13, 1))]
     assert lanes(spans) == [0, 0, 1, 0, 1, 0]
+
+
+@pytest.mark.parametrize(("start", "end"), [(math.nan, 1.0), (1.0, math.inf)])
+def test_a_line_with_a_time_that_is_not_finite_is_passed_over(start, end):
+    reader = Reader()
+    for line in (
+        {"line": 1, "version": VERSION, "facts": {}, "start": start},
+        {"line": 2, "status": "finished", "end": end},
+    ):
+        reader.feed(json.dumps(line) + "\n")
+    assert all(math.isfinite(attempt.seconds) for attempt in reader.attempts)
