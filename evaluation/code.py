@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from evaluation.columns import text, texts
+from evaluation.columns import text, texts, words
 from evaluation.sets import Challenge, EvalSet, Form, Hub, Outcome, Rows
 from flowertune.base.errors import UserError
 from flowertune.base.files import json_objects
@@ -84,10 +84,12 @@ def _forms(
     language: str,
     stop_words: tuple[str, ...],
     max_length: int,
+    *,
+    stops_in_rows: bool = False,
 ) -> dict[str, Form]:
     def documents(rows: Rows) -> Rows:
-        for row in rows:
-            if {*row.get("stop_tokens", stop_words), _FILE_SEP} != {*stop_words, _FILE_SEP}:
+        for row in rows if stops_in_rows else []:
+            if {*row["stop_tokens"], _FILE_SEP} != {*stop_words, _FILE_SEP}:
                 raise UserError(
                     f"row {row['name']} has the stop tokens {row['stop_tokens']}, but {language} "
                     f"is scored with {list(stop_words)}: these are other data than the official"
@@ -133,13 +135,19 @@ def _multiple(language: str) -> EvalSet:
         ),
         columns={
             "name": text(),
-            "prompt": text(),
+            "prompt": words(),
             "tests": text(),
             "stop_tokens": texts(),
         },
         whole=161,
         chance=0,
-        forms=_forms(multiple_document, language, (*_MULTIPLE_STOPS[language], _FILE_SEP), 1024),
+        forms=_forms(
+            multiple_document,
+            language,
+            (*_MULTIPLE_STOPS[language], _FILE_SEP),
+            1024,
+            stops_in_rows=True,
+        ),
     )
 
 
@@ -153,7 +161,7 @@ CHALLENGE = Challenge(
                 config="full",
                 revision="4bb6404fdc6cacfda99d4ac4205087b89d32030c",
             ),
-            columns={"text": text(), "test_list": texts()},
+            columns={"text": words(), "test_list": texts()},
             whole=500,
             chance=0,
             forms=_forms(mbpp_document, "python", _MBPP_STOPS, 2048),
@@ -165,7 +173,7 @@ CHALLENGE = Challenge(
                 ("test",),
                 revision="7dce6050a7d6d172f3cc5c32aa97f52fa1a2e544",
             ),
-            columns={"prompt": text(), "test": text(), "entry_point": text()},
+            columns={"prompt": words(), "test": text(), "entry_point": text()},
             whole=164,
             chance=0,
             packaged=packaged_humaneval,

@@ -27,6 +27,11 @@ def text() -> Column:
     return Column("a text", _is_text)
 
 
+def words() -> Column:
+    """A text with something beside white space: a prompt."""
+    return Column("a text that is not blank", lambda value: _is_text(value) and value.strip() != "")
+
+
 def text_or_none() -> Column:
     """A text or null."""
     return Column("a text or null", lambda value: value is None or _is_text(value))

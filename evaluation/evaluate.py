@@ -12,6 +12,8 @@ from evaluation import checkpoint as checkpoints
 from evaluation import model as loading
 from flowertune.base.errors import UserError
 
+_MOST = 1_000_000  # more than any set has rows, or a row tokens
+
 
 def evaluate(challenge: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """Carry out a parsed command line; returns what results.json holds.
@@ -52,6 +54,8 @@ def _evaluate(challenge: str, arguments: argparse.Namespace, opened: ExitStack) 
         merge=known.merge,
         trust_remote_code=arguments.trust_remote_code,
     )
+    if arguments.device is not None:
+        loading.check_device(arguments.device)
     _quiet()
     tokenizer, how = loading.tokenizer(choice), loading.quantization(choice)
     on_record = data.on_record(challenge, checkpoint.rules if checkpoint else None)
@@ -75,12 +79,14 @@ def _evaluate(challenge: str, arguments: argparse.Namespace, opened: ExitStack) 
         report,
         run,
     )
+    from evaluation.decoding.choice import NotFinite
 
     replayed = getattr(arguments, "official_batching", False)
     way = known.way(suite, replayed)
     settings = model_settings.decide(loading.generation_config(choice), way)
     scored = {item.name: documents[item.name].documents[: arguments.limit] for item in chosen}
     config, cut = loading.config(choice), []
+    model_settings.check(settings, config.get_text_config().vocab_size)
     for item in chosen:
         contexts = [document.get("context", "") for document in scored[item.name]]
         kwargs = item.form(suite).config().get("generation_kwargs", {})
@@ -132,7 +138,11 @@ def _evaluate(challenge: str, arguments: argparse.Namespace, opened: ExitStack) 
         with loading.as_model(loaded, name, known.merge):
             adapter = str(arguments.checkpoint) if name == "checkpoint" else None
             model_args = lm_eval_files.model_arguments(choice, adapter)
-            passes[name] = run.score(scorer, plan, report.NAMES[name], model_args)
+            try:
+                lm.check_scores(loaded, tokenizer, scored[chosen[0].name][0])
+                passes[name] = run.score(scorer, plan, report.NAMES[name], model_args)
+            except NotFinite:
+                raise UserError(_not_finite(choice, adapter)) from None
 
     deviations = [*provenance.deviations(known, arguments, base, how), *settings.departures]
     full = arguments.limit is None and all(documents[item.name].full for item in chosen)
@@ -175,6 +185,16 @@ def _evaluate(challenge: str, arguments: argparse.Namespace, opened: ExitStack) 
     return results
 
 
+def _not_finite(choice: loading.ModelChoice, adapter: str | None) -> str:
+    what = f"the base model {choice.base}"
+    if adapter is not None:
+        what += f" with the adapter {adapter}"
+    return (
+        f"{what} rates the next token with NaN, with infinity, or all tokens the same, so there is "
+        f"no answer to score: its weights are damaged, or too large for --dtype {choice.dtype}"
+    )
+
+
 def _quiet() -> None:
     """Leave out bars and remarks of libraries, but for the bars of downloads from the hub."""
     # Late: transformers takes seconds to import.
@@ -196,11 +216,12 @@ def _check_options(arguments: argparse.Namespace) -> None:
     wrong = [
         f"--{name.replace('_', '-')} {value}"
         for name, value in given.items()
-        if value is not None and value < 1
+        if value is not None and not 1 <= value <= _MOST
     ]
     if wrong:
         raise UserError(
-            f"{', '.join(wrong)}: these count rows, tokens or answers and have to be at least 1"
+            f"{', '.join(wrong)}: these count rows, tokens or answers and have to be from 1 to "
+            f"{_MOST}"
         )
     if getattr(arguments, "official_batching", False):
         if arguments.suite != "official":

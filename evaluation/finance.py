@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from evaluation import mcq, prompts, score
-from evaluation.columns import number, text, whole_number
+from evaluation.columns import number, text, whole_number, words
 from evaluation.sets import Challenge, EvalSet, Form, Hub, Outcome, Rows, each, point
 
 
@@ -107,7 +107,7 @@ CHALLENGE = Challenge(
                 revision="refs/convert/parquet",
                 data_dir="sentences_50agree",
             ),
-            columns={"sentence": text(), "label": whole_number(0, 2)},
+            columns={"sentence": words(), "label": whole_number(0, 2)},
             whole=4846,
             chance=1 / 3,
             pick=official_quarter,
@@ -116,7 +116,7 @@ CHALLENGE = Challenge(
         EvalSet(
             name="fiqa",
             hub=Hub("pauri32/fiqa-2018", ("train", "validation", "test")),
-            columns={"sentence": text(), "sentiment_score": number(-1, 1), "format": text()},
+            columns={"sentence": words(), "sentiment_score": number(-1, 1), "format": text()},
             whole=1213,
             chance=1 / 3,
             pick=official_quarter,
@@ -125,7 +125,7 @@ CHALLENGE = Challenge(
         EvalSet(
             name="tfns",
             hub=Hub("zeroshot/twitter-financial-news-sentiment", ("validation",)),
-            columns={"text": text(), "label": whole_number(0, 2)},
+            columns={"text": words(), "label": whole_number(0, 2)},
             whole=2388,
             chance=1 / 3,
             forms=_forms(tfns_document),

@@ -3,7 +3,7 @@
 from typing import Any
 
 from evaluation import mcq, prompts
-from evaluation.columns import text, texts, whole_number
+from evaluation.columns import text, texts, whole_number, words
 from evaluation.sets import Challenge, EvalSet, Hub, Rows
 
 CATEGORIES = {
@@ -87,7 +87,7 @@ def _category(name: str) -> EvalSet:
         name=name,
         hub=_HUB,
         columns={
-            "question": text(),
+            "question": words(),
             "subject": text(),
             "choices": texts(4),
             "answer": whole_number(0, 3),

@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from evaluation.decoding.batch import can_decode, decode
-from evaluation.decoding.choice import Sampling, draw
+from evaluation.decoding.choice import Finite, Sampling, draw
 from evaluation.decoding.row import Row
 from evaluation.model_settings import unbatchable
 
@@ -77,6 +77,7 @@ def _alone(
     ids = torch.tensor([row.prompt], device=model.device)
     # With several beams, a row's tokens are known only at the end.
     beams = (model.generation_config.num_beams or 1) > 1
+    drawn = [_Draw(row, sampling)] if sampling else []
     out = model.generate(
         input_ids=ids,
         attention_mask=torch.ones_like(ids) if row.hidden is None else (ids != row.hidden).long(),
@@ -85,7 +86,7 @@ def _alone(
         eos_token_id=list(end_ids) or None,
         pad_token_id=pad_id,
         return_dict_in_generate=False,
-        logits_processor=LogitsProcessorList([_Draw(row, sampling)] if sampling else []),
+        logits_processor=LogitsProcessorList([Finite(), *drawn]),
         stopping_criteria=StoppingCriteriaList([] if beams else [_RowStop(row, end_ids)]),
     )
     _take_all(row, out[0].tolist(), end_ids)
@@ -113,6 +114,9 @@ def generate(
         recheck_ties: generate rows again, alone, that came closer to a tie than rounding errors.
         sampling: draw tokens instead of taking the best; then there are no ties to recheck.
         on_done: receives each finished row.
+
+    Raises:
+        NotFinite: the model's scores of a token are not finite numbers.
     """
     again: list[Row] = []
     longest = max((len(row.prompt) + row.limit for row in rows), default=0)

@@ -2,14 +2,17 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
 from evaluation import generation, replay, score
 from evaluation.decoding.batch import learned_positions
+from evaluation.decoding.choice import NotFinite
 from evaluation.store import Store
 from flowertune.base.errors import UserError
 from flowertune.base.text import counted
@@ -100,7 +103,7 @@ class RowwiseLM(_Base):
         groups: dict[str, list[tuple[int, Instance, str]]] = {}
         for index, (request, key) in enumerate(keyed(requests)):
             answer = self.store.get(key)
-            if answer is not None:
+            if isinstance(answer, str):
                 answers[index] = answer
                 self.on_row()
                 continue
@@ -119,7 +122,7 @@ class RowwiseLM(_Base):
         """lm-eval's log-likelihoods, some rows at a time so that they can be counted and kept."""
         keys = [key for _, key in keyed(requests)]
         answers = {index: self.store.get(key) for index, key in enumerate(keys)}
-        missing = [index for index, answer in answers.items() if answer is None]
+        missing = [index for index, answer in answers.items() if not isinstance(answer, list)]
         # All choices of a document stay together: lm-eval answers them with one forward pass.
         documents: dict[tuple[Any, Any], list[int]] = {}
         for index in missing:
@@ -134,6 +137,8 @@ class RowwiseLM(_Base):
             chunk = waiting[start : start + size]
             indices = [index for document in chunk for index in document]
             fresh = super().loglikelihood([requests[i] for i in indices], disable_tqdm=True)
+            if not all(math.isfinite(likelihood) for likelihood, _ in fresh):
+                raise NotFinite
             for index, answer in zip(indices, fresh, strict=True):
                 answers[index] = list(answer)
                 self.store.put(keys[index], list(answer))
@@ -361,6 +366,24 @@ def check_vocabulary(
                         "(vocab_size of its config.json): give a model and tokenizer that belong "
                         "together with --model"
                     )
+
+
+@torch.inference_mode()
+def check_scores(model: Any, tokenizer: Any, document: dict[str, Any]) -> None:
+    """Have a model say what follows the beginning of a document.
+
+    Values that are too large can end up as scores that are all the same: a norm divides by
+    infinity.
+
+    Raises:
+        NotFinite: the scores are NaN, infinite, or the same for all tokens.
+    """
+    tokens = tokenizer("\n".join(_texts(document)))["input_ids"][:64]
+    if not tokens:
+        return
+    scores = model(input_ids=torch.tensor([tokens], device=model.device)).logits[0, -1].float()
+    if not scores.isfinite().all() or scores.max() == scores.min():
+        raise NotFinite
 
 
 def _texts(value: Any) -> Iterator[str]:

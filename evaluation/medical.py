@@ -14,6 +14,7 @@ from evaluation.columns import (
     text_or_none,
     texts,
     whole_number,
+    words,
 )
 from evaluation.sets import Challenge, EvalSet, Hub, Rows
 from evaluation.text_files import read_json_object
@@ -58,7 +59,7 @@ _CAREQA_MISSING = {
     "cop": 4,
 }
 
-_PUBLISHED = {"QUESTION": text(), "CONTEXTS": texts(), "final_decision": text()}
+_PUBLISHED = {"QUESTION": words(), "CONTEXTS": texts(), "final_decision": text()}
 
 
 def pubmedqa_test(rows: Rows) -> Rows:
@@ -175,7 +176,7 @@ CHALLENGE = Challenge(
             ),
             columns={
                 "pubid": whole_number(0, 10**12),
-                "question": text(),
+                "question": words(),
                 "context": fields(contexts=texts()),
                 "final_decision": one_of("yes", "no", "maybe"),
             },
@@ -192,7 +193,8 @@ CHALLENGE = Challenge(
             name="medmcqa",
             hub=Hub("openlifescienceai/medmcqa", ("validation",)),
             columns={
-                **{name: text() for name in ("question", "opa", "opb", "opc", "opd")},
+                "question": words(),
+                **{name: text() for name in ("opa", "opb", "opc", "opd")},
                 "cop": whole_number(0, 3),
             },
             no_columns=("ope", "opf"),
@@ -208,7 +210,7 @@ CHALLENGE = Challenge(
             # The official data are bigbio/med_qa, a loading script that `datasets` 4 refuses.
             hub=Hub("GBaker/MedQA-USMLE-4-options", ("test",)),
             columns={
-                "question": text(),
+                "question": words(),
                 "options": exactly(A=text(), B=text(), C=text(), D=text()),
                 "answer": text(),
             },

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flowertune.base.errors import UserError
+from flowertune.base.text import one_line
 from flowertune.models.quantized import Quantization, loaded
 from flowertune.models.resolve import folder_of, resolve_model
 from flowertune.models.source import Source
@@ -46,6 +48,25 @@ def default_device() -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def check_device(name: str) -> None:
+    """Refuse a device that torch does not know here, or that computes nothing.
+
+    Raises:
+        UserError: names the device and those there are.
+    """
+    # Late, as torch above.
+    import torch
+
+    try:
+        wanted = torch.device(name)
+        torch.zeros(1, device=wanted).item()
+    except (RuntimeError, AssertionError, ValueError, NotImplementedError) as error:
+        raise UserError(
+            f"--device {name} cannot compute here ({one_line(str(error), 80)}): give cpu, or the "
+            f"name of a GPU, of which there are {torch.cuda.device_count()}"
+        ) from None
 
 
 def config(choice: ModelChoice) -> Any:

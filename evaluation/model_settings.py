@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from flowertune.base.errors import UserError
+from flowertune.base.text import one_line
 
 # How the official scorer of a challenge calls `generate`, and whether its batches are replayed:
 # greedy: it says so itself (general-nlp, medical); drawn: with its own temperature (code); rows and
@@ -36,6 +37,7 @@ _BEAMS = {"num_beams", "length_penalty", "early_stopping", "num_beam_groups", "d
 # `generate` needs the tokenizer for them, or refuses several answers; the official scorers give it
 # none and take one answer.
 _IMPOSSIBLE = ("stop_strings", "token_healing", "num_return_sequences")
+_MOST_BEAMS = 100  # each is a row in memory
 # Batched decoding applies these itself.
 _BATCHED = {"repetition_penalty", "max_new_tokens"}
 
@@ -126,6 +128,69 @@ def decide(config: Any, way: Way) -> ModelSettings:
     return ModelSettings(ours, relevant(ours), departures)
 
 
+def check(settings: ModelSettings, vocabulary: int) -> None:
+    """Refuse settings at which transformers' `generate` would stop, before the model is loaded.
+
+    They are tried on a model with one tiny layer, one by one so that the sentence names the right
+    one, then together.
+
+    Args:
+        settings: as decided.
+        vocabulary: number of tokens of the model.
+
+    Raises:
+        UserError: names the setting and its value.
+    """
+    if not settings.followed:
+        return
+    drawing = {
+        name: settings.followed[name] for name in ("do_sample",) if name in settings.followed
+    }
+    tries = [{name: value, **drawing} for name, value in settings.followed.items()]
+    for tried in [*tries, settings.followed]:
+        reason = _stops(settings.config, tried, vocabulary)
+        if reason is not None:
+            names = [name for name in tried if name not in drawing] or list(drawing)
+            shown = tried if tried is settings.followed else {n: tried[n] for n in names}
+            listed = ", ".join(f"{name} {value!r}" for name, value in shown.items())
+            raise UserError(
+                f"the model's generation_config has {one_line(listed, 200)}, with which nothing "
+                f"can be generated ({one_line(reason, 120)}): change that in its "
+                "generation_config.json, or score with --suite standard, which is greedy"
+            )
+
+
+def _stops(config: Any, tried: dict[str, Any], vocabulary: int) -> str | None:
+    """Return the error at which `generate` stops with these settings alone; None if it does not."""
+    # Late, as in `_check_mode`.
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    limit = tried.get("max_new_tokens", 2)
+    if type(limit) is not int or limit < 1:
+        return "it has to be a whole number of at least 1"
+    beams = tried.get("num_beams", 1)
+    if type(beams) is not int or not 1 <= beams <= _MOST_BEAMS:
+        return f"it has to be a whole number from 1 to {_MOST_BEAMS}"
+    with torch.random.fork_rng(devices=[]):
+        sizes: Any = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1}
+        heads: Any = {"num_attention_heads": 1, "num_key_value_heads": 1}
+        tiny = LlamaConfig(vocab_size=vocabulary, **sizes, **heads)
+        model: Any = LlamaForCausalLM(tiny).eval()
+        ids = torch.zeros((1, 2), dtype=torch.long)
+        try:
+            model.generation_config = plain(config)
+            model.generation_config.update(**tried)
+            pad = model.generation_config.pad_token_id or 0
+            model.generate(
+                ids, attention_mask=torch.ones_like(ids), max_new_tokens=2, pad_token_id=pad
+            )
+        # Whatever a value of any type makes it raise.
+        except Exception as error:
+            return f"{type(error).__name__}: {error}"
+    return None
+
+
 def record(settings: ModelSettings, way: Way, official_batch: int | None) -> dict[str, Any]:
     """How answers came about, for results.json.
 
@@ -161,7 +226,10 @@ def _check_mode(config: Any) -> None:
 
     whole = copy.deepcopy(config)
     whole.update(**whole._get_default_generation_params(), defaults_only=True)
-    mode = whole.get_generation_mode()
+    try:
+        mode = whole.get_generation_mode()
+    except TypeError:  # a value of another type, which `check` names
+        return
     if "/" in GENERATION_MODES_MAPPING[mode]:
         raise UserError(
             f"the model's generation_config asks for {mode.value.replace('_', ' ')} "

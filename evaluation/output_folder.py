@@ -8,6 +8,7 @@ from pathlib import Path
 
 from evaluation.checkpoint import Checkpoint
 from flowertune.base.errors import UserError
+from flowertune.base.text import one_line
 from flowertune.rules.checkpoint import scores_folder
 
 
@@ -49,8 +50,9 @@ def check_writable(folder: Path) -> None:
     Raises:
         UserError: it cannot.
     """
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
+        missing = [path for path in (folder, *folder.parents) if not path.exists()]
+        wrong = _in_the_way(folder)
         folder.mkdir(parents=True, exist_ok=True)
         handle, probe = tempfile.mkstemp(dir=folder, prefix=".writable-")
         os.close(handle)
@@ -58,8 +60,26 @@ def check_writable(folder: Path) -> None:
         # A command that is refused further on leaves no empty folders behind.
         for path in missing:
             path.rmdir()
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        reason = getattr(error, "strerror", None) or error
         raise UserError(
-            f"results cannot be written to {folder} ({error.strerror}): choose another folder with "
-            "--output"
+            f"results cannot be written to {one_line(ascii(str(folder)), 100)} ({reason}): choose "
+            "another folder with --output"
         ) from None
+    if wrong is not None:
+        raise UserError(
+            f"results cannot be written to {folder}, where {wrong}: remove it, or choose another "
+            "folder with --output"
+        )
+
+
+def _in_the_way(folder: Path) -> str | None:
+    """What stands where a file or folder of a result has to be; None if nothing does."""
+    files = [folder / "results.json", folder / "results.md", *folder.glob("rows/*.jsonl")]
+    for file in files:
+        if file.is_dir() and not file.is_symlink():
+            return f"{file.relative_to(folder)} is a folder and a file has to be"
+    for inner in (folder / "rows", folder / "lm-eval"):
+        if inner.is_symlink() or (inner.exists() and not inner.is_dir()):
+            return f"{inner.name} is a link or a file and a folder has to be"
+    return None

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import StoppingCriteria, StoppingCriteriaList
+from transformers import LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 from evaluation.decoding.batch import can_decode, decode
+from evaluation.decoding.choice import Finite
 from evaluation.decoding.row import Row
 from evaluation.generation import TIE
 from evaluation.model_settings import relevant, unbatchable
@@ -199,6 +200,7 @@ def _as_it_is(
         **tokens,
         max_length=max_length,
         eos_token_id=tokenizer.eos_token_id,
+        logits_processor=LogitsProcessorList([Finite()]),
         stopping_criteria=StoppingCriteriaList(criteria),
     )
     for number, row in enumerate(out):

@@ -12,6 +12,7 @@ from typing import Any
 from flowertune.base.errors import UserError
 from flowertune.base.files import read_jsonl, write_jsonl
 from flowertune.base.hashing import json_sha256
+from flowertune.base.text import one_line
 from flowertune.models.smollm2 import cache_folder
 
 
@@ -35,8 +36,8 @@ class Store:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            self.known = {line["key"]: line["answer"] for line in read_jsonl(path)}
-        except (KeyError, ValueError) as error:
+            self.known = dict(map(_answer, read_jsonl(path)))
+        except (KeyError, TypeError, ValueError) as error:
             raise UserError(
                 f"{path} cannot be resumed from ({error}): remove it to start again"
             ) from None
@@ -71,6 +72,15 @@ def answers_folder() -> Path:
 def store_path(facts: dict[str, Any]) -> Path:
     """Return the file for answers that depend on `facts` (JSON-able)."""
     return answers_folder() / f"{json_sha256(facts)}.jsonl"
+
+
+def _answer(line: Any) -> tuple[str, Any]:
+    """A line's key and answer: a text, or a log-likelihood and whether it is greedy."""
+    key, answer = line["key"], line["answer"]
+    likelihood = isinstance(answer, list) and [*map(type, answer)] == [float, bool]
+    if not isinstance(key, str) or not (isinstance(answer, str) or likelihood):
+        raise ValueError(f"no answer: {one_line(ascii(line), 80)}")
+    return key, answer
 
 
 def _line(key: str, answer: Any) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The loop: rows come in, get their tokens, and make room for the next as soon as they are done."""
 
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from evaluation.decoding.cache import RaggedCache
-from evaluation.decoding.choice import Sampling, best, draw, penalize
+from evaluation.decoding.choice import NotFinite, Sampling, best, draw, penalize
 from evaluation.decoding.prompt_lookup import NGramDraft, draft_length
 from evaluation.decoding.row import Row
 
@@ -54,7 +55,11 @@ def decode(
     """Generate every row to its end, in place; at most `slots` rows are in a forward pass.
 
     `on_done` gets each row once, as soon as it is done.
+
+    Raises:
+        NotFinite: a score that decides a token is not a finite number.
     """
+    slots = max(1, min(slots, len(rows)))  # the cache has room for all of them
     batch = _Batch(model, slots, end_ids, pad_id, sampling)
     # The longest first: rows that are read together then have little padding.
     waiting = sorted(rows, key=lambda row: len(row.prompt))
@@ -115,7 +120,10 @@ class _Batch:
         for number, (row, drafter) in enumerate(zip(self.rows, self.drafters, strict=True)):
             for place in range(tokens):
                 token = chosen[number * tokens + place]
-                row.gap = min(row.gap, gaps[number * tokens + place])
+                gap = gaps[number * tokens + place]
+                if math.isnan(gap):
+                    raise NotFinite
+                row.gap = min(row.gap, gap)
                 row.take(token, self.end_ids)
                 drafter.add(token)
                 self.cache.advance(number)
@@ -162,7 +170,10 @@ class _Batch:
         if self.sampling is None:
             return best(scores)
         numbers = [self.sampling.number(row, n) for row in self.rows for n in range(tokens)]
-        return draw(scores, numbers, self.sampling), [float("inf")] * len(numbers)
+        finite = scores.amax(dim=-1).isfinite().tolist()
+        return draw(scores, numbers, self.sampling), [
+            math.inf if one else math.nan for one in finite
+        ]
 
     def _remove_done(self) -> list[Row]:
         done = []

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import TemperatureLogitsWarper, TopPLogitsWarper
+from transformers import LogitsProcessor, TemperatureLogitsWarper, TopPLogitsWarper
 
 from evaluation.decoding.row import Row
 
@@ -27,10 +27,29 @@ class Sampling:
         return np.random.default_rng((self.seed, row.key, len(row.new) + ahead)).random()
 
 
+class NotFinite(ArithmeticError):
+    """A model's scores of the next token are no finite numbers: its answer means nothing."""
+
+
 def best(scores: torch.Tensor) -> tuple[list[int], list[float]]:
-    """The best token of each line of `scores` (lines, vocabulary), and its lead over the second."""
+    """The best token of each line of `scores` (lines, vocabulary), and its lead over the second.
+
+    The lead is NaN where the best score is not finite, which it is if any is NaN or infinite.
+    """
     top = scores.topk(2, dim=-1)
-    return top.indices[:, 0].tolist(), (top.values[:, 0] - top.values[:, 1]).tolist()
+    lead = top.values[:, 0] - top.values[:, 1]
+    lead = lead.where(top.values[:, 0].isfinite(), torch.nan)
+    return top.indices[:, 0].tolist(), lead.tolist()
+
+
+class Finite(LogitsProcessor):
+    """Raises `NotFinite` where transformers' `generate` would go on with NaN or infinite scores."""
+
+    def __call__(self, input_ids: Any, scores: Any) -> torch.Tensor:
+        """Return the scores (rows, vocabulary) as they are."""
+        if not scores.amax(dim=-1).isfinite().all():
+            raise NotFinite
+        return scores
 
 
 def draw(scores: torch.Tensor, numbers: Sequence[float], sampling: Sampling) -> list[int]:

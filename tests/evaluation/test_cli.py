@@ -118,6 +118,9 @@ def test_an_unofficial_checkpoint_is_refused_until_asked_for(edited, tmp_path, c
             "--sets fpb,mmlu names no such set: mmlu; choose from fpb,fiqa",
         ),
         (["CKPT", "--base-only", "--compare", "base"], "--base-only leaves nothing to"),
+        (["CKPT", "--batch-size", "9" * 30], "have to be from 1 to 1000000"),
+        (["CKPT", "--device", "meta"], "--device meta cannot compute here"),
+        (["CKPT", "--device", "zzz"], "--device zzz cannot compute here"),
         (["CKPT", "--data-dir", "/nowhere"], "--data-dir /nowhere is no folder"),
     ],
 )

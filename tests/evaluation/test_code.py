@@ -67,6 +67,22 @@ def test_other_stop_tokens_are_other_data():
         documents("multiple-cpp", [row])
 
 
+@pytest.mark.parametrize("name", ["mbpp", "humaneval"])
+def test_a_column_that_a_set_does_not_have_is_not_looked_at(name):
+    (row,) = sample(name)[:1]
+    assert documents(name, [{**row, "stop_tokens": 5}]) == documents(name, [row])
+
+
+@pytest.mark.parametrize(
+    ("name", "column"), [("humaneval", "prompt"), ("multiple-js", "prompt"), ("mbpp", "text")]
+)
+def test_a_blank_prompt_is_refused(name, column):
+    item = code.CHALLENGE.named()[name]
+    rows = [sample(name)[0], {**sample(name)[0], column: " \n"}]
+    with pytest.raises(UserError, match=rf"row 2 of x has {column} .* a text that is not blank"):
+        data.check_rows(item, rows, "x")
+
+
 def joined(name, rows, bodies):
     """Whole programs, put together here out of the rows' prompts, these answers, and tests."""
     pairs = zip(documents(name, rows), bodies, strict=True)

@@ -53,6 +53,21 @@ def test_edited_rows_in_the_cache_of_the_hub_are_refused_where_a_hash_is_on_reco
         data.load(tfns, data.Source("hub"), 2388, "official", "0" * 64)
 
 
+@pytest.mark.parametrize(
+    ("challenge", "name", "column"),
+    [
+        *(("finance", "fpb", "sentence"), ("finance", "fiqa", "sentence")),
+        *(("finance", "tfns", "text"), ("general-nlp", "stem", "question")),
+        *(("medical", name, "question") for name in ("pubmedqa", "medmcqa", "medqa")),
+    ],
+)
+def test_a_blank_prompt_is_refused(challenge, name, column):
+    item = sets.of_challenge(challenge).named()[name]
+    (row,) = data.read_jsonl(data.SAMPLES / challenge / item.file)[:1]
+    with pytest.raises(UserError, match=f"row 1 of x has {column} ' ', and the set needs a text"):
+        data.check_rows(item, [{**row, column: " "}], "x")
+
+
 def test_any_other_number_is_scored_as_it_is_and_is_not_full(tmp_path):
     rows = [{"sentence": str(n), "label": n % 3} for n in range(1212)]
     found = data.load(FPB, write(tmp_path, rows), 1212)

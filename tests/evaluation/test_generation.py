@@ -164,3 +164,9 @@ def test_padding_noise_is_far_below_the_tie_limit(tiny):
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
         moved = model(padded, attention_mask=mask, position_ids=positions).logits[0, -1]
     assert (single - moved).abs().max() * 10 < generation.TIE
+
+
+def test_more_slots_than_rows_take_no_memory(model):
+    rows = rows_of([3, 4])
+    run(model, rows, batch_size=10**12)
+    assert [row.new for row in rows] == [alone(model, row.prompt, row.limit) for row in rows]

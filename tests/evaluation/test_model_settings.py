@@ -1,6 +1,7 @@
 """A model's generation_config: followed as officially, or named; the standard suite is greedy."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -275,3 +276,36 @@ def test_code_prompts_are_cut_on_the_left_as_officially(speaker):
     lm.check_lengths("mbpp", ["1234567"], kwargs, tokenizer, max_new_tokens=4)
     with pytest.raises(UserError, match="first row 1 with 7 tokens"):
         lm.check_lengths("mbpp", ["1234567"], kwargs, tokenizer, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("num_beams", -1),
+        ("num_beams", "x"),
+        ("num_beams", 10**9),
+        ("forced_eos_token_id", 99999),
+        ("bad_words_ids", [[99999]]),
+        ("repetition_penalty", 0),
+    ],
+)
+def test_a_setting_that_stops_generation_is_named_before_the_model_is_loaded(
+    name, value, tiny, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr("evaluation.model.load", lambda choice: pytest.fail("model was loaded"))
+    folder = tmp_path / "model"
+    shutil.copytree(tiny, folder)
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": 1, name: value}))
+    with pytest.raises(SystemExit):
+        cli.main("finance", ["--model", str(folder), "--sample", "--quantization", "0"])
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith(f"error: the model's generation_config has {name} {value!r}, with")
+
+
+def test_settings_that_work_pass_and_a_drawn_one_is_tried_while_drawing():
+    fine = GenerationConfig(num_beams=2, bad_words_ids=[[5]], repetition_penalty=1.5)
+    model_settings.check(model_settings.decide(fine, "rows"), 40)
+    drawn = GenerationConfig()
+    drawn.update(do_sample=True, temperature=-5.0)
+    with pytest.raises(UserError, match=r"has temperature -5\.0, with which nothing can"):
+        model_settings.check(model_settings.decide(drawn, "batches"), 40)

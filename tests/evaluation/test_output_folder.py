@@ -61,6 +61,26 @@ def test_a_link_that_was_put_in_the_way_is_refused(tmp_path, monkeypatch, place)
         chosen()
 
 
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b"])
+def test_a_name_that_no_folder_can_have_is_one_sentence(name):
+    with pytest.raises(UserError, match=r"cannot be written to .*another folder with"):
+        output_folder.check_writable(Path(name))
+
+
+@pytest.mark.parametrize("place", ["results.md", "results.json", "rows/fpb.jsonl"])
+def test_a_folder_where_a_file_has_to_be_is_found_before_scoring(tmp_path, place):
+    (tmp_path / place).mkdir(parents=True)
+    with pytest.raises(UserError, match=f"where {place} is a folder and a file has to be"):
+        output_folder.check_writable(tmp_path)
+
+
+@pytest.mark.parametrize("place", ["rows", "lm-eval"])
+def test_a_file_where_a_folder_has_to_be_is_found_before_scoring(tmp_path, place):
+    (tmp_path / place).write_text("")
+    with pytest.raises(UserError, match=f"where {place} is a link or a file and a folder has"):
+        output_folder.check_writable(tmp_path)
+
+
 def test_the_check_of_a_folder_follows_no_link_and_leaves_nothing(tmp_path):
     outside = tmp_path / "outside"
     (tmp_path / "out").mkdir()

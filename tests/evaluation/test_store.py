@@ -28,7 +28,16 @@ def test_a_line_that_was_cut_off_is_left_out_and_the_next_one_kept(tmp_path):
     assert set(Store(path).known) == {"x", "z"}
 
 
-@pytest.mark.parametrize("line", ["{bad}", '{"key": "x"}'])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{bad}",
+        '{"key": "x"}',
+        '{"key": "x", "answer": 7}',
+        '{"key": "x", "answer": [1, 2]}',
+        '{"key": [1], "answer": "1"}',
+    ],
+)
 def test_another_damage_is_one_sentence(tmp_path, line):
     path = tmp_path / "a.jsonl"
     path.write_text(f'{line}\n{{"key": "y", "answer": "1"}}\n')
