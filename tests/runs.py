@@ -61,8 +61,21 @@ def write_run(folder: Path, done: int, **about) -> Path:
 def run_of_two_states(folder: Path) -> Path:
     """Write the states after rounds 1 and 2 of a run, and return its folder."""
     for n in (1, 2):
-        body = {"settings": {"seed": n}, "ledger": [{"bytes": n}], "differences": [],
-                "run-key": "7", "rounds": [], "rows": {1: {}}}  # fmt: skip
+        body = {
+            "settings": {"seed": n},
+            "started": NOW.isoformat(),
+            "ledger": [{"round": 1, "partition": 0, "direction": "sent", "bytes": n}],
+            "rounds": [],
+            "run-key": "7",
+            "run-ids": ["7"],
+            "state-key": "7",
+            "federation": {"held": [0, 1], "partitions": [2]},
+            "differences": [],
+            "library": {"version": "1", "sha256": "a" * 64, "editable": False, "edited": []},
+            "adapter-config": {},
+            "rows": {},
+            "bytes-per-round": 100,
+        }
         tensors = {"a": torch.full((2,), float(n))}
         save_state(folder, State(n, tensors, {}, body))
     return folder

@@ -25,6 +25,12 @@ def is_utf8(text: str) -> bool:
 
 
 def one_line(error: BaseException | str, length: int = 200) -> str:
-    """Return an error's text on one line, cut at ``length`` characters; never empty."""
+    """Return an error's text on one line, cut at ``length`` characters; never empty.
+
+    Control characters are written out: text from elsewhere must not steer a terminal.
+    """
     text = " ".join(str(error).split())[:length]
+    if not text.isprintable():
+        escaped = (c if c.isprintable() else ascii(c)[1:-1] for c in text)
+        text = "".join(escaped)[:length]
     return text or type(error).__name__

@@ -36,8 +36,9 @@ def too_large(
     """Return why updates are too large, by partition: a bad one would be the mean by itself.
 
     An update is compared with the median of those that change anything, the lower of the middle
-    two where their number is even: of two clients, the smaller one. Where a single one changes
-    anything, it is compared with the adapter that its client was sent.
+    two where their number is even, and counts in any case if it is no larger than the adapter that
+    its client was sent. Where one or two change anything there is no majority: each is compared
+    with the adapter that its client was sent.
 
     Parameters
     ----------
@@ -51,15 +52,17 @@ def too_large(
     changed = {partition: norm for partition, norm in norms.items() if norm > 0}
     if not changed or not factor:
         return {}
-    if len(changed) == 1:
-        (partition,) = changed
-        limit, of_what = sent(partition), "that of the adapter it was sent,"
-        limit = limit or math.inf  # there is nothing to compare it with
-    else:
-        limit, of_what = median_low(changed.values()), "the round's median"
-    return {
-        partition: f"its update has norm {norm:.3g}, more than {factor:g} times {of_what} "
-        f"{limit:.3g} (strategy.max-update-norm {WHERE})"
-        for partition, norm in changed.items()
-        if norm > factor * limit
-    }
+    alone = len(changed) < 3
+    median = median_low(changed.values())
+    refused = {}
+    for partition, norm in changed.items():
+        own = sent(partition)
+        # Beside an adapter of zeros there is nothing to compare a single update with.
+        limit = factor * (own or math.inf) if alone else max(factor * median, own)
+        if norm > limit:
+            of_what = "that of the adapter it was sent," if alone else "the round's median"
+            refused[partition] = (
+                f"its update has norm {norm:.3g}, more than {factor:g} times {of_what} "
+                f"{own if alone else median:.3g} (strategy.max-update-norm {WHERE})"
+            )
+    return refused

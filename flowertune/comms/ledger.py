@@ -24,10 +24,12 @@ def message_bytes(message: Message) -> int:
     """
     if message.has_error():
         return 0
-    return sum(
-        _bytes(name) + sum(_bytes(key) + _bytes(value) for key, value in record.items())
-        for name, record in message.content.items()
-    )
+    return sum(record_bytes(name, record) for name, record in message.content.items())
+
+
+def record_bytes(name: str, record: Mapping[str, Any]) -> int:
+    """Return the bytes of one record in a message: its name, its keys and values."""
+    return _bytes(name) + sum(_bytes(key) + _bytes(value) for key, value in record.items())
 
 
 def _bytes(value: Any) -> int:
@@ -48,11 +50,13 @@ class Ledger:
 
     ``entries`` holds one line a message of any kind: round (0: before the first), partition (None
     where it is not known yet, as in discovery), direction ("sent" or "received") and bytes.
-    Messages of a round that was done twice are in it twice, and failed replies with 0.
+    Messages of a round that was done twice are in it twice, and failed replies with 0. ``carried``
+    is what every message takes along beside its own records, in bytes.
     """
 
     budget_mib: int
     entries: list[dict[str, Any]] = field(default_factory=list)
+    carried: int = 0
 
     def count_sent(
         self, server_round: int, messages: Iterable[Message], partitions: Mapping[int, int]
@@ -60,7 +64,8 @@ class Ledger:
         """Enter messages on their way; ``partitions`` gives each node's partition."""
         for message in messages:
             node = message.metadata.dst_node_id
-            self._enter(server_round, partitions.get(node), "sent", message)
+            nbytes = message_bytes(message) + self.carried
+            self._add(server_round, partitions.get(node), "sent", nbytes)
 
     def count_received(
         self, server_round: int, replies: Iterable[Message], partitions: Mapping[int, int]
@@ -68,7 +73,7 @@ class Ledger:
         """Enter replies that arrived, whether or not they count."""
         for reply in replies:
             node = reply.metadata.src_node_id
-            self._enter(server_round, partitions.get(node), "received", reply)
+            self._add(server_round, partitions.get(node), "received", message_bytes(reply))
 
     def count_recovered(self, server_round: int, partition: int, nbytes: int) -> None:
         """Enter what was received in a round before its server was killed, as far as it is not."""
@@ -80,11 +85,6 @@ class Ledger:
         )
         if nbytes > known:
             self._add(server_round, partition, "received", nbytes - known)
-
-    def _enter(
-        self, server_round: int, partition: int | None, direction: str, message: Message
-    ) -> None:
-        self._add(server_round, partition, direction, message_bytes(message))
 
     def _add(self, server_round: int, partition: int | None, direction: str, nbytes: int) -> None:
         self.entries.append(

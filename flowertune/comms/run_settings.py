@@ -2,7 +2,7 @@
 
 Flower hands every client the settings that `flwr run` was given. A run that goes on has others:
 those it was started with. They travel with every message, since a SuperNode that was restarted
-remembers nothing; they are not tensors of the run, and its ledger does not count them.
+remembers nothing, and the ledger counts them as part of each.
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,14 +12,18 @@ from flwr.app import ConfigRecord, Context, Message
 from flwr.clientapp.typing import ClientAppCallable
 from flwr.serverapp import Grid
 
+from flowertune.comms.ledger import Ledger, record_bytes
+
 RECORD = "run-settings"
 
 
-def carry_settings(grid: Grid, changes: Mapping[str, Any]) -> None:
+def carry_settings(grid: Grid, changes: Mapping[str, Any], ledger: Ledger) -> None:
     """Let every message that goes out through ``grid``, whoever sends it, carry settings.
 
-    Flower has no hook for that, so two methods of this one grid are replaced.
+    Flower has no hook for that, so two methods of this one grid are replaced. ``ledger`` learns how
+    much they add to a message.
     """
+    ledger.carried = record_bytes(RECORD, ConfigRecord(dict(changes)))
 
     def carrying(send: Any) -> Any:
         def method(messages: Iterable[Message], *args: Any, **kwargs: Any) -> Any:

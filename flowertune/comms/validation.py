@@ -13,13 +13,14 @@ from flowertune.base.errors import UserError
 from flowertune.base.numbers import as_float, as_int
 from flowertune.comms.codec import unpack
 from flowertune.comms.failures import InvalidReply, read_reply
+from flowertune.rules.manifest import ROWS_OF_A_CLIENT
 
 ARRAYS, CONFIG, METRICS, CLIENT = "arrays", "config", "metrics", "client"
 ROWS = "rows"  # of a client's record: which rows the library loaded for it, as JSON
-_ROWS_KINDS = {"dataset": str, "revision": str, "rows": int, "sha256": str}
 _LONGEST = 1000  # characters of that JSON
 MOST_EXAMPLES = 2**22  # of one client; so the sums of 63 clients are exact in layerwise as well
 MOST_TOKENS = 2**48  # of one client in a round
+MOST_LOSS = 1e6  # of a token; a larger one would be the round's by itself
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,8 @@ def rows_of(reply: Message) -> dict[str, Any] | None:
     if not isinstance(text, str) or len(text) > _LONGEST:
         raise TypeError(f"{ROWS} is not a text of at most {_LONGEST} characters")
     rows = json.loads(text)
-    if not isinstance(rows, dict) or {k: type(v) for k, v in rows.items()} != _ROWS_KINDS:
-        raise TypeError(f"{ROWS} does not hold {', '.join(_ROWS_KINDS)}")
+    if not ROWS_OF_A_CLIENT.fits(rows) or len(rows) > 4:
+        raise TypeError(f"{ROWS} is not {ROWS_OF_A_CLIENT.allowed}")
     return rows
 
 
@@ -155,8 +156,8 @@ def _check_metrics(content: RecordDict, most_examples: int) -> None:
             f"it says that it has {examples:,} examples, and {most_examples:,} are the most that "
             "it can have"
         )
-    if not math.isfinite(loss):
-        raise InvalidReply(f"its train-loss is {loss}")
+    if not abs(loss) <= MOST_LOSS:
+        raise InvalidReply(f"its train-loss is {loss}; {MOST_LOSS:,.0f} is the most that counts")
     for name, value in metrics.items():
         numbers = value if isinstance(value, list) else [value]
         if not all(isinstance(v, int | float) and math.isfinite(v) for v in numbers):

@@ -45,6 +45,8 @@ def _problem(entry: Entry, run_config: Mapping[str, Any]) -> str | None:
     )
     if wrong_kind or not _has_size(value) or not rule.test(value):
         return f"{key} is {value!r}; use {rule.allowed} ({WHERE})."
+    if rule.one_line and not value.isprintable():
+        return f"{key} is {value!r}; use {rule.allowed}, without control characters ({WHERE})."
     return None
 
 

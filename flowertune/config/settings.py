@@ -25,6 +25,7 @@ class Rule:
     kind: type
     allowed: str
     test: Callable[[Any], bool] = lambda value: True
+    one_line: bool = False  # a text that holds no control characters
 
 
 def placeholders(template: str) -> set[str]:
@@ -57,11 +58,11 @@ def _one_of(*values: str) -> Rule:
 
 
 def _name(allowed: str) -> Rule:
-    return Rule(str, allowed, lambda v: v.strip() == v and v != "")
+    return Rule(str, allowed, lambda v: v.strip() == v and v != "", one_line=True)
 
 
 def _text(allowed: str) -> Rule:
-    return Rule(str, allowed, lambda v: v.strip() != "")
+    return Rule(str, allowed, lambda v: v.strip() != "", one_line=True)
 
 
 def _format(allowed: str) -> Rule:
@@ -244,7 +245,9 @@ class Strategy:
         "a client's update does not count if its norm is more than so many times the median",
     )
     timeout: int = setting(
-        43200, _above_zero("a number of seconds", int), "seconds a round waits for its clients"
+        43200,
+        _above_zero("a whole number of seconds", int),
+        "seconds a round waits for its clients",
     )
 
 
@@ -345,7 +348,7 @@ class Static:
     rules: str = setting(_CHALLENGE, _text("the name of a rule set"))
     rules_version: str = setting(_CHALLENGE, _text("the version of the rule set"))
     num_supernodes: int = setting(_CHALLENGE, _at_least(0, " (0: any)"))
-    budget_mib: int = setting(_CHALLENGE, _above_zero("a number of MiB", int))
+    budget_mib: int = setting(_CHALLENGE, _above_zero("a whole number of MiB", int))
     dataset: Dataset
     partitioner: Partitioner
 

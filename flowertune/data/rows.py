@@ -1,13 +1,14 @@
 """From ``static.dataset.name`` to rows, and to the partition of one client."""
 
 import glob
+import json
 from collections.abc import Collection
 from functools import lru_cache
 from pathlib import Path
 from string import Formatter
 from typing import Any
 
-from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
+from datasets import Dataset, DatasetDict, Json, load_dataset, load_from_disk
 from datasets import config as datasets_config
 from flwr_datasets import FederatedDataset
 from flwr_datasets.partitioner import IidPartitioner, Partitioner
@@ -157,21 +158,65 @@ def _local_rows(name: str, path: Path) -> Dataset:
 def _read_file(path: Path) -> Any:
     _check_lines(path)
     # datasets takes a path for a pattern
-    return Dataset.from_json(glob.escape(str(path)))
+    rows = Dataset.from_json(glob.escape(str(path)))
+    kinds: dict[str, Any] = dict(rows.features)
+    mixed = [name for name, kind in kinds.items() if isinstance(kind, Json)]
+    if not mixed:
+        return rows
+    # datasets reads the text "5" of a column that holds other types, too, as the number 5.
+    with path.open(encoding="utf-8-sig") as lines:
+        values = [[row.get(name) for name in mixed] for row in json_objects(lines)]
+    for name, column in zip(mixed, zip(*values, strict=True), strict=True):
+        as_json = [json.dumps(value) for value in column]
+        rows = rows.remove_columns(name).add_column(name, as_json, feature=kinds[name])
+    return rows
 
 
 def _check_lines(path: Path) -> None:
     """Name the line that is no JSON object: the reader's own error names none."""
-    with path.open(encoding="utf-8") as lines:
+    read = rows = 0
+    with path.open(encoding="utf-8-sig") as lines:
         try:
-            count = sum(1 for _ in json_objects(lines))
+            for line in lines:
+                read += 1
+                rows += _check_line(line)
         except UnicodeDecodeError as error:
             wrong = error.object[error.start]
             raise _refusal(str(path), f"it is not in UTF-8 (byte {wrong:#04x})") from None
-        except ValueError as error:
-            raise _refusal(str(path), str(error)) from None
-    if not count:
+        except (ValueError, RecursionError) as error:
+            said = str(error) if isinstance(error, _BadLine) else "is not a JSON object"
+            raise _refusal(str(path), f"line {read} {said}") from None
+    if not rows:
         raise _refusal(str(path), "it holds no rows")
+
+
+class _BadLine(ValueError):
+    """A line that is no row; the text says why, after "line n "."""
+
+
+def _check_line(line: str) -> bool:
+    """Whether a line holds a row; a blank one holds none."""
+    if not line.strip():
+        return False
+    row = json.loads(line, object_pairs_hook=_unique)
+    if not isinstance(row, dict):
+        raise _BadLine("is not a JSON object")
+    # Only an escape can stand for half a surrogate pair in UTF-8.
+    if "\\ud" in line.lower():
+        try:
+            json.dumps(row, ensure_ascii=False).encode("utf-8")
+        except UnicodeEncodeError:
+            raise _BadLine("holds half a surrogate pair, which is no text") from None
+    return True
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise _BadLine(f"names {one_line(ascii(twice), 60)} twice")
+    return row
 
 
 def _as_dataset(name: str, rows: Any) -> Dataset:

@@ -27,7 +27,7 @@ def is_sealed(manifest: Mapping[str, Any]) -> bool:
     return manifest.get(SEAL) == seal(manifest)[SEAL]
 
 
-def _object(of: Value | None = None, **fields: Value) -> Value:
+def object_with(of: Value | None = None, **fields: Value) -> Value:
     """An object: with these fields at least, or with any fields that hold ``of``."""
 
     def fits(given: Any) -> bool:
@@ -44,7 +44,7 @@ def _object(of: Value | None = None, **fields: Value) -> Value:
     return Value(f"an object with {', '.join(held)}" if held else "an object", fits)
 
 
-def _list(of: Value) -> Value:
+def list_of(of: Value) -> Value:
     return Value(
         f"a list of {of.allowed}",
         lambda given: isinstance(given, list) and all(map(of.fits, given)),
@@ -56,7 +56,8 @@ _PLAIN = Value(
     lambda v: type(v) is bool or values.is_number(v) or (isinstance(v, str) and len(v) <= 4096),
 )
 _MIB = Value("a number from 0", lambda given: values.is_number(given) and given >= 0)
-_ROWS = _object(dataset=TEXT, revision=TEXT, rows=whole(), sha256=DIGEST)
+# A client's reply is held to it, too: one that says other things would spoil every checkpoint.
+ROWS_OF_A_CLIENT = object_with(dataset=TEXT, revision=TEXT, rows=whole(), sha256=DIGEST)
 # What a verdict rests on, or stands in a sentence or a result.
 FIELDS = {
     "format": one_of(FORMAT),
@@ -65,18 +66,18 @@ FIELDS = {
     "rules": TEXT,
     "rules-version": TEXT,
     "official": SWITCH,
-    "differences": _list(_object(key=TEXT)),
-    "static": _object(of=_PLAIN, challenge=TEXT, rules=TEXT, **{"rules-version": TEXT}),
+    "differences": list_of(object_with(key=TEXT)),
+    "static": object_with(of=_PLAIN, challenge=TEXT, rules=TEXT, **{"rules-version": TEXT}),
     "static-sha256": DIGEST,
     "supernodes": whole(1),
     "partitions": whole(1),
     "rounds": whole(1),
     "round": whole(1),
     "seed": whole(-(2**53)),
-    "settings": _object(of=_PLAIN, **{"model.name": TEXT, "model.revision": TEXT}),
-    "base-model": _object(name=TEXT, revision=TEXT, path=TEXT),
-    "rows": _object(of=_ROWS),
-    "communication": _object(
+    "settings": object_with(of=_PLAIN, **{"model.name": TEXT, "model.revision": TEXT}),
+    "base-model": object_with(name=TEXT, revision=TEXT, path=TEXT),
+    "rows": object_with(of=ROWS_OF_A_CLIENT),
+    "communication": object_with(
         **{
             "sent-bytes": whole(),
             "received-bytes": whole(),
@@ -84,8 +85,8 @@ FIELDS = {
             "budget-mib": whole(),
         }
     ),
-    "library": _object(version=TEXT, sha256=DIGEST, editable=SWITCH, edited=_list(TEXT)),
-    "adapter-config": _object(),
+    "library": object_with(version=TEXT, sha256=DIGEST, editable=SWITCH, edited=list_of(TEXT)),
+    "adapter-config": object_with(),
     "adapter-config-sha256": DIGEST,
     "adapter-sha256": DIGEST,
 }

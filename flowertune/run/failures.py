@@ -14,6 +14,7 @@ from flowertune.base.errors import UserError
 STOPPED = (SystemExit, KeyboardInterrupt)
 _NOT_WRITTEN = {
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO,
+    errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG,
 }  # fmt: skip
 
 
@@ -51,7 +52,9 @@ def log_error_last() -> Iterator[None]:
     except Exception as error:
         text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         if isinstance(error, OSError) and error.errno in _NOT_WRITTEN:
-            text = f"cannot write {error.filename or 'the results'}: {error.strerror or error}."
+            # Of a rename, the second is what was to be written.
+            file = error.filename2 or error.filename or "the results"
+            text = f"cannot write {file}: {error.strerror or error}."
         add_exit_handler(lambda: log(ERROR, text))
         raise
 

@@ -11,6 +11,7 @@ from typing import Any
 from flowertune.base.errors import UserError
 from flowertune.config.paths import local_path
 from flowertune.config.settings import ANEW
+from flowertune.run.files import LEDGER, PROGRESS, ROUNDS, RUN
 from flowertune.run.state import FOLDER, NAME, choose_state, complete_states, read_body
 
 KEY = "resume-from"
@@ -56,6 +57,8 @@ def origin_of(run_config: Mapping[str, Any], app_dir: Path) -> Origin | None:
     given = run_config.get(KEY)
     if not isinstance(given, str) or not given.strip() or given == ANEW:
         return None
+    if not given.isprintable():
+        raise UserError(f"{KEY} is {given!r}; give a run's folder, without control characters.")
     folder = local_path(given, app_dir)
     named = NAME.fullmatch(folder.name) if folder.parent.name == FOLDER else None
     run_folder = folder.parent.parent if named else folder
@@ -68,18 +71,24 @@ def origin_of(run_config: Mapping[str, Any], app_dir: Path) -> Origin | None:
 
 
 def refuse_links(folder: Path) -> None:
-    """Refuse to write into a run's folder in which something is a link.
+    """Refuse to write into a run's folder that holds a link, or a folder in place of a file.
 
     Raises
     ------
     UserError
         Names the first one.
     """
-    for path in sorted([*folder.iterdir(), *folder.glob(f"{FOLDER}/*"), *folder.glob("*/*.json")]):
+    for path in sorted(folder.rglob("*")):
         if path.is_symlink():
             raise UserError(
                 f"{path} is a link, and a run is not resumed through links; put what it points to "
                 "in its place."
+            )
+    for name in (RUN, ROUNDS, LEDGER, PROGRESS):
+        if (path := folder / name).exists() and not path.is_file():
+            raise UserError(
+                f"{path} is no file, and a run that is resumed writes one there; remove what is in "
+                "its place."
             )
 
 

@@ -121,11 +121,12 @@ def prepare_run(grid: Grid, context: Context, app_dir: Path) -> Iterator[RunCont
         cfg = check_settings(settings_of_run(context.run_config, app_dir), app_dir)
         folder = origin.folder if origin else _new_folder(cfg, context.run_id, held)
         log(INFO, "results: %s", folder)
+        ledger = Ledger(cfg.static.budget_mib)
         if origin is not None:
-            _let_clients_know(grid, context.run_config, cfg)
+            _let_clients_know(grid, context.run_config, cfg, ledger)
         Live(folder).say("asking the SuperNodes which partitions they hold")
         with begun(folder, first_info(cfg, app, context.run_id) if origin is None else None):
-            code, ledger = code_digest(app_dir / app.package), Ledger(cfg.static.budget_mib)
+            code = code_digest(app_dir / app.package)
             registry = NodeRegistry(code_sha256=code, ledger=ledger).discover(grid)
             own = installed_library()
             differences = rule_violations(cfg, registry, own)
@@ -163,11 +164,11 @@ def _new_folder(cfg: Settings, run_id: int, held: ExitStack) -> Path:
     return folder
 
 
-def _let_clients_know(grid: Grid, given: Mapping[str, Any], cfg: Settings) -> None:
+def _let_clients_know(grid: Grid, given: Mapping[str, Any], cfg: Settings, ledger: Ledger) -> None:
     """Send clients, with every message, what Flower's own settings do not say."""
     if changes := differing(given, cfg):
         log(
             INFO, "settings of the run that goes on, in place of this app's: %s",
             ", ".join(sorted(changes)),
         )  # fmt: skip
-        carry_settings(grid, changes)
+        carry_settings(grid, changes, ledger)

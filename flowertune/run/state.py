@@ -18,7 +18,10 @@ from flowertune.base.files import new_folder, read_text, save_tensors
 from flowertune.base.hashing import file_sha256, json_sha256
 from flowertune.base.text import one_line
 from flowertune.comms.partition_files import BACK
+from flowertune.config.checks import whole_models
 from flowertune.config.settings import ANEW
+from flowertune.rules.manifest import ROWS_OF_A_CLIENT, list_of, object_with
+from flowertune.rules.values import SWITCH, TEXT, Value, is_number, one_of, optional, shown, whole
 
 FOLDER = "state"
 NAME = re.compile(r"round_(0|[1-9][0-9]{0,8})")
@@ -27,6 +30,50 @@ SUMS, ROUND, FORMAT = "sha256", "round", "format"
 VERSION = 2  # of what is kept
 # A poisoned adapter may end a run only in the round after the next: the state before is still here.
 KEPT = BACK + 1
+_ANY = Value("anything", lambda given: True)
+_PARTITIONS = list_of(whole())
+_number = re.compile("0|[1-9][0-9]{0,8}").fullmatch
+_NUMBER = Value("a number", is_number)
+_LINE = object_with(
+    **dict.fromkeys(("round", "clients", "asked", "failed"), whole()),
+    **dict.fromkeys(("seconds", "total-mib"), _NUMBER),
+    **{"train-loss": optional(_NUMBER), "partitions": _PARTITIONS, "lost": object_with()},
+)
+# What a run that goes on reads of it.
+PARTS = {
+    "settings": object_with(),
+    "started": TEXT,
+    "ledger": list_of(
+        object_with(
+            round=whole(),
+            partition=optional(whole()),
+            direction=one_of("sent", "received"),
+            bytes=whole(),
+        )
+    ),
+    "rounds": list_of(_LINE),
+    "run-key": TEXT,
+    "run-ids": list_of(TEXT),
+    "state-key": TEXT,
+    "federation": object_with(held=_PARTITIONS, partitions=_PARTITIONS),
+    "differences": list_of(
+        Value(
+            "a difference",
+            lambda given: (
+                object_with(key=TEXT, given=_ANY, locked=_ANY).fits(given) and len(given) == 3
+            ),
+        )
+    ),
+    "library": object_with(version=TEXT, sha256=TEXT, editable=SWITCH, edited=list_of(TEXT)),
+}
+PARTS_OF_ADAPTERS = {
+    "adapter-config": object_with(),
+    "rows": Value(
+        "the rows of each partition",
+        lambda given: object_with(of=ROWS_OF_A_CLIENT).fits(given) and all(map(_number, given)),
+    ),
+    "bytes-per-round": whole(),
+}
 
 
 @dataclass(frozen=True)
@@ -131,7 +178,18 @@ def read_body(path: Path) -> dict[str, Any]:
         raise _damaged(file, "another version of the library wrote it", path)
     if path.name != f"round_{body.get(ROUND)}":
         raise _damaged(file, f"it is the state of round {body.get(ROUND)}", path)
+    for key, part in PARTS.items():
+        _check_part(body, key, part, path)
+    if not whole_models(body["settings"]):
+        for key, part in PARTS_OF_ADAPTERS.items():
+            _check_part(body, key, part, path)
     return {**body, SUMS: sums}
+
+
+def _check_part(body: Mapping[str, Any], key: str, part: Value, path: Path) -> None:
+    if not part.fits(body.get(key)):
+        said = f"its {key!r} is {shown(body[key])}" if key in body else f"it has no {key!r}"
+        raise _damaged(path / BODY, said, path)
 
 
 def load_state(path: Path) -> State:

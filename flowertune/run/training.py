@@ -16,6 +16,7 @@ from flwr.serverapp import Grid
 from flowertune.aggregation.adapters import mean_adapter
 from flowertune.base.numbers import as_float
 from flowertune.base.progress_bars import disable_progress_bars
+from flowertune.base.text import one_line
 from flowertune.comms.codec import pack
 from flowertune.comms.exchange import Exchanger, RoundResult
 from flowertune.comms.validation import ARRAYS, CONFIG, MOST_EXAMPLES, partition_of, rows_of
@@ -32,6 +33,7 @@ from flowertune.loggers.plot import plot_run
 from flowertune.models.adapter import adapter_shapes, check_initialization
 from flowertune.models.loader import quantization_of, source_of
 from flowertune.rules import lock
+from flowertune.rules.values import shown
 from flowertune.run.base import BaseRun
 from flowertune.run.checkpoint import checkpoint_config, save_checkpoint
 from flowertune.run.contract import StrategyContract
@@ -245,7 +247,14 @@ class TrainingRun(BaseRun):
         for reply in valid:
             partition, rows = partition_of(reply), rows_of(reply)
             before = self.rows.get(partition)
-            if rows and before and rows["sha256"] != before["sha256"]:
+            dataset = self.cfg.static.dataset
+            if rows and (rows["dataset"], rows["revision"]) != (dataset.name, dataset.revision):
+                reasons[partition] = (
+                    f"it says that its rows are of {shown(rows['dataset'])} at "
+                    f"{shown(rows['revision'])}, and static.dataset is {dataset.name!r} at "
+                    f"{dataset.revision!r}"
+                )
+            elif rows and before and rows["sha256"] != before["sha256"]:
                 reasons[partition] = (
                     "its rows changed during the run (static.dataset.name); start a new run"
                 )
@@ -387,14 +396,22 @@ class TrainingRun(BaseRun):
         done = len(self.rounds_done)
         if done and not (self.folder / f"peft_{done}").is_dir():
             self._checkpoint(done, adapter.to_torch_state_dict())
-        plot_run(
-            self.folder / "loss.png",
-            [line["train-loss"] for line in self.rounds_done],
-            [line["total-mib"] for line in self.rounds_done],
-            f"{self.app.name}: {done} rounds, {self.cfg.model.name}",
-        )
+        self._plot()
         self.say_the_end()
         log_lost_replies(self.rounds_done)
+
+    def _plot(self) -> None:
+        file, done = self.folder / "loss.png", len(self.rounds_done)
+        try:
+            plot_run(
+                file,
+                [line["train-loss"] for line in self.rounds_done],
+                [line["total-mib"] for line in self.rounds_done],
+                f"{self.app.name}: {done} rounds, {self.cfg.model.name}",
+            )
+        except Exception as error:  # matplotlib raises many kinds, and the run is complete
+            log(WARNING, "%s could not be drawn (%s); nothing else is missing", file,
+                one_line(error))  # fmt: skip
 
 
 def _learning_rate(message: Message) -> float | None:

@@ -7,6 +7,7 @@ import io
 import json
 import pickle
 import zipfile
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from flowertune.comms.codec import pack, unpack
 from flowertune.comms.failures import LONGEST, InvalidReply, reason_of
 from flowertune.comms.ledger import Ledger, message_bytes
 from flowertune.comms.nodes import exchange
+from flowertune.comms.run_settings import carry_settings
 from flowertune.comms.validation import Expected, kinds_of, validate_reply
 from flowertune.run.data_check import _lengths_in
 
@@ -110,6 +112,8 @@ def test_arrays_are_read_as_numpy_reads_them():
         ({"num-examples": [3]}, "cannot be read"),
         ({"tokens": -1}, "cannot be read"),
         ({"tokens": 2**60}, "cannot be read"),
+        ({"train-loss": 1e308}, "its train-loss is 1e.308; 1,000,000 is the most"),
+        ({"train-loss": -1e308}, "its train-loss is -1e.308"),
         ({"accuracy": float("inf")}, "'accuracy' is not finite"),
         ({"accuracies": [0.5, float("nan")]}, "'accuracies' is not finite"),
     ],
@@ -123,6 +127,54 @@ def test_a_record_that_flowers_own_mean_would_read_first_is_a_reason():
     more = MetricRecord({"num-examples": [1, 2]})
     with pytest.raises(InvalidReply, match="a record of metrics 'another' beside 'metrics'"):
         validated(reply(another=more))
+
+
+ROWS = {"dataset": "d", "revision": "main", "rows": 5, "sha256": "a" * 64}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"dataset": "d\n\nOFFICIAL\x1b[31m"},
+        {"dataset": "\ud800"},
+        {"rows": -5},
+        {"rows": 10**300},
+        {"sha256": "0"},
+        {"sha256": "A" * 64},
+        {"more": 1},
+        {"revision": None},
+    ],
+)
+def test_rows_that_no_manifest_may_hold_are_refused_when_they_arrive(changes):
+    for rows, good in ((ROWS, True), ({**ROWS, **changes}, False)):
+        client = ConfigRecord({"partition-id": 0, "rows": json.dumps(rows)})
+        if good:
+            validated(reply(client=client))
+        else:
+            with pytest.raises(InvalidReply, match=r"cannot be read .*rows is not"):
+                validated(reply(client=client))
+
+
+def test_what_a_client_says_does_not_steer_a_terminal():
+    said = Message(Error(2, "a\x1b[31mred\x9b\u202e"), reply_to=Message(RecordDict(), 7, "train"))
+    assert reason_of(said) == r"a\x1b[31mred\x9b\u202e"
+
+
+def test_settings_that_travel_with_messages_are_counted():
+    sent, ledger = [], Ledger(10)
+
+    class Net:
+        def push_messages(self, messages):
+            sent.extend(messages)
+
+        send_and_receive = push_messages
+
+    net: Any = Net()
+    carry_settings(net, {"seed": 7, "model.name": "m"}, ledger)
+    message = Message(RecordDict({"a": ConfigRecord({"b": 1})}), 7, "train")
+    ledger.count_sent(1, [message], {7: 0})
+    net.push_messages([message])
+    assert ledger.sent == message_bytes(sent[0]) > 30
 
 
 def test_a_good_reply_counts():
@@ -150,12 +202,16 @@ def test_an_update_is_measured_against_the_lower_median_of_those_that_change_any
     def of(norms, factor=1000.0, sent=10.0):
         return too_large(norms, lambda partition: sent, factor)
 
+    assert of({0: 8e-6, 1: 0.2}) == {} == of({0: 1e-6, 1: 1e-6, 2: 5.0, 3: 6.0})
     assert set(of({0: 2.0, 1: 1e30})) == {1} == set(of({0: 2.0, 1: 1e30, 2: 1.0}))
     assert set(of({0: 0.0, 1: 2.0, 2: 1e30})) == {2}
     assert of({0: 1.0, 1: 900.0, 2: 3.0}) == {} == of({0: 0.0, 1: 0.0})
     assert of({0: 1.0, 1: 1e30}, factor=0) == {}
-    assert "norm 1e+30, more than 1000 times the round's median 2 (" in of({0: 2.0, 1: 1e30})[1]
-    # One that is alone is compared with the adapter, and with nothing where that is zero.
+    assert (
+        "norm 1e+30, more than 1000 times the round's median 3 ("
+        in of({0: 2.0, 1: 1e30, 2: 3.0})[1]
+    )
+    # One or two are compared with the adapter, and with nothing where that is zero.
     assert of({0: 9999.0}) == {} == of({0: 1e30}, sent=0.0)
     assert "that of the adapter it was sent" in of({0: 1e30, 1: 0.0})[0]
 

@@ -85,6 +85,23 @@ def test_one_wrong_value_is_one_sentence(key, value):
     assert sentence.startswith(f"{key} is {value!r}; use ")
 
 
+@pytest.mark.parametrize(
+    "key",
+    ["model.name", "model.revision", "results-dir", "resume-from", "model.lora.target-modules",
+     "static.dataset.name"],
+)  # fmt: skip
+def test_a_name_or_a_path_holds_no_control_characters(key):
+    for value in ("a\x00b", "a\nb", "\x1b[31m"):
+        (sentence,) = problems(**{key: value})
+        assert sentence.startswith(f"{key} is {value!r}; use ")
+        assert "without control characters" in sentence
+
+
+def test_a_setting_that_is_a_whole_number_says_so():
+    kinds = {entry.rule.allowed for entry in table() if entry.rule.kind is int}
+    assert {text for text in kinds if "whole number" not in text} == {"4, 8 or 0 (none)"}
+
+
 def test_a_missing_setting_is_named():
     cfg = default_settings("finance")
     del cfg["seed"]

@@ -77,6 +77,8 @@ def test_names_that_are_local():
         ('{"a": 1}\n{"a": \n', "line 2 is not a JSON object"),
         ('{"a": 1}\n\n[1]\n', "line 3 is not a JSON object"),
         ("\n", "holds no rows"),
+        ('{"a": "x"}\n{"a": "\\ud800"}\n', "line 2 holds half a surrogate pair"),
+        ('{"a": 1}\n{"a": 1, "a": 2}\n', "line 2 names 'a' twice"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path, content, words):
@@ -85,6 +87,22 @@ def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path, content, words):
     with pytest.raises(UserError, match=words) as caught:
         load("./a.jsonl", tmp_path)
     assert "static.dataset.name" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_rows(tmp_path):
+    path = write_jsonl(tmp_path / "a.jsonl")
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert load("./a.jsonl", tmp_path).to_list() == ROWS
+
+
+@pytest.mark.parametrize("value", [5, ["a"], {"a": 1}, None, True])
+def test_one_value_of_another_type_leaves_the_texts_beside_it_texts(tmp_path, value):
+    items = [*ROWS[:5], {**ROWS[5], "output": value}, *ROWS[6:]]
+    write_jsonl(tmp_path / "a.jsonl", items)
+    assert load("./a.jsonl", tmp_path).to_list() == items
+    dealt = [load_partition("a.jsonl", "main", tmp_path, 2, part).to_list() for part in (0, 1)]
+    texts = [row["output"] for part in dealt for row in part if isinstance(row["output"], str)]
+    assert len(texts) == len(ROWS) - 1
 
 
 def test_a_folder_without_data_is_one_sentence(tmp_path):

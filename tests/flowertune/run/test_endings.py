@@ -10,9 +10,11 @@ from flwr.app import Error, Message
 from evaluation.cli import parser
 from flowertune.base.errors import UserError
 from flowertune.cli.main import main
+from flowertune.config.app import read_app
 from flowertune.run import failures
 from flowertune.run.files import read_run
 from flowertune.run.next_steps import next_steps
+from flowertune.run.training import TrainingRun
 from tests.apps import rendered, settings
 from tests.local_grid import LocalGrid, folder, run_app
 
@@ -86,6 +88,15 @@ def test_a_run_ends_with_what_to_type_and_where_it_is(short, caplog):
     assert ask[:2] == ["flowertune", "chat"] and f"--peft-path={options.checkpoint}" in ask
     assert main(page[1:]) == 0 and (folder(short) / "report.html").is_file()
     assert sum("UNOFFICIAL" in line for line in log) == 1
+
+
+def test_a_picture_that_cannot_be_written_is_a_warning(tmp_path, caplog):
+    (tmp_path / "loss.png").mkdir()
+    run = TrainingRun.__new__(TrainingRun)
+    run.folder, run.rounds_done = tmp_path, [{"train-loss": 1.0, "total-mib": 1.0}]
+    run.app, run.cfg = read_app(rendered("finance")), settings({})
+    run._plot()
+    assert "loss.png could not be drawn (" in caplog.text
 
 
 def test_what_to_type_fits_the_run(tmp_path):

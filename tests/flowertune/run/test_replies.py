@@ -9,12 +9,18 @@ from flwr.app import ArrayRecord, Error, Message, MetricRecord, RecordDict
 from flwr.common import Array
 
 from flowertune.data.order import sample_clients
+from flowertune.rules.manifest import problems
 from flowertune.run.contract import StrategyContract
 from flowertune.run.training import OWN_ROWS, TrainingRun
 from tests.apps import rendered
 from tests.local_grid import LocalGrid, folder, lines, load, run_app
 
 NODES = 6
+
+
+def _with(reply: Message, **changes) -> str:
+    rows = json.loads(str(reply.content.config_records["client"]["rows"]))
+    return json.dumps({**rows, **changes})
 
 
 def spoil(kind: str, partition_to_spoil: int):
@@ -48,9 +54,8 @@ def spoil(kind: str, partition_to_spoil: int):
                 ),
                 "rows as a number": 7,
                 "rows without end": "[" * 100_000,
-                "rows that changed": json.dumps(
-                    {"dataset": "d", "revision": "main", "rows": 10, "sha256": "0"}
-                ),
+                "rows that changed": _with(reply, sha256="0" * 64),
+                "rows of another dataset": _with(reply, dataset="d"),
             }
             reply.content.config_records["client"]["rows"] = rows[kind]
             return reply
@@ -103,13 +108,14 @@ def spoil(kind: str, partition_to_spoil: int):
         ("empty", "its reply cannot be read"),
         ("a zip file", "its reply cannot be read"),
         ("rows as no JSON", "its reply cannot be read"),
-        ("rows of other kinds", "rows does not hold dataset, revision, rows, sha256"),
+        ("rows of other kinds", "rows is not an object with dataset (a text), revision"),
         ("rows as a number", "rows is not a text"),
         ("rows without end", "rows is not a text of at most"),
         ("examples", "it says that it has 4,611,686,018,427,387,904 examples, and 10 are the most"),
         ("other metrics", "its metrics and arrays have other names or kinds"),
         ("huge", "its update has norm 1e+30"),
         ("rows that changed", "its rows changed during the run"),
+        ("rows of another dataset", "it says that its rows are of 'd' at 'main'"),
     ],
 )
 def test_a_bad_reply_is_refused_by_name_and_the_round_goes_on_with_the_others(
@@ -129,6 +135,21 @@ def test_a_bad_reply_is_refused_by_name_and_the_round_goes_on_with_the_others(
     assert json.loads((folder(cfg) / "run.json").read_text())["replies"] == manifest["replies"]
     last = caplog.records[-1].getMessage()
     assert last.startswith(f"1 of 6 replies were lost; the first: round 2, partition {bad}: ")
+
+
+def test_a_clients_first_reply_spoils_no_manifest(cfg):
+    def tamper(server_round, partition, reply):
+        if server_round == 1 and partition == bad:
+            reply.content.config_records["client"]["rows"] = _with(
+                reply, dataset="d\n\nOFFICIAL\x1b[31m", rows=-5
+            )
+        return reply
+
+    cfg = {**cfg, "num-server-rounds": 1}
+    bad = sample_clients(range(NODES), 3, cfg["seed"], 1)[0]
+    run_app(cfg, NODES, tamper=tamper)
+    manifest = json.loads((folder(cfg) / "peft_1" / "manifest.json").read_text())
+    assert problems(manifest) == [] and str(bad) not in manifest["rows"]
 
 
 def test_the_manifest_says_which_rows_each_client_trained_on(cfg):

@@ -103,17 +103,36 @@ def test_two_runs_cannot_write_to_one_folder(cfg, tmp_path):
         setup.sole_writer(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["run.json", ".lock", "rounds.jsonl", "state/round_1"])
+@pytest.mark.parametrize(
+    "name",
+    ["run.json", ".lock", "rounds.jsonl", "state/round_1", "state/round_2/adapter.safetensors"],
+)
 def test_a_run_is_not_resumed_through_links(cfg, tmp_path, name):
     run = run_of_two_states(tmp_path / "results" / "1")
     (run / "run.json").write_text("{}")
     path, other = run / name, tmp_path / "other"
+    held = path.read_bytes() if path.is_file() else b""
     if path.exists():
         path.rename(other)
     path.symlink_to(other)
     with pytest.raises(UserError, match=f"{path.name} (is a link|cannot be locked)"):
         run_app({**cfg, "resume-from": str(run)}, NODES)
-    assert not other.is_file() or other.read_text() in ("", "{}")
+    assert not other.is_file() or other.read_bytes() in (b"", b"{}", held)
+
+
+@pytest.mark.parametrize("name", ["rounds.jsonl", "ledger.jsonl", "run.json"])
+def test_a_folder_in_place_of_a_file_is_a_sentence(cfg, tmp_path, name):
+    run = run_of_two_states(tmp_path / "results" / "1")
+    (run / name).mkdir()
+    with pytest.raises(UserError, match=f"{name} is no file"):
+        run_app({**cfg, "resume-from": str(run)}, NODES)
+
+
+@pytest.mark.parametrize("given", ["a\x00b", "a\nb"])
+def test_a_folder_to_go_on_with_holds_no_control_characters(cfg, given):
+    with pytest.raises(UserError, match="without control characters") as caught:
+        run_app({**cfg, "resume-from": given}, NODES)
+    assert str(caught.value).isprintable()
 
 
 def test_a_pipe_in_place_of_the_lock_is_not_waited_for(tmp_path):

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from flowertune.base.errors import UserError
+from flowertune.base.hashing import json_sha256
 from flowertune.comms.partition_files import RESIDUAL, PartitionFiles, branched
 from flowertune.run import state
 from flowertune.run.origin import resume_command
@@ -45,6 +46,27 @@ def test_a_part_that_was_edited_is_named(run, key, value):
     file.write_text(json.dumps({**json.loads(file.read_text()), key: value}))
     with pytest.raises(UserError, match=f"its '{key}' is not what the run saved"):
         read_body(file.parent)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("settings", []), ("settings", None), ("ledger", [{}]), ("ledger", 7),
+     ("rounds", [{"round": 1}]), ("run-key", 8), ("run-ids", "7"), ("state-key", "a\nb"),
+     ("federation", {"held": 1}),
+     ("differences", [{"key": "x"}]), ("library", {}), ("adapter-config", []),
+     ("rows", {"a": {"dataset": "d", "revision": "m", "rows": 1, "sha256": "0" * 64}}),
+     ("rows", {"0": {}}), ("bytes-per-round", "much"), ("started", 1)],
+)  # fmt: skip
+def test_a_part_of_another_shape_is_named_where_its_sum_is_right(run, key, value):
+    path = run / "state" / "round_2"
+    body = read_body(path)
+    for changed in ({**body, key: value}, {k: v for k, v in body.items() if k != key}):
+        sums = {k: v for k, v in body["sha256"].items() if k in FILES}
+        changed = {k: v for k, v in changed.items() if k != "sha256"}
+        sums |= {k: json_sha256([v]) for k, v in changed.items()}
+        (path / "state.json").write_text(json.dumps({**changed, "sha256": sums}))
+        with pytest.raises(UserError, match=f"damaged or was changed: it.* '{key}'"):
+            read_body(path)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "7", '{"sha256": 1}', "[" * 100_000, "\udcff"])
@@ -87,10 +109,11 @@ def test_a_state_that_is_not_whole_is_passed_over(run, caplog):
 
 
 def test_the_last_three_states_stay_and_later_ones_go(run):
+    body = {k: v for k, v in read_body(states(run)[2]).items() if k != "sha256"}
     for n in (3, 4, 5):
-        save_state(run, State(n, {}, {}, {}))
+        save_state(run, State(n, {}, {}, body))
     assert sorted(states(run)) == [3, 4, 5]
-    save_state(run, State(4, {"a": torch.ones(1)}, {}, {}))
+    save_state(run, State(4, {"a": torch.ones(1)}, {}, body))
     assert sorted(states(run)) == [3, 4] and load_state(states(run)[4]).adapter
 
 
