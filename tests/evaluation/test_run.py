@@ -96,7 +96,7 @@ def test_a_run_that_was_killed_goes_on_where_it_was(tiny, tmp_path, capsys, monk
 
     with monkeypatch.context() as patch:
         patch.setattr(store.Store, "put", killed_after_nine)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(SystemExit, match="130"):
             run("finance", *words, "--output", tmp_path / "cut")
     assert not (tmp_path / "cut").exists()
     assert len(list(store.answers_folder().iterdir())) == 1
@@ -154,7 +154,7 @@ def test_official_batching_is_the_plain_loop_over_batches(tiny, tmp_path, monkey
     [
         (("--official-batching", "--suite", "standard"), "belongs to the official suite"),
         (("--official-batching", "--answer-tokens", "3"), "use one of the two"),
-        (("--output", "/proc/nowhere"), "results cannot be written to /proc/nowhere"),
+        (("--output", "/proc/nowhere"), "results cannot be written to '/proc/nowhere'"),
     ],
 )
 def test_bad_combinations_are_one_sentence(tiny, words, sentence, capsys):
