@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from flowertune.base.text import one_line
+from flowertune.base.text import is_utf8, one_line
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def problem(columns: Mapping[str, Column], row: Mapping[str, Any]) -> str | None
 
 
 def _is_text(value: Any) -> bool:
-    return type(value) is str and not any("\ud800" <= char <= "\udfff" for char in value)
+    return type(value) is str and is_utf8(value)
 
 
 def _are_texts(value: Any, count: int | None) -> bool:

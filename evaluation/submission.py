@@ -12,7 +12,7 @@ from typing import Any
 from flowertune.base.errors import UserError
 from flowertune.base.files import write_json
 from flowertune.base.text import is_utf8, one_line
-from flowertune.base.untrusted import UnusableFile, copy_regular, open_regular, read_strict_json
+from flowertune.base.untrusted import UnusableFile, copy_regular, open_untrusted, read_strict_json
 from flowertune.rules import adapter_config
 from flowertune.rules.checkpoint import CONFIG, WEIGHTS, digest_of_parts
 from flowertune.rules.manifest import FILE as MANIFEST
@@ -127,7 +127,7 @@ def _check_weights(copy: Path, source: Path, config: dict[str, Any]) -> None:
     # Late: a mistyped command need not wait for it.
     from safetensors import SafetensorError, safe_open
 
-    with open_regular(copy, LIMITS[WEIGHTS]) as file:
+    with open_untrusted(copy, LIMITS[WEIGHTS]) as file:
         head = file.read(len(_POINTER))
     if head == _POINTER:
         raise UserError(

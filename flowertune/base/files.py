@@ -122,15 +122,20 @@ def write_jsonl(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
     write_atomically(path, text)
 
 
-def open_regular(path: Path) -> BufferedReader:
+def open_regular(path: Path, flags: int = 0) -> BufferedReader:
     """Open a regular file to read it; a named pipe or a device could be waited for.
+
+    Parameters
+    ----------
+    flags : int
+        More flags for ``os.open``.
 
     Raises
     ------
     OSError
         If it cannot be read, or is no regular file.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | flags)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(errno.EINVAL, "it is no regular file", str(path))

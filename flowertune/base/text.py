@@ -21,7 +21,11 @@ def counted(count: int, noun: str) -> str:
 def is_utf8(text: str) -> bool:
     """Whether a text, such as a path, can be written as UTF-8."""
     # Python keeps the bytes of a path that are no text as halves of surrogate pairs.
-    return not any("\ud800" <= char <= "\udfff" for char in text)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def one_line(error: BaseException | str, length: int = 200) -> str:

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from flowertune.base.text import one_line
+from flowertune.base.files import open_regular
+from flowertune.base.text import is_utf8, one_line
 
 JSON_BYTES = 8 * 2**20
 JSON_DEPTH = 32
@@ -24,12 +25,15 @@ _KINDS = {
 }
 
 
+HALF_A_PAIR = "holds half a surrogate pair, which is no text"
+
+
 class UnusableFile(ValueError):
     """A file is not what it should be; the text continues a sentence that begins with its name."""
 
 
 @contextmanager
-def open_regular(path: Path, most: int) -> Iterator[BinaryIO]:
+def open_untrusted(path: Path, most: int) -> Iterator[BinaryIO]:
     """Yield a regular file of at most ``most`` bytes, open for reading.
 
     Its last component is not followed where it is a link, and a named pipe does not block.
@@ -46,17 +50,15 @@ def open_regular(path: Path, most: int) -> Iterator[BinaryIO]:
         if not stat.S_ISREG(mode):
             raise UnusableFile(f"is {_KINDS.get(stat.S_IFMT(mode), 'no file')}, not a regular file")
         # The file may have been exchanged since: the open file is what counts.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        opened = open_regular(path, os.O_NOFOLLOW)
     except FileNotFoundError:
         raise
     except OSError as error:
         raise UnusableFile(f"cannot be opened ({error.strerror})") from None
-    with os.fdopen(descriptor, "rb") as file:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise UnusableFile("is not a regular file")
-        if found.st_size > most:
-            raise UnusableFile(f"has {found.st_size:,} bytes, and at most {most:,} are read")
+    with opened as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most:
+            raise UnusableFile(f"has {size:,} bytes, and at most {most:,} are read")
         yield file
 
 
@@ -68,12 +70,12 @@ def copy_regular(source: Path, target: Path, most: int) -> str:
     FileNotFoundError
         There is no such file.
     UnusableFile
-        It cannot be used, as with ``open_regular``, or it grew while it was copied.
+        It cannot be used, as with ``open_untrusted``, or it grew while it was copied.
     OSError
         ``target`` cannot be written, or exists.
     """
     digest, left = hashlib.sha256(), most
-    with open_regular(source, most) as file, target.open("xb") as copy:
+    with open_untrusted(source, most) as file, target.open("xb") as copy:
         while piece := file.read(2**20):
             left -= len(piece)
             if left < 0:
@@ -93,7 +95,7 @@ def read_strict_json(path: Path, most: int = JSON_BYTES) -> dict[str, Any]:
     UnusableFile
         It cannot be read, or ``strict_json`` refuses what it holds.
     """
-    with open_regular(path, most) as file:
+    with open_untrusted(path, most) as file:
         body = strict_json(file.read(most + 1))
     if not isinstance(body, dict):
         raise UnusableFile("is not a JSON object")
@@ -118,7 +120,7 @@ def strict_json(data: bytes) -> Any:
     try:
         body = json.loads(
             data.decode("utf-8"),
-            object_pairs_hook=_unique,
+            object_pairs_hook=unique_keys,
             parse_constant=_no_constant,
             parse_float=_finite,
         )
@@ -134,7 +136,14 @@ def strict_json(data: bytes) -> Any:
     return body
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object from its pairs: an ``object_pairs_hook`` for ``json.loads``.
+
+    Raises
+    ------
+    UnusableFile
+        It names a key twice.
+    """
     body = dict(pairs)
     if len(body) < len(pairs):
         seen: set[str] = set()
@@ -160,8 +169,8 @@ def _check(body: Any) -> None:
         value, depth = waiting.pop()
         if depth > JSON_DEPTH:
             raise UnusableFile(f"is nested more than {JSON_DEPTH} deep")
-        if isinstance(value, str) and any("\ud800" <= char <= "\udfff" for char in value):
-            raise UnusableFile("holds half a surrogate pair, which is no text")
+        if isinstance(value, str) and not is_utf8(value):
+            raise UnusableFile(HALF_A_PAIR)
         if isinstance(value, dict):
             waiting += [(key, depth) for key in value]
             waiting += [(item, depth + 1) for item in value.values()]

@@ -161,6 +161,7 @@ class Exchanger:
         timeout = self.cfg.strategy.timeout
         reasons = {partitions[node]: f"no answer within {timeout} s" for node in outgoing}
         valid: dict[int, Message] = {}
+        norms: dict[int, float] = {}  # of updates; layerwise, a reply holds none
         for reply in replies:
             node = reply.metadata.src_node_id
             partition = partitions[node]
@@ -170,42 +171,38 @@ class Exchanger:
             except InvalidReply as error:
                 reasons[partition] = str(error)
                 continue
-            reply.content[ARRAYS] = ArrayRecord(tensors)
+            adapter, updates = self._trained(tensors, self.sent[partition])
+            reply.content[ARRAYS] = ArrayRecord(adapter)
             valid[partition] = reply
-        refused = self._refused(valid)
+            if not is_layerwise(self.cfg):
+                norms[partition] = norm_of(updates)
+        refused = self._refused(valid, norms)
         reasons = {p: why for p, why in reasons.items() if p not in valid} | refused
         # The order of arrival must not decide how sums are rounded.
         counted = [valid[partition] for partition in sorted(valid.keys() - refused.keys())]
         return counted, dict(sorted(reasons.items()))
 
-    def _refused(self, valid: Mapping[int, Message]) -> dict[int, str]:
-        """Return why replies do not count beside the others, by partition.
+    def _trained(self, tensors: Tensors, base: Tensors) -> tuple[Tensors, Tensors]:
+        """Return the adapter of a reply's tensors, and how far it is from what was sent."""
+        if self.cfg.train.transport == "int8":
+            # Replies are updates; the server keeps the unrounded adapter.
+            return {name: base[name] + update for name, update in tensors.items()}, tensors
+        return tensors, {name: tensor - base[name] for name, tensor in tensors.items()}
 
-        Turns the updates that int8 sends into adapters.
-        """
+    def _refused(self, valid: Mapping[int, Message], norms: Mapping[int, float]) -> dict[int, str]:
+        """Return why replies do not count beside the others, by partition."""
         shapes = len({id(self.sent[partition]) for partition in valid}) == 1
         refused = dict.fromkeys(
             unlike_the_others({p: kinds_of(reply, shapes) for p, reply in valid.items()}),
             "its metrics and arrays have other names or kinds than those of most clients; all "
             "clients of a round reply with the same (client_app.py)",
         )
-        if is_layerwise(self.cfg):
-            return refused
-        norms = {}
-        for partition, reply in valid.items():
-            base = self.sent[partition]
-            tensors: Tensors = dict(reply.content.array_records[ARRAYS].to_torch_state_dict())
-            if self.cfg.train.transport == "int8":
-                # Replies are updates; the server keeps the unrounded adapter.
-                updates = tensors
-                adapter = {name: base[name] + update for name, update in updates.items()}
-                reply.content[ARRAYS] = ArrayRecord(adapter)
-            else:
-                updates = {name: tensor - base[name] for name, tensor in tensors.items()}
-            if partition not in refused:
-                norms[partition] = norm_of(updates)
-        size = lambda partition: norm_of(self.sent[partition])  # noqa: E731
-        return refused | too_large(norms, size, self.cfg.strategy.max_update_norm)
+        others = {partition: norm for partition, norm in norms.items() if partition not in refused}
+        return refused | too_large(
+            others,
+            lambda partition: norm_of(self.sent[partition]),
+            self.cfg.strategy.max_update_norm,
+        )
 
     def _send(
         self, server_round: int, outgoing: list[Message], partitions: dict[int, int]

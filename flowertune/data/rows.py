@@ -16,7 +16,8 @@ from flwr_datasets.partitioner import IidPartitioner, Partitioner
 from flowertune.base import hub
 from flowertune.base.errors import UserError
 from flowertune.base.files import json_objects
-from flowertune.base.text import one_line
+from flowertune.base.text import is_utf8, one_line
+from flowertune.base.untrusted import HALF_A_PAIR, UnusableFile, unique_keys
 from flowertune.config.paths import is_path, local_path
 from flowertune.config.settings import WHERE
 
@@ -184,39 +185,23 @@ def _check_lines(path: Path) -> None:
             wrong = error.object[error.start]
             raise _refusal(str(path), f"it is not in UTF-8 (byte {wrong:#04x})") from None
         except (ValueError, RecursionError) as error:
-            said = str(error) if isinstance(error, _BadLine) else "is not a JSON object"
+            said = str(error) if isinstance(error, UnusableFile) else "is not a JSON object"
             raise _refusal(str(path), f"line {read} {said}") from None
     if not rows:
         raise _refusal(str(path), "it holds no rows")
-
-
-class _BadLine(ValueError):
-    """A line that is no row; the text says why, after "line n "."""
 
 
 def _check_line(line: str) -> bool:
     """Whether a line holds a row; a blank one holds none."""
     if not line.strip():
         return False
-    row = json.loads(line, object_pairs_hook=_unique)
+    row = json.loads(line, object_pairs_hook=unique_keys)
     if not isinstance(row, dict):
-        raise _BadLine("is not a JSON object")
+        raise UnusableFile("is not a JSON object")
     # Only an escape can stand for half a surrogate pair in UTF-8.
-    if "\\ud" in line.lower():
-        try:
-            json.dumps(row, ensure_ascii=False).encode("utf-8")
-        except UnicodeEncodeError:
-            raise _BadLine("holds half a surrogate pair, which is no text") from None
+    if "\\ud" in line.lower() and not is_utf8(json.dumps(row, ensure_ascii=False)):
+        raise UnusableFile(HALF_A_PAIR)
     return True
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    row = dict(pairs)
-    if len(row) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise _BadLine(f"names {one_line(ascii(twice), 60)} twice")
-    return row
 
 
 def _as_dataset(name: str, rows: Any) -> Dataset:

@@ -1,6 +1,6 @@
 """The Simulation Engine's workers: one that was killed is replaced.
 
-Flower 1.41 puts a worker back into its pool after every message, a dead one as well, and takes the
+Flower puts a worker back into its pool after every message, a dead one as well, and takes the
 one that was put back last. A dead worker fails at once, so it would be given all later messages.
 """
 
