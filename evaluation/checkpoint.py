@@ -1,6 +1,5 @@
 """What a checkpoint says about itself, and whether it is official. No model is loaded here."""
 
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,12 +12,11 @@ from flowertune.base.errors import UserError
 from flowertune.base.hashing import json_sha256
 from flowertune.base.text import one_line
 from flowertune.rules import adapter_config
-from flowertune.rules.checkpoint import CONFIG
+from flowertune.rules.checkpoint import CONFIG, saved_checkpoints
 from flowertune.rules.lock import Difference, check_library, check_lock, locked_values
 from flowertune.rules.manifest import SEAL, is_sealed, problems
 from flowertune.rules.provenance import Library
 
-_SAVED = re.compile(r"peft_(\d+)")
 _SHOWN = 5  # reasons of a kind
 
 
@@ -128,19 +126,8 @@ def find(given: Path) -> Path:
 
 
 def _saved(folder: Path) -> list[Path]:
-    """The checkpoints in a run's folder, in the order of their rounds."""
-    try:
-        entries = list(folder.iterdir())
-    except OSError:
-        return []
-    found = {
-        int(match.group(1)): entry
-        for entry in entries
-        if (match := _SAVED.fullmatch(entry.name))
-        and not entry.is_symlink()
-        and (entry / CONFIG).is_file()
-    }
-    return [found[number] for number in sorted(found)]
+    """A run's checkpoints that are no links, in the order of their rounds."""
+    return [path for path in saved_checkpoints(folder) if not path.is_symlink()]
 
 
 def unofficial_reasons(submission: Submission, challenge: str) -> list[str]:

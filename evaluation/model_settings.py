@@ -147,8 +147,9 @@ def check(settings: ModelSettings, vocabulary: int) -> None:
         name: settings.followed[name] for name in ("do_sample",) if name in settings.followed
     }
     tries = [{name: value, **drawing} for name, value in settings.followed.items()]
+    model = _tiny_model(vocabulary)
     for tried in [*tries, settings.followed]:
-        reason = _stops(settings.config, tried, vocabulary)
+        reason = _stops(model, settings.config, tried)
         if reason is not None:
             names = [name for name in tried if name not in drawing] or list(drawing)
             shown = tried if tried is settings.followed else {n: tried[n] for n in names}
@@ -160,11 +161,22 @@ def check(settings: ModelSettings, vocabulary: int) -> None:
             )
 
 
-def _stops(config: Any, tried: dict[str, Any], vocabulary: int) -> str | None:
-    """Return the error at which `generate` stops with these settings alone; None if it does not."""
+def _tiny_model(vocabulary: int) -> Any:
     # Late, as in `_check_mode`.
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
+
+    with torch.random.fork_rng(devices=[]):
+        sizes: Any = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1}
+        heads: Any = {"num_attention_heads": 1, "num_key_value_heads": 1}
+        tiny = LlamaConfig(vocab_size=vocabulary, **sizes, **heads)
+        return LlamaForCausalLM(tiny).eval()
+
+
+def _stops(model: Any, config: Any, tried: dict[str, Any]) -> str | None:
+    """Return the error at which `generate` stops with these settings alone; None if it does not."""
+    # Late, as in `_check_mode`.
+    import torch
 
     limit = tried.get("max_new_tokens", 2)
     if type(limit) is not int or limit < 1:
@@ -173,10 +185,6 @@ def _stops(config: Any, tried: dict[str, Any], vocabulary: int) -> str | None:
     if type(beams) is not int or not 1 <= beams <= _MOST_BEAMS:
         return f"it has to be a whole number from 1 to {_MOST_BEAMS}"
     with torch.random.fork_rng(devices=[]):
-        sizes: Any = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1}
-        heads: Any = {"num_attention_heads": 1, "num_key_value_heads": 1}
-        tiny = LlamaConfig(vocab_size=vocabulary, **sizes, **heads)
-        model: Any = LlamaForCausalLM(tiny).eval()
         ids = torch.zeros((1, 2), dtype=torch.long)
         try:
             model.generation_config = plain(config)

@@ -1,6 +1,5 @@
 """Find a checkpoint and its base model, before anything is loaded."""
 
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,10 +7,9 @@ from typing import Any
 from flowertune.base.errors import UserError
 from flowertune.base.files import read_json
 from flowertune.models.resolve import folder_of, resolve_model
+from flowertune.rules.checkpoint import CONFIG, saved_checkpoints
 
-CONFIG = "adapter_config.json"
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
-_SAVED = re.compile(r"peft_(\d+)")
 
 
 @dataclass(frozen=True)
@@ -80,13 +78,8 @@ def find_checkpoint(given: Path) -> Path:
         if any((folder / name).is_file() for name in WEIGHTS):
             return folder
         raise UserError(f"{folder} is an incomplete PEFT checkpoint: {WEIGHTS[0]} is missing.")
-    saved = {
-        int(match.group(1)): path
-        for path in folder.iterdir()
-        if (match := _SAVED.fullmatch(path.name)) and (path / CONFIG).is_file()
-    }
-    if saved:
-        return find_checkpoint(saved[max(saved)])
+    if saved := saved_checkpoints(folder):
+        return find_checkpoint(saved[-1])
     whole = [path for path in (folder, *sorted(folder.glob("model_*"))) if _is_model(path)]
     hint = f" There is a whole model: --model {whole[-1]}" if whole else ""
     raise UserError(

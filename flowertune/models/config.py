@@ -67,19 +67,11 @@ def read_generation_config(source: Source, config: Any) -> Any:
     """
     # Late, as above.
     from transformers import GenerationConfig
-    from transformers.utils.hub import cached_file
 
-    options = {k: v for k, v in source.arguments.items() if k != "trust_remote_code"}
     try:
-        file = cached_file(
-            source.path,
-            "generation_config.json",
-            _raise_exceptions_for_missing_entries=False,
-            **options,
-        )
-        if file is None:
+        if not source.holds("generation_config.json"):
             return GenerationConfig.from_model_config(config)
-        return GenerationConfig.from_pretrained(source.path, **options)
+        return GenerationConfig.from_pretrained(source.path, **source.file_arguments)
     except Exception as error:  # as above
         raise source.unusable("its generation_config.json", error) from error
 

@@ -56,6 +56,19 @@ class Source:
             "local_files_only": self.folder is not None or not hub.reachable(),
         }
 
+    @property
+    def file_arguments(self) -> dict[str, Any]:
+        """What is given beside the path to read one file, from which no code runs."""
+        return {k: v for k, v in self.arguments.items() if k != "trust_remote_code"}
+
+    def holds(self, name: str) -> bool:
+        """Whether the model has a file of this name; fetches it from the hub if need be."""
+        # Late: transformers takes seconds to import.
+        from transformers.utils.hub import cached_file
+
+        optional = {"_raise_exceptions_for_missing_entries": False}
+        return cached_file(self.path, name, **optional, **self.file_arguments) is not None
+
     def refusal(self, problem: str, cure: str | None = None) -> UserError:
         """Return the error for a model with a ``problem``, a clause that begins after "and"."""
         return UserError(f"{self.named}, and {problem}; {cure or self.cure}.")

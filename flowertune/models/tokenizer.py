@@ -34,7 +34,7 @@ def read_tokenizer(source: Source, config: Any) -> Any:
     try:
         with without_remarks():
             tokenizer = AutoTokenizer.from_pretrained(source.path, **source.arguments)
-            if type(tokenizer).__name__ == _MISTRALS_OWN and _has_tokenizer_json(source):
+            if type(tokenizer).__name__ == _MISTRALS_OWN and source.holds("tokenizer.json"):
                 tokenizer = AutoTokenizer.from_pretrained(
                     source.path, mistral_format=False, **source.arguments
                 )
@@ -76,13 +76,3 @@ def _check_vocabulary(source: Source, tokenizer: Any, config: Any) -> None:
     if pad is None or pad >= rows:
         # Padding is masked wherever it is used, so any token will do.
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(0 if eos is None else eos)
-
-
-def _has_tokenizer_json(source: Source) -> bool:
-    from transformers.utils.hub import cached_file  # late, as above
-
-    options = {k: v for k, v in source.arguments.items() if k != "trust_remote_code"}
-    found = cached_file(
-        source.path, "tokenizer.json", _raise_exceptions_for_missing_entries=False, **options
-    )
-    return found is not None

@@ -9,7 +9,10 @@ SAFETENSORS = "model.safetensors"
 PICKLED = "pytorch_model.bin"
 WEIGHTS = (SAFETENSORS, f"{SAFETENSORS}.index.json", PICKLED, f"{PICKLED}.index.json")
 _POINTER = b"version https://git-lfs"
-_READ_BY_NAME = ("config.json", "generation_config.json", "tokenizer.model", "tokenizer.json")
+_READ_BY_NAME = (
+    "config.json", "generation_config.json", "tokenizer.model", "tokenizer.json",
+    "tokenizer_config.json",
+)  # fmt: skip
 _HEADER_BYTES = 100 * 2**20  # the most that the safetensors library reads
 
 
@@ -23,7 +26,7 @@ def problem_of(folder: Path, needed: bool = True) -> str | None:
     needed : bool
         Whether the weights must be there.
     """
-    for name in (*_READ_BY_NAME, "tokenizer_config.json"):
+    for name in _READ_BY_NAME:
         if _is_pointer(folder / name):
             return _pointer(name)
     chosen = next((name for name in WEIGHTS if (folder / name).is_file()), None)

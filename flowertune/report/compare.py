@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from flowertune.base.text import duration
-from flowertune.report.scores import NONE, checkpoints_of, scores_of
+from flowertune.report.scores import NONE, scores_of
+from flowertune.rules.checkpoint import saved_checkpoints
 from flowertune.run.files import RunFiles
 from flowertune.run.origin import KEY, equal
 
@@ -57,7 +58,7 @@ def _outcome(run: RunFiles) -> dict[str, str]:
 
 def _scores(run: RunFiles, places: list[Path]) -> dict[str, str]:
     """Return the scores of the last checkpoint that has some, by what they are."""
-    for checkpoint in reversed(checkpoints_of(run.folder)):
+    for checkpoint in reversed(saved_checkpoints(run.folder)):
         if found := scores_of([checkpoint], places):
             return {
                 f"{score.suite}: {score.name}": score.tuned

@@ -9,8 +9,8 @@ from flowertune.base.files import read_json
 from flowertune.base.hashing import file_sha256
 from flowertune.profiler.reading import Attempt, read_file
 from flowertune.profiling.format import FILE as PROFILE
-from flowertune.report.scores import Score, checkpoints_of, scores_of
-from flowertune.rules.checkpoint import WEIGHTS
+from flowertune.report.scores import Score, scores_of
+from flowertune.rules.checkpoint import WEIGHTS, saved_checkpoints
 from flowertune.rules.manifest import FILE
 from flowertune.run.files import RunFiles
 
@@ -77,7 +77,7 @@ def collect(
         rows_visited=visited if isinstance(visited := newest.get("rows-visited"), float) else None,
         changed=changed,
         profile=read_file(run.folder / PROFILE),
-        scores=scores_of(checkpoints_of(run.folder), places),
+        scores=scores_of(saved_checkpoints(run.folder), places),
     )
 
 

@@ -30,11 +30,6 @@ class Score:
     notes: str
 
 
-def checkpoints_of(run: Path) -> list[Path]:
-    """Return the folders of a run's checkpoints, by round."""
-    return sorted(run.glob("peft_*"), key=lambda path: (len(path.name), path.name))
-
-
 def scores_of(checkpoints: Iterable[Path], places: Iterable[Path]) -> list[Score]:
     """Return the scores of checkpoints, in the order given.
 

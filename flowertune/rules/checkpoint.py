@@ -1,5 +1,6 @@
-"""What identifies a checkpoint: the digest of its weights and of its adapter configuration."""
+"""A run's checkpoints, and what identifies one: the digest of its weights and configuration."""
 
+import re
 from pathlib import Path
 
 from flowertune.base.hashing import file_sha256, json_sha256
@@ -7,6 +8,21 @@ from flowertune.base.hashing import file_sha256, json_sha256
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 SHORT = 12  # digits of a digest in a folder's name
+_SAVED = re.compile(r"peft_(\d+)")
+
+
+def saved_checkpoints(run: Path) -> list[Path]:
+    """Return the checkpoints in a run's folder, by round; none where it cannot be read."""
+    try:
+        entries = list(run.iterdir())
+    except OSError:
+        return []
+    rounds = {
+        int(match.group(1)): entry
+        for entry in entries
+        if (match := _SAVED.fullmatch(entry.name)) and (entry / CONFIG).is_file()
+    }
+    return [rounds[number] for number in sorted(rounds)]
 
 
 def checkpoint_digest(folder: Path) -> str:

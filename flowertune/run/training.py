@@ -71,6 +71,7 @@ class TrainingRun(BaseRun):
     def __init__(self, context: RunContext, grid: Grid) -> None:
         super().__init__(context, grid)
         self.lengths: dict[int, list[Lengths]] = {}
+        self._good_rows: dict[int, int] = {}  # of each partition: those that are not left out
         self.rows: dict[int, dict[str, Any]] = {}  # what each partition says it loaded
         self._method: _Method | None = None
 
@@ -174,6 +175,7 @@ class TrainingRun(BaseRun):
         with self.profile.phase("prepare"):
             self.live.say("counting the tokens of every client's rows")
             self.lengths = ask_lengths(self.grid, self.registry)
+        self._good_rows = {p: sum(not row.bad for row in of) for p, of in self.lengths.items()}
         self.data = report_of(self.lengths, self.cfg.train.seq_length)
         log(INFO, as_text(self.data))
         refuse_if_too_many_are_bad(self.data, self.cfg.dataset.max_bad_rows)
@@ -264,7 +266,7 @@ class TrainingRun(BaseRun):
 
     def _most_examples(self, partition: int) -> int:
         """Return the most examples a client can have: its rows, as far as the report knows them."""
-        rows = {p: sum(not row.bad for row in lengths) for p, lengths in self.lengths.items()}
+        rows = self._good_rows
         return rows.get(partition, max(rows.values(), default=MOST_EXAMPLES))
 
     def _may_do_again(self, server_round: int, valid: int, least: int) -> bool:
