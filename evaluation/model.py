@@ -120,19 +120,39 @@ def load(choice: ModelChoice) -> Any:
     Raises:
         UserError: weights cannot be read, do not fit together, or bitsandbytes is missing.
     """
-    # Late, as torch above.
-    from flowertune.models.loader import pretrained, with_adapter
+    return adapted(load_base(choice), choice)
 
-    model = pretrained(
+
+def load_base(choice: ModelChoice) -> Any:
+    """Load the base model, in eval mode.
+
+    Raises:
+        UserError: weights cannot be read, do not fit together, or bitsandbytes is missing.
+    """
+    # Late, as torch above.
+    from flowertune.models.loader import pretrained
+
+    return pretrained(
         _source(choice),
         config(choice),
         quantization=choice.quantization,
         dtype=choice.dtype,
         device_map={"": choice.device},
-    )
-    if choice.adapter is not None:
-        model = with_adapter(model, choice.adapter, choice.adapter_named)
-    return model.eval()
+    ).eval()
+
+
+def adapted(model: Any, choice: ModelChoice) -> Any:
+    """Return a base model with the adapter on it, unmerged, in eval mode; itself without one.
+
+    Raises:
+        UserError: the adapter cannot be read or does not fit the model.
+    """
+    # Late, as torch above.
+    from flowertune.models.loader import with_adapter
+
+    if choice.adapter is None:
+        return model
+    return with_adapter(model, choice.adapter, choice.adapter_named).eval()
 
 
 @contextmanager

@@ -200,13 +200,13 @@ def test_a_departure_is_said_before_the_model_is_loaded_and_recorded(
     words += ["--quantization", "0", "--output", tmp_path / "out"]
     from evaluation import model as loading
 
-    load, said = loading.load, []
+    load, said = loading.load_base, []
 
     def spied(choice):
         said.append(capsys.readouterr().err)
         return load(choice)
 
-    monkeypatch.setattr(loading, "load", spied)
+    monkeypatch.setattr(loading, "load_base", spied)
     cli.main("finance", [str(word) for word in words])
     assert "as officially: max_new_tokens 3." in said[0]
     assert "Not as the official scorer: answers are greedy, although" in said[0]
@@ -292,7 +292,7 @@ def test_code_prompts_are_cut_on_the_left_as_officially(speaker):
 def test_a_setting_that_stops_generation_is_named_before_the_model_is_loaded(
     name, value, tiny, tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr("evaluation.model.load", lambda choice: pytest.fail("model was loaded"))
+    monkeypatch.setattr("evaluation.model.load_base", lambda choice: pytest.fail("model was loaded"))
     folder = tmp_path / "model"
     shutil.copytree(tiny, folder)
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": 1, name: value}))

@@ -1,0 +1,105 @@
+"""The model between one score and the next: loaded once for all that share it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from evaluation import model as loading
+from evaluation.job import Job
+
+
+class Session:
+    """Loads models; the base model of one job stays for the next, with another adapter on it."""
+
+    def __init__(self) -> None:
+        """Begin with no model."""
+        self.loads = 0
+        self._job: Job | None = None
+        self._start: Any = None
+        self._base: Any = None
+        self._model: Any = None
+        self._of: tuple[Any, ...] | None = None
+        self._drew = False  # whether loading the base model drew random numbers
+
+    def load(self, job: Job) -> Any:
+        """Return the model of a job, with its adapter on it, in eval mode.
+
+        Raises:
+            UserError: weights cannot be read, do not fit together, or a package is missing.
+        """
+        # Late: torch takes seconds to import.
+        import torch
+
+        from evaluation import replay
+
+        if not self._serves(job):
+            self.close()
+        if job.replayed:
+            torch.manual_seed(job.known.seed)
+        if self._base is None:
+            before = torch.get_rng_state()
+            self._base = loading.load_base(job.choice)
+            self._drew = not torch.equal(before, torch.get_rng_state())
+            self._of, self.loads = _shared(job.choice), self.loads + 1
+        self._job = job
+        self._model = loading.adapted(self._base, job.choice)
+        self._start = (
+            replay.Start(job.known.seed, self._model, job.tokenizer) if job.replayed else None
+        )
+        self._model.generation_config = job.settings.config
+        return self._model
+
+    @contextmanager
+    def as_model(self, name: str) -> Iterator[None]:
+        """Within this context the model of the job answers as "base", "checkpoint" or "model"."""
+        job = self._job
+        assert job is not None
+        if self._start is not None:
+            self._start.prepare(as_loaded=name != "base" or job.choice.adapter is None)
+        with loading.as_model(self._model, name, job.known.merge):
+            yield
+
+    def close(self) -> None:
+        """Let go of the model, and of its memory."""
+        # Late, as above.
+        import gc
+
+        import torch
+
+        self._job = self._start = self._base = self._model = self._of = None
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _serves(self, job: Job) -> bool:
+        """Take the last adapter off; whether what is left is the base model that a job needs."""
+        if self._base is None or self._of != _shared(job.choice):
+            return False
+        if job.replayed and self._drew:
+            return False
+        if self._job is not None and self._leaves_changes(self._job):
+            return False
+        if hasattr(self._model, "peft_config"):
+            self._base = self._model.unload()
+        return True
+
+    def _leaves_changes(self, job: Job) -> bool:
+        """Whether a job changed more than what taking its adapter off takes back."""
+        if self._start is not None and self._start.needs_pad:
+            return True  # it has another vocabulary
+        adapters = getattr(self._model, "peft_config", {}).values()
+        merged = job.known.merge and "checkpoint" in job.models
+        return merged or any(
+            adapter.peft_type != "LORA" or adapter.bias != "none" for adapter in adapters
+        )
+
+
+def _shared(choice: loading.ModelChoice) -> tuple[Any, ...]:
+    return (
+        choice.base,
+        choice.revision,
+        choice.quantization,
+        choice.dtype,
+        choice.device,
+        choice.trust_remote_code,
+    )
