@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import challenges
-from evaluation.submission import Submission, opened
+from evaluation.submission import Submission, opened, read_manifest
 from flowertune.base.errors import UserError
 from flowertune.base.hashing import json_sha256
 from flowertune.base.text import one_line
@@ -123,6 +123,13 @@ def find(given: Path) -> Path:
     if (given / CONFIG).exists() or not (saved := _saved(given)):
         return given
     return saved[-1]
+
+
+def trained_for(path: Path) -> str | None:
+    """Return the challenge that a checkpoint's manifest names; None where it names none."""
+    manifest, _ = read_manifest(path)
+    challenge = (manifest or {}).get("challenge")
+    return challenge if challenge in challenges.names() else None
 
 
 def _saved(folder: Path) -> list[Path]:

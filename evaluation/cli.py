@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import challenges
@@ -9,6 +10,7 @@ from evaluation import sets
 from evaluation.evaluate import evaluate
 from flowertune.base.errors import UserError
 
+BACKENDS = ("transformers", "vllm")
 _DESCRIPTION = """\
 Score a checkpoint of the {title} challenge on {titles}.
 
@@ -76,10 +78,15 @@ def parser(challenge: str) -> argparse.ArgumentParser:
         help="folder for results.json and what is beside it, not in CKPT (default: "
         "scores/<digest of CKPT>/<challenge>-<suite>, where the command runs)",
     )
+    add_shared(options, [known])
+    return options
+
+
+def add_shared(options: argparse.ArgumentParser, known: Sequence[sets.Challenge]) -> None:
+    """Add the options of scoring any of these challenges."""
     _add_models(options)
     _add_rows(options, known)
     _add_computing(options, known)
-    return options
 
 
 def _add_models(options: argparse.ArgumentParser) -> None:
@@ -102,9 +109,9 @@ def _add_models(options: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_rows(options: argparse.ArgumentParser, known: sets.Challenge) -> None:
+def _add_rows(options: argparse.ArgumentParser, known: Sequence[sets.Challenge]) -> None:
     group = options.add_argument_group("on which rows").add_mutually_exclusive_group()
-    files = ", ".join(item.file for item in known.sets)
+    files = ", ".join(item.file for one in known for item in one.sets)
     group.add_argument(
         "--data-dir",
         type=Path,
@@ -120,8 +127,10 @@ def _add_rows(options: argparse.ArgumentParser, known: sets.Challenge) -> None:
     )
 
 
-def _add_computing(options: argparse.ArgumentParser, known: sets.Challenge) -> None:
+def _add_computing(options: argparse.ArgumentParser, known: Sequence[sets.Challenge]) -> None:
     add = options.add_argument_group("how to compute").add_argument
+    bits = {one.quantization for one in known}
+    official = next(iter(bits)) if len(bits) == 1 else None
     add(
         "--batch-size",
         type=int,
@@ -133,9 +142,10 @@ def _add_computing(options: argparse.ArgumentParser, known: sets.Challenge) -> N
         "--quantization",
         type=int,
         choices=[4, 8, 0],
-        default=known.quantization,
-        help="bits of the base model's weights, 0 for as they are (default: %(default)s, as the "
-        "official scorer)",
+        default=official,
+        help="bits of the base model's weights, 0 for as they are (default: "
+        + ("as" if official is None else "%(default)s, as")
+        + " the official scorer)",
     )
     add(
         "--dtype",
@@ -151,14 +161,15 @@ def _add_computing(options: argparse.ArgumentParser, known: sets.Challenge) -> N
         help="cut every answer after N tokens: much faster for models that ramble, but not the "
         "official rule, and the result says so",
     )
-    if known.replay_batch is not None:
+    batched = next((one.replay_batch for one in known if one.replay_batch is not None), None)
+    if batched is not None:
         add(
             "--official-batching",
             action="store_true",
-            help=f"decide in the official scorer's batches of {known.replay_batch}, on which its "
-            "scores depend: a leaderboard score needs it; every row by itself otherwise",
+            help=f"decide in the official scorer's batches of {batched} where its scores depend "
+            "on them: a leaderboard score needs it; every row by itself otherwise",
         )
-    if any(item.form("official").sampled for item in known.sets):
+    if any(item.form("official").sampled for one in known for item in one.sets):
         add(
             "--n-samples",
             type=int,
@@ -172,6 +183,13 @@ def _add_computing(options: argparse.ArgumentParser, known: sets.Challenge) -> N
             help="run the model's programs even where there is no sandbox for them: they can then "
             "do whatever you can",
         )
+    add(
+        "--backend",
+        choices=BACKENDS,
+        default="transformers",
+        help="what runs the model (default: %(default)s); vllm, where it is installed, is for the "
+        "standard suite of unquantized models: faster, and its answers may differ by rounding",
+    )
     add(
         "--trust-remote-code",
         action="store_true",

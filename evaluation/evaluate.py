@@ -20,7 +20,9 @@ def evaluate(challenge: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """
     with ExitStack() as opened:
         job = prepare(challenge, arguments, opened)
-        results = score(job, Session())
+        session = Session()
+        results = score(job, session)
+        session.remove_stores()
         for line in next_steps.lines(challenge, arguments, job.checkpoint):
             print(line)
         return results
@@ -36,7 +38,7 @@ def score(job: Job, session: Session) -> dict[str, Any]:
         UserError: the model cannot be loaded, or answers nothing.
     """
     # Late, as in `job.prepare`.
-    from evaluation import lm, lm_eval_files, model_settings, outputs, provenance, report, run
+    from evaluation import lm_eval_files, model_settings, outputs, provenance, report, run
     from evaluation.decoding.choice import NotFinite
 
     plan, choice, arguments = job.plan, job.choice, job.arguments
@@ -46,39 +48,25 @@ def score(job: Job, session: Session) -> dict[str, Any]:
         _say(checkpoint.older_rules)
     for sentence in model_settings.sentences(job.settings):
         _say(sentence)
-    loaded = session.load(job)
-    if not job.replayed:
-        lm.check_vocabulary(loaded, job.tokenizer, job.scored)
-    with run.suppress_logs():
-        scorer = lm.RowwiseLM(
-            loaded,
-            job.tokenizer,
-            arguments.batch_size,
-            seed=plan.seed,
-            recheck_ties=choice.dtype == "float32",
-            answer_tokens=arguments.answer_tokens,
-        )
-    scorer.replay_batch = job.known.replay_batch if job.replayed else None
-    passes, stores = {}, []
+    scorer = session.scorer(job)
+    passes = {}
     for name in models:
         facts_of_answers = provenance.answers_depend_on(plan, choice, checkpoint, name, arguments)
         scorer.store = provenance.open_store(facts_of_answers)
-        stores.append(scorer.store)
+        session.stores.append(scorer.store)
         if scorer.store.known:
-            _say(f"{report.NAMES[name]}: resuming after {len(scorer.store.known)} answers")
+            _say(f"{report.NAMES[name]}: {len(scorer.store.known)} answers are there already")
         with session.as_model(name):
             adapter = str(arguments.checkpoint) if name == "checkpoint" else None
             model_args = lm_eval_files.model_arguments(choice, adapter)
             try:
-                lm.check_scores(loaded, job.tokenizer, job.scored[plan.sets[0].name][0])
+                session.check_scores(job)
                 passes[name] = run.score(scorer, plan, report.NAMES[name], model_args)
             except NotFinite:
                 raise UserError(_not_finite(choice, adapter)) from None
 
     results = _results(job, passes)
     outputs.write(job.folder, results, passes)
-    for store in stores:
-        store.remove()
     print(report.aligned(report.table(results)))
     print("\n".join(report.notes(results)))
     print(f"Results: {job.folder / 'results.json'}")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import challenges
-from evaluation import base_model, data, output_folder, programs, sets
+from evaluation import base_model, data, output_folder, programs, sets, vllm_backend
 from evaluation import checkpoint as checkpoints
 from evaluation import model as loading
 from flowertune.base.errors import UserError
@@ -106,6 +106,8 @@ def prepare(challenge: str, arguments: argparse.Namespace, opened: ExitStack) ->
         merge=known.merge,
         trust_remote_code=arguments.trust_remote_code,
     )
+    if arguments.backend == vllm_backend.NAME and choice.adapter is not None:
+        vllm_backend.check_adapter(choice.adapter, choice.adapter_named)
     if arguments.device is not None:
         loading.check_device(arguments.device)
     _quiet()
@@ -175,6 +177,7 @@ def _check_options(arguments: argparse.Namespace) -> None:
             f"{', '.join(wrong)}: these count rows, tokens or answers and have to be from 1 to "
             f"{_MOST}"
         )
+    vllm_backend.check(arguments)
     if getattr(arguments, "official_batching", False):
         if arguments.suite != "official":
             raise UserError(

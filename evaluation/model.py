@@ -78,7 +78,7 @@ def config(choice: ModelChoice) -> Any:
     # Late, as torch above.
     from flowertune.models.config import read_config
 
-    return read_config(_source(choice))
+    return read_config(source(choice))
 
 
 def quantization(choice: ModelChoice) -> Quantization | None:
@@ -87,7 +87,7 @@ def quantization(choice: ModelChoice) -> Quantization | None:
     Raises:
         UserError: the model comes quantized, and otherwise than the choice says.
     """
-    return loaded(_source(choice), config(choice), choice.quantization)
+    return loaded(source(choice), config(choice), choice.quantization)
 
 
 def generation_config(choice: ModelChoice) -> Any:
@@ -99,7 +99,7 @@ def generation_config(choice: ModelChoice) -> Any:
     # Late, as torch above.
     from flowertune.models.config import read_generation_config
 
-    return read_generation_config(_source(choice), config(choice))
+    return read_generation_config(source(choice), config(choice))
 
 
 def tokenizer(choice: ModelChoice) -> Any:
@@ -111,7 +111,7 @@ def tokenizer(choice: ModelChoice) -> Any:
     # Late, as torch above.
     from flowertune.models.tokenizer import read_tokenizer
 
-    return read_tokenizer(_source(choice), config(choice))
+    return read_tokenizer(source(choice), config(choice))
 
 
 def load(choice: ModelChoice) -> Any:
@@ -133,7 +133,7 @@ def load_base(choice: ModelChoice) -> Any:
     from flowertune.models.loader import pretrained
 
     return pretrained(
-        _source(choice),
+        source(choice),
         config(choice),
         quantization=choice.quantization,
         dtype=choice.dtype,
@@ -171,7 +171,12 @@ def as_model(model: Any, name: str, merge: bool = False) -> Iterator[None]:
     yield
 
 
-def _source(choice: ModelChoice) -> Source:
+def source(choice: ModelChoice) -> Source:
+    """Return where the base model is.
+
+    Raises:
+        UserError: there is no such model.
+    """
     folder = folder_of(choice.base)
     name = str(folder.absolute()) if folder else choice.base
     path = resolve_model(name, choice.revision or "main", Path(), named="the base model")

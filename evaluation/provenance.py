@@ -46,6 +46,8 @@ def deviations(
         changes.append(f"a base model that comes quantized to {how} (official: unquantized files)")
     if arguments.dtype != "float32":
         changes.append(f"computed in {arguments.dtype} (official: float32)")
+    if arguments.backend != "transformers":
+        changes.append(f"computed by {arguments.backend} (the exact scorer: transformers)")
     if arguments.answer_tokens is not None:
         changes.append(f"answers cut after {arguments.answer_tokens} tokens (official: not)")
     return changes
@@ -198,6 +200,7 @@ def build(
         "quantized-by": how and ("the model's files" if how.from_model else "the scorer"),
         "dtype": choice.dtype,
         "device": choice.device,
+        "backend": arguments.backend,
         "batch-size": arguments.batch_size,
         "official-batching": getattr(arguments, "official_batching", False),
         "limit": arguments.limit,
@@ -209,7 +212,9 @@ def build(
         "prompts-sha256": prompts,
         "lm-eval-task-hashes": first.get("task_hashes"),
         "library": installed_library().record(),
-        "versions": package_versions(PACKAGES),
+        "versions": package_versions(
+            PACKAGES if arguments.backend == "transformers" else (*PACKAGES, arguments.backend)
+        ),
         "hardware": hardware(choice.device),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
         "seconds": {

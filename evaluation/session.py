@@ -1,10 +1,11 @@
 """The model between one score and the next: loaded once for all that share it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from evaluation import model as loading
+from evaluation import vllm_backend
 from evaluation.job import Job
 
 
@@ -14,12 +15,63 @@ class Session:
     def __init__(self) -> None:
         """Begin with no model."""
         self.loads = 0
+        self.stores: list[Any] = []  # answers that are kept until all scores are made
         self._job: Job | None = None
         self._start: Any = None
         self._base: Any = None
         self._model: Any = None
         self._of: tuple[Any, ...] | None = None
         self._drew = False  # whether loading the base model drew random numbers
+
+    def scorer(self, job: Job) -> Any:
+        """Return the lm-eval model that answers for a job.
+
+        Raises:
+            UserError: the model cannot be loaded, or does not know tokens of the documents.
+        """
+        # Late: lm-eval takes seconds to import.
+        from evaluation import lm, run
+
+        arguments = job.arguments
+        if arguments.backend == vllm_backend.NAME:
+            self.close()
+            self.loads, self._job = self.loads + 1, job
+            with run.suppress_logs():
+                self._model = vllm_backend.load(job.choice, arguments.answer_tokens, job.known.seed)
+            return self._model
+        loaded = self.load(job)
+        if not job.replayed:
+            lm.check_vocabulary(loaded, job.tokenizer, job.scored)
+        with run.suppress_logs():
+            scorer = lm.RowwiseLM(
+                loaded,
+                job.tokenizer,
+                arguments.batch_size,
+                seed=job.known.seed,
+                recheck_ties=job.choice.dtype == "float32",
+                answer_tokens=arguments.answer_tokens,
+            )
+        scorer.replay_batch = job.known.replay_batch if job.replayed else None
+        return scorer
+
+    def check_scores(self, job: Job) -> None:
+        """Refuse a model that rates no token above another, before its answers are waited for.
+
+        Raises:
+            NotFinite: it is one.
+        """
+        # Late, as above.
+        from evaluation import lm
+
+        if job.arguments.backend != vllm_backend.NAME:
+            first = job.plan.sets[0].name
+            lm.check_scores(self._model, job.tokenizer, job.scored[first][0])
+
+    def remove_stores(self) -> None:
+        """Remove the answers that were kept: all scores are made."""
+        for store in self.stores:
+            store.remove()
+        self.stores.clear()
 
     def load(self, job: Job) -> Any:
         """Return the model of a job, with its adapter on it, in eval mode.
@@ -54,6 +106,10 @@ class Session:
         """Within this context the model of the job answers as "base", "checkpoint" or "model"."""
         job = self._job
         assert job is not None
+        if job.arguments.backend == vllm_backend.NAME:
+            with vllm_backend.as_model(self._model, name):
+                yield
+            return
         if self._start is not None:
             self._start.prepare(as_loaded=name != "base" or job.choice.adapter is None)
         with loading.as_model(self._model, name, job.known.merge):
@@ -103,3 +159,14 @@ def _shared(choice: loading.ModelChoice) -> tuple[Any, ...]:
         choice.device,
         choice.trust_remote_code,
     )
+
+
+def order(jobs: Sequence[Job]) -> list[Job]:
+    """Return jobs in the order in which few models are loaded: the same base model in a row.
+
+    Of those, the ones that leave the base model changed come last.
+    """
+    first: dict[tuple[Any, ...], int] = {}
+    for number, job in enumerate(jobs):
+        first.setdefault(_shared(job.choice), number)
+    return sorted(jobs, key=lambda job: (first[_shared(job.choice)], job.known.merge))

@@ -73,7 +73,7 @@ def opened(given: Path) -> Iterator[Submission]:
         hashes = {file: _copied(given, folder, file) for file in (CONFIG, WEIGHTS)}
         config = _config(folder / CONFIG, given / CONFIG)
         _check_weights(folder / WEIGHTS, given / WEIGHTS, config)
-        manifest, problem = _manifest(given / MANIFEST)
+        manifest, problem = read_manifest(given)
         # PEFT reads this file again, and more of it than it has to.
         write_json(folder / CONFIG, adapter_config.usable(config))
         yield Submission(given, folder, config, manifest, problem, hashes[CONFIG], hashes[WEIGHTS])
@@ -113,9 +113,10 @@ def _config(copy: Path, source: Path) -> dict[str, Any]:
     return config
 
 
-def _manifest(source: Path) -> tuple[dict[str, Any] | None, str | None]:
+def read_manifest(folder: Path) -> tuple[dict[str, Any] | None, str | None]:
+    """Return the content of a checkpoint's manifest, or why it cannot be read; neither without."""
     try:
-        return read_strict_json(source, LIMITS[MANIFEST]), None
+        return read_strict_json(folder / MANIFEST, LIMITS[MANIFEST]), None
     except FileNotFoundError:
         return None, None
     except UnusableFile as error:

@@ -21,9 +21,9 @@ RELEASES = {"1.0.0": "ab" * 32}
 RELEASED = Library("1.0.0", RELEASES["1.0.0"])
 
 
-def save_checkpoint(folder: Path, base: Path, challenge: str = "finance") -> Path:
+def save_checkpoint(folder: Path, base: Path, challenge: str = "finance", seed: int = 1) -> Path:
     """Write an adapter of `base` with random weights and an official manifest to `folder`."""
-    torch.manual_seed(1)
+    torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_pretrained(base)
     config = LoraConfig(r=4, init_lora_weights=False, task_type="CAUSAL_LM", revision="main")
     model = get_peft_model(model, config)

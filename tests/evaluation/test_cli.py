@@ -127,7 +127,7 @@ def test_an_unofficial_checkpoint_is_refused_until_asked_for(edited, tmp_path, c
 def test_bad_input_is_one_sentence_before_a_model_is_loaded(
     words, sentence, finance_checkpoint, capsys, monkeypatch
 ):
-    monkeypatch.setattr("evaluation.model.load_base", lambda choice: pytest.fail("model was loaded"))
+    monkeypatch.setattr("evaluation.model.load_base", lambda _: pytest.fail("model was loaded"))
     run(*(word.replace("CKPT", str(finance_checkpoint)) for word in words), fails=True)
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("error: ")

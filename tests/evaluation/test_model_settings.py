@@ -292,7 +292,7 @@ def test_code_prompts_are_cut_on_the_left_as_officially(speaker):
 def test_a_setting_that_stops_generation_is_named_before_the_model_is_loaded(
     name, value, tiny, tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr("evaluation.model.load_base", lambda choice: pytest.fail("model was loaded"))
+    monkeypatch.setattr("evaluation.model.load_base", lambda _: pytest.fail("model was loaded"))
     folder = tmp_path / "model"
     shutil.copytree(tiny, folder)
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": 1, name: value}))
