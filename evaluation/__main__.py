@@ -19,6 +19,8 @@ def text() -> str:
         [
             "Score a checkpoint with the command of its challenge:",
             *lines,
+            "Or several checkpoints, or several challenges, with one model load:",
+            "  python -m evaluation.all",
             "Each one has --help, with examples.",
         ]
     )

@@ -130,6 +130,7 @@ def in_apps() -> Iterator[Printed]:
 
 def in_helps() -> Iterator[Printed]:
     """Yield the examples in the --help of every command of this project."""
+    from evaluation import all as several
     from evaluation import cli, sets
     from flowertune.cli.main import commands as flowertune
 
@@ -139,6 +140,7 @@ def in_helps() -> Iterator[Printed]:
     for command in (group, *group.commands.values()):
         where = f"{command.name} --help"
         yield from _examples(f"{command.help}\n{command.epilog or ''}", where, app)
+    yield from _examples(several.parser().epilog or "", "evaluation.all --help", app)
     for name in challenges.names():
         if challenges.load(name)["evaluation"]["sets"]:
             parser: ArgumentParser = cli.parser(name)

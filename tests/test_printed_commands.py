@@ -201,6 +201,8 @@ def _python(rest: list[str], app: Path) -> None:
             assert importlib.util.find_spec(module), f"there is no module {module}"
             if module.removeprefix("evaluation.").replace("_", "-") in challenges.names():
                 _evaluation(module, arguments)
+            if module == "evaluation.all":
+                _several(arguments)
         case ["test.py", *arguments]:
             _parse(_group().commands["chat"], arguments)
         case [file, *_]:
@@ -219,6 +221,15 @@ def _evaluation(module: str, arguments: list[str]) -> None:
     if found:
         saved = _saved(facts["quickstart"] if given.sample else facts)
         assert int(found[1]) in saved, f"{found[0]} is not saved; those that are: {sorted(saved)}"
+
+
+def _several(arguments: list[str]) -> None:
+    from evaluation import all as several
+
+    if arguments and "--help" not in arguments:
+        given = _taken(several.parser(), arguments)
+        assert given.checkpoints or given.model
+        several._wanted(given.challenges)
 
 
 def _saved(facts: dict[str, Any]) -> set[int]:
