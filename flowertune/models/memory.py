@@ -1,7 +1,11 @@
 """GPU memory of one client's training, added up from shapes: an estimate, not a measurement.
 
 ``shapes_of`` reads the shapes of a model, which may have no weights (``models.config.skeleton``);
-``estimate`` adds up the tensors that live at the worst moment of a step.
+``estimate`` adds up the tensors that live at the worst moment of a step: either while the loss is
+computed, or while the gradients of a layer are. What it leaves out is small, or no tensor: blocks
+that PyTorch's allocator has reserved and cannot use, and CUDA's own memory.
+
+The tests hold it to a trace of the training loop (``tests/trace``).
 """
 
 from collections.abc import Mapping
@@ -23,20 +27,42 @@ CUDA_CONTEXT_GB = 0.5
 class Shapes:
     """What the estimate needs to know of a model; counts are numbers of values, not bytes.
 
-    ``quantizable`` counts the weights that bitsandbytes quantizes (linear layers but the output
-    head), ``rows`` their output rows, ``kept`` everything else. ``adapted_inputs`` is the sum of
-    the input widths of all adapted layers. ``intermediate`` is the width inside a layer's MLP,
-    ``attention`` that of all its query heads together.
+    Attributes
+    ----------
+    quantizable, rows
+        The weights that bitsandbytes quantizes (linear layers but the output head), and their
+        output rows.
+    kept
+        All other weights.
+    widest
+        The weights of the largest layer that is quantized.
+    layers, hidden, vocabulary
+        Of the model.
+    attention
+        The width of a layer's query heads together.
+    normed
+        The width of what a layer normalizes in float32, all its norms together.
+    inner
+        The width of what its MLP keeps for the backward pass.
+    intermediate
+        The width of the input of the MLP's last linear layer.
+    adapter
+        The adapter's values.
+    adapted_inputs
+        The widths of the inputs of all adapted layers together.
     """
 
     quantizable: int
     rows: int
     kept: int
+    widest: int
     layers: int
     hidden: int
-    intermediate: int
-    attention: int
     vocabulary: int
+    attention: int
+    normed: int
+    inner: int
+    intermediate: int
     adapter: int
     adapted_inputs: int
 
@@ -60,6 +86,8 @@ class Work:
         How many rows the pass has, and how many tokens each, padding counted.
     checkpointing
         Whether layers are computed again in the backward pass.
+    answer
+        How many tokens of a row are trained on; all of them if None.
     """
 
     bits: int
@@ -67,6 +95,7 @@ class Work:
     rows: int
     tokens: int
     checkpointing: bool
+    answer: int | None = None
 
 
 @dataclass(frozen=True)
@@ -74,8 +103,9 @@ class Memory:
     """One client's GPU memory by what takes it, in GB (10^9 bytes).
 
     ``activations`` is what the forward pass leaves for the backward pass (with gradient
-    checkpointing the input of every layer), ``one_layer`` what the layer at work takes beyond
-    that, ``head`` the logits and their loss.
+    checkpointing the input of every layer); ``one_layer`` what the layer at work takes beyond
+    that, ``head`` what logits and loss take. The two do not live at the same time: the larger one
+    counts.
     """
 
     weights: float
@@ -86,9 +116,15 @@ class Memory:
     cuda: float = CUDA_CONTEXT_GB
 
     @property
+    def tensors(self) -> float:
+        """All that is tensors, at the worst moment, in GB."""
+        moment = max(self.one_layer, self.head)
+        return self.weights + self.adapter + self.activations + moment
+
+    @property
     def total(self) -> float:
         """All of it, in GB."""
-        return sum(vars(self).values())
+        return self.tensors + self.cuda
 
 
 def shapes_of(base: Any, adapter: Mapping[str, tuple[int, ...]]) -> Shapes:
@@ -97,45 +133,73 @@ def shapes_of(base: Any, adapter: Mapping[str, tuple[int, ...]]) -> Shapes:
     Parameters
     ----------
     base : PreTrainedModel
-        The base model; its layers may be quantized.
+        The base model; its layers may be quantized or adapted.
     adapter : Mapping[str, tuple[int, ...]]
         The shapes of the adapter's tensors, by name.
     """
     head = base.get_output_embeddings()
-    linear = [
-        (m.in_features, m.out_features)
-        for m in base.modules()
-        if isinstance(m, torch.nn.Linear) and m is not head
+    modules = [
+        (name, module)
+        for name, module in base.named_modules()
+        if module is not head and "lora_" not in name
     ]
-    quantizable = sum(i * o for i, o in linear)
-    whole = sum(
-        p.numel()
-        for module in base.modules()
-        if not isinstance(module, torch.nn.Linear) or module is head
-        for p in module.parameters(recurse=False)
-    )
-    biases = sum(
-        m.bias.numel()
-        for m in base.modules()
-        if isinstance(m, torch.nn.Linear) and m is not head and m.bias is not None
-    )
+    linear = {name: m for name, m in modules if isinstance(m, torch.nn.Linear)}
+    weights = [m.in_features * m.out_features for m in linear.values()]
     tied = head is not None and head.weight is base.get_input_embeddings().weight
-    kept = whole + biases - (head.weight.numel() if tied else 0)
+    parts = [*modules, *([("head", head)] if head is not None and not tied else [])]
+    kept = sum(
+        parameter.numel()
+        for module_name, module in parts
+        for name, parameter in module.named_parameters(recurse=False)
+        if module_name not in linear or name != "weight"
+    )
     text = base.config.get_text_config()
     heads = text.num_attention_heads
     width = getattr(text, "head_dim", None) or text.hidden_size // heads
+    intermediate, inner = _mlp(linear, text)
     return Shapes(
-        quantizable=quantizable,
-        rows=sum(outputs for _, outputs in linear),
+        quantizable=sum(weights),
+        rows=sum(m.out_features for m in linear.values()),
         kept=kept,
+        widest=max(weights, default=0),
         layers=text.num_hidden_layers,
         hidden=text.hidden_size,
-        intermediate=getattr(text, "intermediate_size", None) or 4 * text.hidden_size,
-        attention=heads * width,
         vocabulary=text.vocab_size,
+        attention=heads * width,
+        normed=_normed(modules, text, heads * width, width),
+        inner=inner,
+        intermediate=intermediate,
         adapter=sum(map(prod, adapter.values())),
         adapted_inputs=sum(shape[-1] for name, shape in adapter.items() if "lora_A" in name),
     )
+
+
+def _mlp(linear: Mapping[str, Any], text: Any) -> tuple[int, int]:
+    """The width of the MLP's inside, and of what it keeps."""
+    intermediate = getattr(text, "intermediate_size", None) or 4 * text.hidden_size
+    experts = getattr(text, "num_experts_per_tok", None)
+    if experts:
+        intermediate = experts * (getattr(text, "moe_intermediate_size", None) or intermediate)
+    # A gate, its activation, and what it lets through; where there is none, the activation's input.
+    wide = {m.out_features for m in linear.values() if m.in_features == text.hidden_size}
+    names = {name.rpartition(".")[2] for name in linear}
+    gated = experts or 2 * intermediate in wide or any("gate" in name for name in names)
+    return intermediate, intermediate * (3 if gated else 1)
+
+
+def _normed(modules: list[tuple[str, Any]], text: Any, attention: int, width: int) -> int:
+    """The width of what a layer's RMS norms take in float32; other norms keep the 16 bits."""
+    whole = 0
+    for name, module in modules:
+        weight = getattr(module, "weight", None)
+        if "RMSNorm" not in type(module).__name__ or weight is None:
+            continue
+        if weight.shape == (width,) and width != text.hidden_size:
+            kv = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+            whole += kv * width if name.rpartition(".")[2].startswith("k") else attention
+        else:
+            whole += weight.numel()
+    return whole // text.num_hidden_layers
 
 
 def weight_bytes(shapes: Shapes, bits: int, value: int) -> float:
@@ -148,38 +212,52 @@ def weight_bytes(shapes: Shapes, bits: int, value: int) -> float:
     return quantized[bits] + shapes.kept * value
 
 
-def layer_bytes(shapes: Shapes, value: int, dropout_mask: int = 1) -> float:
-    """Return the bytes per token that autograd keeps of one decoder layer (gated MLP, LoRA).
+def layer_bytes(shapes: Shapes, work: Work, dropout_mask: int = 1) -> float:
+    """Return the bytes per token that autograd keeps of one decoder layer.
 
-    The inputs of both norms in float32; queries, keys, values and the attention's output (keys
-    and values are repeated to the number of query heads); gate, its activation and up; for each
-    adapted layer its dropped-out input in float32 and the dropout's mask.
+    What its norms take in float32; queries, keys, values and the attention's output (keys and
+    values are repeated to the number of query heads); what the MLP keeps; the attention's mask; for
+    each adapted layer its dropped-out input in float32 and the dropout's mask.
     """
-    norms = 2 * shapes.hidden * FLOAT32
-    attention = 4 * shapes.attention * value
-    mlp = 3 * shapes.intermediate * value
+    attention = 4 * shapes.attention * work.value
+    mask = work.tokens * work.value
     lora = shapes.adapted_inputs / shapes.layers * (FLOAT32 + dropout_mask)
-    return norms + attention + mlp + lora
+    return shapes.normed * FLOAT32 + attention + shapes.inner * work.value + mask + lora
+
+
+def int8_bytes(shapes: Shapes, work: Work) -> float:
+    """Return the bytes per token that bitsandbytes' 8-bit layers keep of one decoder layer.
+
+    They hold on to the inputs of all linear layers, and do so where layers are computed again, too.
+    """
+    if work.bits != 8:
+        return 0
+    inputs = 2 * shapes.hidden + shapes.intermediate
+    # What attention gives is kept anyway where layers are not computed again.
+    return (inputs + shapes.attention * work.checkpointing) * work.value
 
 
 def estimate(shapes: Shapes, work: Work) -> Memory:
     """Estimate one client's GPU memory at the worst moment of a step."""
-    value = work.value
-    count = work.rows * work.tokens
-    layer = count * layer_bytes(shapes, value)
-    # Gradients of the MLP's three wide tensors live while the layer's own tensors still do.
-    gradients = count * 3 * shapes.intermediate * value
-    # Logits, a copy without the last column, their log-softmax; in the backward pass as many.
-    head = count * shapes.vocabulary * (value + 2 * FLOAT32)
+    value, count = work.value, work.rows * work.tokens
+    layer = layer_bytes(shapes, work)
+    # Gradients: of three wide tensors of the MLP, and of a layer's output; a weight as it is used.
+    gradients = count * (3 * shapes.intermediate + shapes.hidden) * value
+    gradients += shapes.widest * value if work.bits else 0
     if work.checkpointing:
-        kept, one_layer = count * shapes.layers * shapes.hidden * value, layer + gradients
+        kept = shapes.layers * (shapes.hidden * value + int8_bytes(shapes, work))
+        one_layer = count * (layer + shapes.hidden * FLOAT32) + gradients
     else:
-        kept, one_layer = layer * shapes.layers, gradients
+        kept = shapes.layers * (layer + int8_bytes(shapes, work))
+        one_layer = gradients
+    # Their log-softmax in float32, its gradient, and the gradient of the logits.
+    answers = work.rows * (work.tokens if work.answer is None else work.answer)
+    head = answers * shapes.vocabulary * 3 * FLOAT32 + count * shapes.hidden * (FLOAT32 + value)
     return Memory(
         weights=weight_bytes(shapes, work.bits, value) / GB,
         # The adapter, its gradient and AdamW's two moments, all float32.
         adapter=shapes.adapter * 4 * FLOAT32 / GB,
-        activations=kept / GB,
+        activations=count * kept / GB,
         one_layer=one_layer / GB,
         head=head / GB,
     )
