@@ -1,17 +1,23 @@
 """``flowertune plan``: what a run will take, before it starts."""
 
 import json
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flowertune.base.errors import UserError
+from flowertune.base.gpus import may_have_gpu
 from flowertune.cli.options import AppFolder, RunConfig
 from flowertune.config.app import read_app
 from flowertune.config.read import read_settings
+from flowertune.config.settings import Settings
+
+if TYPE_CHECKING:
+    from flowertune.planning.architecture import Architecture
 
 EXAMPLES = """\b
 examples:
@@ -49,43 +55,76 @@ def plan(
 ) -> None:
     """Work out what a run with these settings will take.
 
-    The adapter's size, the communication of the whole run and the rounds that fit its budget, and
-    the GPU memory of one client. No weights are read and no GPU is needed: everything follows from
-    the model's config.
+    The adapter's size, the communication of the whole run and the rounds that fit its budget, the
+    GPU memory of one client, and the workers of a simulation on this machine. No weights are read
+    and no GPU is needed: everything follows from the model's config.
 
-    The memory is an estimate. Its error against each value that FlowerTune's documents publish is
-    shown, so that you know how far to trust it. Time is not estimated: --probe loads the configured
+    The memory is an estimate of the tensors that are live at once, within 10 % of what a trace of
+    the training loop finds; PyTorch's reserve comes on top. Where FlowerTune's documents publish
+    values for the model, they stand beside it. Time is not estimated: --probe loads the configured
     model and measures a few real training steps on this machine.
 
     The configs of mistralai/Mistral-7B-v0.3, openlm-research/open_llama_3b_v2, open_llama_7b_v2
     and the built-in model come with the library; that of another hub id is fetched (a few kB).
+    Shapes are kept in the cache: the same plan takes a second when it is made again.
     """
     cfg = read_settings(app, run_config)
     for option, given in (("--supernodes", supernodes), ("--tokens", tokens)):
         if given is not None and given < 1:
             raise UserError(f"{option} is {given}; give a whole number of at least 1.")
-    # Late: torch and transformers take seconds; --help and wrong settings need neither.
+    from flowertune.planning.estimate import as_values, check_clients, make_plan
+    from flowertune.planning.text import as_text
+
+    nodes = supernodes or cfg.static.num_supernodes or read_app(app).supernodes
+    check_clients(cfg, nodes)
+    made = make_plan(cfg, _shapes(cfg, app), nodes, tokens)
+    made = replace(made, gpu_gb=_gpu_gb(), workers=_workers())
+    if probe:
+        from flowertune.cli.app import load_app
+        from flowertune.planning import probe as probing
+
+        print("Loading the model and training a few steps …", file=sys.stderr, flush=True)
+        made = replace(made, probe=probing.probe(cfg, load_app(app), nodes))
+    print(json.dumps(as_values(made), indent=2) if as_json else as_text(made).rstrip("\n"))
+
+
+def _shapes(cfg: Settings, app: Path) -> "Architecture":
+    from flowertune.planning import stored
+
+    key = stored.key_of(cfg, app / read_app(app).package)
+    if (kept := stored.load(key)) is not None:
+        return kept
+    # Late: torch and transformers take seconds; --help, wrong settings and shapes that were
+    # worked out before need neither.
     from flowertune.base.progress_bars import disable_progress_bars
 
     disable_progress_bars()
     from flowertune.cli.app import load_app
-    from flowertune.planning.estimate import as_values, make_plan
-    from flowertune.planning.text import as_text
+    from flowertune.planning.architecture import architecture
 
-    nodes = supernodes or cfg.static.num_supernodes or read_app(app).supernodes
-    loaded = load_app(app)
-    made = replace(make_plan(cfg, loaded.functions, nodes, tokens), gpu_gb=_gpu_gb())
-    if probe:
-        from flowertune.planning import probe as probing
-
-        print("Loading the model and training a few steps …", file=sys.stderr, flush=True)
-        made = replace(made, probe=probing.probe(cfg, loaded, nodes))
-    print(json.dumps(as_values(made), indent=2) if as_json else as_text(made).rstrip("\n"))
+    made = architecture(cfg, load_app(app).functions.lora_config(cfg))
+    stored.save(key, made)
+    return made
 
 
 def _gpu_gb() -> float | None:
+    if not may_have_gpu():
+        return None
     import torch  # late, as above
 
     if not torch.cuda.is_available():
         return None
     return torch.cuda.get_device_properties(0).total_memory / 1e9
+
+
+def _workers() -> int | None:
+    from flowertune.base.files import flower_home
+    from flowertune.deploy.config_file import client_resources
+    from flowertune.deploy.resources import choose, this_machine
+    from flowertune.planning.workers import workers
+
+    machine = this_machine()
+    file = flower_home(os.environ) / "config.toml"
+    current = client_resources(file.read_text("utf-8")) if file.is_file() else (None, None)
+    choice = choose(machine, current=current)
+    return workers(machine.cpus, machine.gpus, choice.num_cpus, choice.num_gpus)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flowertune.base.errors import UserError
+from flowertune.base.gpus import may_have_gpu
 
 # the challenge's own instructions: what one client of a 7B model takes on a GPU machine
 GPU_CLIENT_CPUS = 6
@@ -30,6 +31,8 @@ class Choice:
 
 def this_machine() -> Machine:
     """Count cores (affinity and container limit included) and the GPUs that torch can use."""
+    if not may_have_gpu():
+        return Machine(cpus=_usable_cpus(), gpus=0)
     # Late: torch takes seconds to import, and wrong options are reported without it.
     import torch
 

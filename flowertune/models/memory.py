@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-import torch
-
 GB = 1e9
 FLOAT32 = 4
 # bitsandbytes keeps a float32 scale for every 64 values (4-bit) or every row (8-bit).
@@ -137,6 +135,9 @@ def shapes_of(base: Any, adapter: Mapping[str, tuple[int, ...]]) -> Shapes:
     adapter : Mapping[str, tuple[int, ...]]
         The shapes of the adapter's tensors, by name.
     """
+    # Late: torch takes seconds to import, and a plan that was made before does without.
+    import torch
+
     head = base.get_output_embeddings()
     modules = [
         (name, module)

@@ -2,15 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from math import prod
 
-import torch
-
 from flowertune.base.text import MIB
-from flowertune.comms.codec import BLOCK, pack
 
 VALUE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
-SCALE_BYTES = 4
+SCALE_BYTES, SCALE_BLOCK = 4, 64  # as comms.codec has them
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -18,17 +16,24 @@ Shapes = Mapping[str, tuple[int, ...]]
 def adapter_bytes(shapes: Shapes, transport: str) -> int:
     """Return the bytes of an adapter's values on the wire; with int8, its scales among them."""
     counts = [prod(shape) for shape in shapes.values()]
-    scales = sum(-(-count // BLOCK) for count in counts) if transport == "int8" else 0
+    scales = sum(-(-count // SCALE_BLOCK) for count in counts) if transport == "int8" else 0
     return sum(counts) * VALUE_BYTES[transport] + scales * SCALE_BYTES
 
 
 def message_bytes(shapes: Shapes, transport: str) -> int:
     """Return what the run's ledger counts for one adapter: its values and each array's header."""
-    return sum(
-        len(array.data)
-        for name, shape in shapes.items()
-        for array in pack({name: torch.zeros(shape)}, transport).values()
-    )
+    return sum(_tensor_bytes(tuple(shape), transport) for shape in shapes.values())
+
+
+@cache
+def _tensor_bytes(shape: tuple[int, ...], transport: str) -> int:
+    # Late: torch takes seconds to import, and a plan that was made before does without.
+    import torch
+
+    from flowertune.comms.codec import pack
+
+    arrays = pack({"a": torch.zeros(shape)}, transport).values()
+    return sum(len(array.data) for array in arrays)
 
 
 @dataclass(frozen=True)

@@ -1,22 +1,33 @@
 """One plan: every number that the command shows, as plain values."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flowertune.base.errors import SettingsError
-from flowertune.client.functions import AppFunctions
 from flowertune.config.checks import client_problems, clients_per_round
 from flowertune.config.settings import Settings
-from flowertune.planning.architecture import Architecture, architecture
-from flowertune.planning.communication import Communication, adapter_bytes, message_bytes
-from flowertune.planning.memory import Memory, estimate
-from flowertune.planning.probe import Probe
+from flowertune.models.memory import FLOAT32, Memory, Work, estimate
+from flowertune.planning.architecture import Architecture
+from flowertune.planning.communication import Communication, adapter_bytes
 from flowertune.planning.published import Comparison, comparisons
+
+if TYPE_CHECKING:  # it needs torch, and a plan does not
+    from flowertune.planning.probe import Probe
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run with these settings will take."""
+    """What a run with these settings will take.
+
+    Attributes
+    ----------
+    tokens
+        Of the longest row of a batch, for the memory.
+    gpu_gb
+        The memory of this machine's first GPU; None where there is none.
+    workers
+        How many clients train at a time in a simulation on this machine.
+    """
 
     cfg: Settings
     supernodes: int
@@ -25,8 +36,9 @@ class Plan:
     communication: Communication
     memory: Memory
     published: list[Comparison]
-    probe: Probe | None = None
+    probe: "Probe | None" = None
     gpu_gb: float | None = None
+    workers: int | None = None
 
     @property
     def client_seconds(self) -> float | None:
@@ -41,15 +53,27 @@ class Plan:
         return each and each * self.communication.clients * self.communication.rounds
 
 
+def check_clients(cfg: Settings, supernodes: int) -> None:
+    """Refuse settings of which too few clients would train.
+
+    Raises
+    ------
+    UserError
+        If fewer clients would train than have to.
+    """
+    if problems := client_problems(cfg, supernodes):
+        raise SettingsError(problems)
+
+
 def make_plan(
-    cfg: Settings, functions: AppFunctions, supernodes: int, tokens: int | None = None
+    cfg: Settings, shape: Architecture, supernodes: int, tokens: int | None = None
 ) -> Plan:
     """Work out a plan from the settings, without weights.
 
     Parameters
     ----------
-    functions : AppFunctions
-        The app's own; its ``lora_config`` says what the adapter is.
+    shape : Architecture
+        Of the configured model, with the app's adapter on it.
     supernodes : int
         How many SuperNodes the run will have.
     tokens : int, optional
@@ -58,12 +82,9 @@ def make_plan(
     Raises
     ------
     UserError
-        If the model's config cannot be had, or fewer clients would train than have to.
+        If fewer clients would train than have to.
     """
-    if problems := client_problems(cfg, supernodes):
-        raise SettingsError(problems)
-    clients = clients_per_round(cfg.strategy.fraction_train, supernodes)
-    shape = architecture(cfg, functions.lora_config(cfg))
+    check_clients(cfg, supernodes)
     transport = cfg.train.transport
     longest = cfg.train.seq_length if tokens is None else tokens
     return Plan(
@@ -73,13 +94,25 @@ def make_plan(
         shape=shape,
         communication=Communication(
             adapter_bytes=adapter_bytes(shape.adapter, transport),
-            message_bytes=message_bytes(shape.adapter, transport),
-            clients=clients,
+            message_bytes=shape.message_bytes[transport],
+            clients=clients_per_round(cfg.strategy.fraction_train, supernodes),
             rounds=cfg.num_server_rounds,
             budget_mib=cfg.static.budget_mib,
         ),
-        memory=estimate(shape, cfg, longest),
-        published=comparisons(),
+        memory=estimate(shape.shapes, work_of(cfg, longest)),
+        published=comparisons(cfg.model.name, shape.shapes),
+    )
+
+
+def work_of(cfg: Settings, tokens: int) -> Work:
+    """Return what one forward and backward pass of a run has to do, with rows of ``tokens``."""
+    return Work(
+        bits=cfg.model.quantization,
+        # "auto" is a type of 16 bits on a GPU.
+        value=FLOAT32 if cfg.model.dtype == "float32" else 2,
+        rows=cfg.train.training_arguments.per_device_train_batch_size,
+        tokens=tokens,
+        checkpointing=cfg.model.gradient_checkpointing,
     )
 
 
@@ -146,6 +179,7 @@ def as_values(plan: Plan) -> dict[str, Any]:
             "total": plan.memory.total,
             "gpu": plan.gpu_gb,
         },
+        "workers": plan.workers,
         "published-gb": [
             {
                 "setting": row.setting,

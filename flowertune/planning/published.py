@@ -1,4 +1,4 @@
-"""The memory that FlowerTune's documents publish, compared with this estimate."""
+"""The memory that FlowerTune's documents publish, beside this estimate."""
 
 import json
 from dataclasses import dataclass
@@ -6,25 +6,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from peft import LoraConfig
+from flowertune.models.memory import Shapes, Work, estimate
 
-from flowertune.config.settings import defaults, typed
-from flowertune.planning.architecture import architecture
-from flowertune.planning.memory import estimate
-
-# The settings that the published values were taken with.
-SETTINGS = {
-    "model.revision": "main",
-    "model.dtype": "auto",
-    "model.trust-remote-code": False,
-    "model.gradient-checkpointing": True,
-    "model.lora.peft-lora-r": 32,
-    "model.lora.peft-lora-alpha": 64,
-    "model.lora.peft-lora-dropout": 0.075,
-    "model.lora.target-modules": "auto",
-    "train.seq-length": 512,
-    "train.training-arguments.per-device-train-batch-size": 16,
-}
+# What the published values were taken with.
+ROWS, TOKENS = 16, 512
+# Why they are higher, and differ among each other.
+WHY = (
+    "The published values are what the card showed for the first FlowerTune app, which computed in "
+    "float32 what is not quantized; they count what PyTorch keeps in reserve, and differ in the "
+    "rows' lengths."
+)
 
 
 @dataclass(frozen=True)
@@ -41,23 +32,22 @@ class Comparison:
         return self.estimated / self.published - 1
 
 
+@cache
 def published() -> dict[str, dict[str, Any]]:
     """Return the published values, by setting."""
     text = Path(__file__).with_name("published.json").read_text("utf-8")
     return json.loads(text)
 
 
-def comparisons() -> list[Comparison]:
-    """Return the estimate's error against each published value."""
+def comparisons(model: str, shapes: Shapes) -> list[Comparison]:
+    """Return what is published for a model beside the estimate; nothing for most models."""
     return [
-        Comparison(name, row["gb"], _estimated(row["model"], row["bits"]))
+        Comparison(name, row["gb"], _estimated(shapes, row["bits"]))
         for name, row in published().items()
+        if row["model"] == model
     ]
 
 
-@cache
-def _estimated(model: str, bits: int) -> float:
-    cfg = typed({**defaults(), **SETTINGS, "model.name": model, "model.quantization": bits}, Path())
-    lora = cfg.model.lora
-    config = LoraConfig(r=lora.peft_lora_r, lora_alpha=64, task_type="CAUSAL_LM")
-    return estimate(architecture(cfg, config), cfg).total
+def _estimated(shapes: Shapes, bits: int) -> float:
+    work = Work(bits=bits, value=2, rows=ROWS, tokens=TOKENS, checkpointing=True)
+    return estimate(shapes, work).total

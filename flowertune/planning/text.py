@@ -1,8 +1,14 @@
 """A plan as a person reads it."""
 
+from textwrap import wrap
+from typing import TYPE_CHECKING
+
 from flowertune.base.text import MIB, counted, duration
 from flowertune.planning.estimate import Plan, warnings
-from flowertune.planning.probe import Probe
+from flowertune.planning.published import ROWS, TOKENS, WHY
+
+if TYPE_CHECKING:  # it needs torch, and a plan does not
+    from flowertune.planning.probe import Probe
 
 PARTS = {
     "weights": "base model's weights",
@@ -16,7 +22,10 @@ PARTS = {
 
 def as_text(plan: Plan) -> str:
     """Return the whole plan, ending in a line break."""
-    blocks = [_head(plan), _communication(plan), _memory(plan), _published(plan), _time(plan)]
+    blocks = [_head(plan), _communication(plan), _memory(plan)]
+    blocks += [_published(plan)] if plan.published else []
+    blocks += [_workers(plan)] if plan.workers else []
+    blocks.append(_time(plan))
     blocks.append(
         "\n".join(f"WARNING: {line}" for line in warnings(plan)) or "The run fits its budget."
     )
@@ -63,8 +72,12 @@ def _communication(plan: Plan) -> str:
 
 
 def _memory(plan: Plan) -> str:
-    lines = [f"GPU memory of one client: about {plan.memory.total:.1f} GB (estimate, from shapes)"]
-    lines += [f"  {gb:6.2f} GB   {PARTS[name]}" for name, gb in vars(plan.memory).items()]
+    memory = plan.memory
+    lines = [f"GPU memory of one client: about {memory.total:.1f} GB (estimate, from shapes)"]
+    smaller = "one_layer" if memory.one_layer < memory.head else "head"
+    for name, gb in vars(memory).items():
+        note = "   (not at the same time)" if name == smaller else ""
+        lines.append(f"  {gb:6.2f} GB   {PARTS[name]}{note}")
     checkpointing = "with" if plan.cfg.model.gradient_checkpointing else "without"
     batch = plan.cfg.train.training_arguments.per_device_train_batch_size
     lines.append(
@@ -79,18 +92,21 @@ def _memory(plan: Plan) -> str:
 def _published(plan: Plan) -> str:
     width = max(len(row.setting) for row in plan.published)
     lines = [
-        "How good is the estimate? Beside what the documents publish (batch 16, 512 tokens):",
-        f"  {'':{width}}   published   estimated   error",
+        f"Beside what FlowerTune's documents publish ({ROWS} rows of up to {TOKENS} tokens)",
+        f"  {'':{width}}   published   estimated",
     ]
     lines += [
-        f"  {row.setting:{width}}   {row.published:6.2f} GB   {row.estimated:6.2f} GB   "
-        f"{row.error:+5.0%}"
+        f"  {row.setting:{width}}   {row.published:6.2f} GB   {row.estimated:6.2f} GB"
         for row in plan.published
     ]
-    lines.append(
-        "  The first four share all settings and differ in their rows, which shapes cannot tell."
+    return "\n".join((*lines, *wrap(WHY, 96, initial_indent="  ", subsequent_indent="  ")))
+
+
+def _workers(plan: Plan) -> str:
+    return (
+        f"Workers: a simulation on this machine starts {plan.workers}; each is a process with its "
+        "own copy of the model"
     )
-    return "\n".join(lines)
 
 
 def _time(plan: Plan) -> str:
@@ -111,7 +127,7 @@ def _time(plan: Plan) -> str:
     return "\n".join(lines)
 
 
-def _device(probe: Probe) -> str:
+def _device(probe: "Probe") -> str:
     if probe.device == "CPU":
         return f"CPU, {counted(probe.threads, 'thread')}"
     return probe.device
