@@ -29,6 +29,7 @@ _PUBLIC = {
     "load_tokenizer": "models.loader",
     "sample_clients": "data.order",
     "takes_logits_to_keep": "models.loader",
+    "target_modules": "models.auto_targets",
 }
 # pyright: reportUnsupportedDunderAll=false
 __all__ = [
@@ -50,6 +51,7 @@ __all__ = [
     "load_tokenizer",
     "sample_clients",
     "takes_logits_to_keep",
+    "target_modules",
 ]
 
 

@@ -12,6 +12,7 @@ from flowertune.data.order import sample_clients as sample_clients
 from flowertune.data.prompts import chat_prompt as chat_prompt
 from flowertune.data.steps import Step as Step
 from flowertune.data.tokens import IGNORED as IGNORED
+from flowertune.models.auto_targets import target_modules as target_modules
 from flowertune.models.loader import load_base_model as load_base_model
 from flowertune.models.loader import load_tokenizer as load_tokenizer
 from flowertune.models.loader import takes_logits_to_keep as takes_logits_to_keep

@@ -103,7 +103,7 @@ class Lora:
     target_modules: str = setting(
         "auto",
         _text("auto, all-linear, or module names with commas between"),
-        'PEFT\'s choice for the architecture; "all-linear"; or names: "q_proj,v_proj"',
+        'the projections of queries and values; "all-linear"; or names: "q_proj,v_proj"',
     )
 
 

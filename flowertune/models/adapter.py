@@ -116,6 +116,14 @@ def adapter_shapes(cfg: Settings, peft_config: Any, base: Any = None) -> dict[st
         with torch.device("meta"):
             model = get_peft_model(base, peft_config)
     except Exception as error:  # PEFT checks little: a wrong configuration may raise anything
+        if "lora_dropout" in str(error):
+            raise UserError(
+                f"model.lora.peft-lora-dropout is {peft_config.lora_dropout}, and "
+                f"model.lora.target-modules is {modules!r}, which adapts experts of "
+                f"{cfg.model.name}, for which PEFT knows no dropout; set "
+                f"model.lora.peft-lora-dropout to 0, or model.lora.target-modules to 'auto' "
+                f"({WHERE})."
+            ) from None
         raise UserError(
             f"model.lora.target-modules is {modules!r}, and PEFT refuses the adapter of models.py "
             f"for {cfg.model.name} ({one_line(error).split('. ')[0]}); name modules of this model "

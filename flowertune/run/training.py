@@ -31,6 +31,7 @@ from flowertune.data.report_text import as_text
 from flowertune.loggers.loggers import Loggers, run_loggers
 from flowertune.loggers.plot import plot_run
 from flowertune.models.adapter import adapter_shapes, check_initialization
+from flowertune.models.auto_targets import AUTO, auto_targets
 from flowertune.models.loader import quantization_of, source_of
 from flowertune.rules import lock
 from flowertune.rules.values import shown
@@ -122,6 +123,7 @@ class TrainingRun(BaseRun):
         peft_config.revision = self.cfg.model.revision
         # Kept as it is now: what an app changes on the object later is not in a checkpoint.
         self.adapter_config = checkpoint_config(peft_config, shapes)
+        self._say_targets()
         if self.origin is None:
             adapter = first_adapter(
                 self.cfg, peft_config, shapes, self.registry, self.ledger, self.grid
@@ -157,6 +159,12 @@ class TrainingRun(BaseRun):
             # A run that is killed in its first round goes on from here.
             self._save(0, adapter, {})
         return ArrayRecord(adapter)
+
+    def _say_targets(self) -> None:
+        if self.cfg.model.lora.target_modules == AUTO:
+            chosen = auto_targets(self.cfg)
+            names = chosen.modules if isinstance(chosen.modules, str) else ", ".join(chosen.modules)
+            log(INFO, "model.lora.target-modules is auto: %s (%s)", names, chosen.what)
 
     @property
     def method(self) -> _Method:

@@ -20,16 +20,11 @@ def lora_config(cfg: flowertune.Settings) -> Any:
     # every message, and most of what a client answers needs no model.
     from peft import LoraConfig
 
-    modules: str | list[str] | None = cfg.model.lora.target_modules
-    if modules == "auto":
-        modules = None  # PEFT's choice for the architecture
-    elif modules != "all-linear":
-        modules = [name.strip() for name in str(modules).split(",")]
     return LoraConfig(
         r=cfg.model.lora.peft_lora_r,
         lora_alpha=cfg.model.lora.peft_lora_alpha,  # type: ignore
         lora_dropout=cfg.model.lora.peft_lora_dropout,
-        target_modules=modules,
+        target_modules=flowertune.target_modules(cfg),
         task_type="CAUSAL_LM",
     )
 
