@@ -218,10 +218,7 @@ def load_base_model(cfg: Settings) -> Any:
     UserError
         If the model cannot be had.
     """
-    # Late, as above.
-    from peft import prepare_model_for_kbit_training
-
-    bits, checkpointing = cfg.model.quantization, cfg.model.gradient_checkpointing
+    bits = cfg.model.quantization
     source = settings_source(cfg)
     model = pretrained(
         source,
@@ -230,14 +227,23 @@ def load_base_model(cfg: Settings) -> Any:
         dtype=compute_dtype(cfg),
         device_map=device_map(cfg),
     )
-    reentrant = {"use_reentrant": False}
-    if bits:
-        return prepare_model_for_kbit_training(model, checkpointing, reentrant)
-    if checkpointing:
-        # Newer releases of transformers 5 have it under another name, and warn of this one.
-        newer = getattr(model, "activation_checkpointing_enable", None)
-        (newer or model.gradient_checkpointing_enable)(reentrant)
+    # PEFT's own preparation would compute in float32 what is not quantized.
+    model.requires_grad_(False)
+    if cfg.model.gradient_checkpointing:
+        _checkpoint(model, bits)
     return model
+
+
+def _checkpoint(model: Any, bits: int) -> None:
+    """Let layers be computed again in the backward pass."""
+    # bitsandbytes' 8-bit layers hold on to their inputs in every forward pass that makes a graph.
+    # The reentrant kind makes none, and wants a gradient of the first layer's input.
+    reentrant = bits == 8
+    if reentrant:
+        model.enable_input_require_grads()
+    # Newer releases of transformers 5 have it under another name, and warn of this one.
+    newer = getattr(model, "activation_checkpointing_enable", None)
+    (newer or model.gradient_checkpointing_enable)({"use_reentrant": reentrant})
 
 
 def settings_source(cfg: Settings, weights: bool = True) -> Source:

@@ -226,30 +226,23 @@ def layer_bytes(shapes: Shapes, work: Work, dropout_mask: int = 1) -> float:
     return shapes.normed * FLOAT32 + attention + shapes.inner * work.value + mask + lora
 
 
-def int8_bytes(shapes: Shapes, work: Work) -> float:
-    """Return the bytes per token that bitsandbytes' 8-bit layers keep of one decoder layer.
-
-    They hold on to the inputs of all linear layers, and do so where layers are computed again, too.
-    """
-    if work.bits != 8:
-        return 0
-    inputs = 2 * shapes.hidden + shapes.intermediate
-    # What attention gives is kept anyway where layers are not computed again.
-    return (inputs + shapes.attention * work.checkpointing) * work.value
+def int8_bytes(shapes: Shapes, work: Work) -> int:
+    """Return the bytes per token that 8-bit layers keep of one decoder layer: their inputs."""
+    return (2 * shapes.hidden + shapes.intermediate) * work.value if work.bits == 8 else 0
 
 
 def estimate(shapes: Shapes, work: Work) -> Memory:
     """Estimate one client's GPU memory at the worst moment of a step."""
     value, count = work.value, work.rows * work.tokens
-    layer = layer_bytes(shapes, work)
+    layer = layer_bytes(shapes, work) + int8_bytes(shapes, work)
     # Gradients: of three wide tensors of the MLP, and of a layer's output; a weight as it is used.
     gradients = count * (3 * shapes.intermediate + shapes.hidden) * value
     gradients += shapes.widest * value if work.bits else 0
     if work.checkpointing:
-        kept = shapes.layers * (shapes.hidden * value + int8_bytes(shapes, work))
+        kept = shapes.layers * shapes.hidden * value
         one_layer = count * (layer + shapes.hidden * FLOAT32) + gradients
     else:
-        kept = shapes.layers * (layer + int8_bytes(shapes, work))
+        kept = shapes.layers * layer
         one_layer = gradients
     # Their log-softmax in float32, its gradient, and the gradient of the logits.
     answers = work.rows * (work.tokens if work.answer is None else work.answer)

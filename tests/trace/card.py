@@ -17,6 +17,7 @@ from tests.trace.quantized import quantized
 from tests.trace.tracer import Tracer
 
 aten = torch.ops.aten
+_all_of_it = functional.scaled_dot_product_attention
 A100 = SimpleNamespace(
     name="NVIDIA A100 80GB", major=8, minor=0, total_memory=80 * 10**9, multi_processor_count=108
 )
@@ -96,7 +97,10 @@ def _attention(
         return aten._scaled_dot_product_flash_attention(
             query, key, value, dropout_p, is_causal, scale=scale
         )[0]
-    assert not enable_gqa, "memory-efficient attention has as many heads of each"
+    if enable_gqa:  # memory-efficient attention has as many heads of each: all is computed
+        return _all_of_it(
+            query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=True
+        )
     if attn_mask is not None:
         if attn_mask.dtype is torch.bool:
             low = torch.full((), float("-inf"), dtype=query.dtype, device=query.device)

@@ -3,6 +3,7 @@
 import weakref
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import cycle
 from typing import Any
 
 import torch
@@ -61,7 +62,8 @@ class Tracer(TorchDispatchMode):
     """Counts within it; to be entered inside a ``FakeTensorMode``.
 
     Values that follow from tokens and masks alone are computed beside the fake ones, so that code
-    that looks at them (where do the answers begin?) goes its usual way. A loss is 1.
+    that looks at them (where do the answers begin?) goes its usual way. A loss is 1, and a token
+    that the model chooses is one after the other.
 
     Parameters
     ----------
@@ -74,6 +76,7 @@ class Tracer(TorchDispatchMode):
         self.device, self.phase = device, ""
         self.trace = Trace()
         self.instead, self.flops = operations(), {**flop_registry, **flops()}
+        self.tokens = cycle(range(2, 250))
         self.seen: dict[int, weakref.ref[Any]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -81,10 +84,13 @@ class Tracer(TorchDispatchMode):
         kwargs = kwargs or {}
         if func.namespace == "prim":
             return func(*args, **kwargs)
+        if torch.is_inference_mode_enabled() and func._can_decompose():
+            with self:  # elsewhere autograd has done it
+                return func.decompose(*args, **kwargs)
         given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
         known = bool(given) and all(hasattr(tensor, "shadow") for tensor in given)
         if func in _READS:
-            return _value(given[0])
+            return self._value(given[0])
         if known and func is aten.nonzero.default:
             with _disable_current_modes():
                 size = int(given[0].shadow.count_nonzero())
@@ -97,6 +103,7 @@ class Tracer(TorchDispatchMode):
         elif func is aten.lift_fresh.default and type(given[0]) is torch.Tensor:
             made[0].shadow = given[0]
         for tensor in made:
+            tensor.constant = None  # where all arguments have one, PyTorch would run the kernel
             self._hold(tensor)
         self._count(func, given, made, args, kwargs, out)
         return out
@@ -147,6 +154,14 @@ class Tracer(TorchDispatchMode):
         for fake, value in zip(made, values, strict=True):
             fake.shadow = value
 
+    def _value(self, tensor: Any) -> Any:
+        if hasattr(tensor, "shadow"):
+            with _disable_current_modes():
+                return tensor.shadow.item()
+        if tensor.dtype.is_floating_point:
+            return 1.0
+        return True if tensor.dtype is torch.bool else next(self.tokens)
+
 
 _COPIES = (
     aten._to_copy.default,
@@ -154,17 +169,6 @@ _COPIES = (
     aten.clone.default,
     aten.native_dropout.default,
 )
-
-
-def _value(tensor: Any) -> Any:
-    if hasattr(tensor, "shadow"):
-        with _disable_current_modes():
-            return tensor.shadow.item()
-    if tensor.dtype.is_floating_point:
-        return 1.0
-    if tensor.dtype is torch.bool:
-        return True
-    raise AssertionError(f"a number is read that depends on weights: {tensor}")
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -13,6 +13,8 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
+from evaluation.generation import Row, generate
+from evaluation.model import ModelChoice, load
 from flowertune.base.cache import cached, clear_cache
 from flowertune.client import task as tasks
 from flowertune.config.settings import Settings, keys_of_models
@@ -62,6 +64,7 @@ def training(
     _write_rows(file, tokens, STEPS * rows, answer)
     settings: dict[str, Any] = {
         "model.name": str(model),
+        "model.device-map": "auto" if device == "cuda" else device,
         "static.dataset.name": str(file),
         "static.num-supernodes": 0,
         "prompt.template": "{question}",
@@ -87,6 +90,28 @@ def training(
             return Traced(cfg, loading, deepcopy(tracer.trace))
     finally:
         clear_cache()
+
+
+def decoding(
+    model: Path,
+    device: str,
+    rows: int,
+    prompt: int,
+    new: int,
+    bits: int = 4,
+    dtype: str = "float32",
+) -> tuple[Trace, Trace]:
+    """Trace the scorer: what loading the model took, and ``rows`` answers of ``new`` tokens."""
+    choice = ModelChoice(str(model), None, None, bits, dtype, device)
+    with tracing(device) as tracer, holes():
+        loaded = load(choice)
+        gc.collect()
+        loading = deepcopy(tracer.trace)
+        tracer.trace.restart()
+        asked = [Row(index=n, prompt=[n % 200 + 2] * prompt, limit=new) for n in range(rows)]
+        generate(loaded, asked, batch_size=rows, end_ids=[1], pad_id=1, recheck_ties=False)
+        assert all(len(row.new) == new for row in asked)
+        return loading, deepcopy(tracer.trace)
 
 
 def _train(cfg: Settings, adapter: Mapping[str, torch.Tensor]) -> Message:
