@@ -158,7 +158,7 @@ def _edit(app: App, options: Options, before: str | None, file: Path, say: Say) 
         raise UserError(f"{file} was left as it is: {error}.") from error
     say(
         f"{counted(supernodes, 'SuperNode')}; each client gets {_several(choice.num_cpus, 'core')} "
-        f"of the CPU and {_several(choice.num_gpus, 'GPU')}."
+        f"of the CPU and {_several(choice.num_gpus, 'GPU')}. {resources.at_once(machine, choice)}"
     )
     if not options.runtime_install and (pinned := pinned_library(app.project)):
         notes.append(pinned)

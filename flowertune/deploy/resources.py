@@ -1,14 +1,17 @@
 """What one client may use of this machine: CPU cores and GPUs."""
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from flowertune.base.errors import UserError
 from flowertune.base.gpus import may_have_gpu
+from flowertune.base.text import counted
+from flowertune.planning.workers import workers
 
-# the challenge's own instructions: what one client of a 7B model takes on a GPU machine
-GPU_CLIENT_CPUS = 6
+# The challenge's own instructions: what one client of a 7B model takes on a GPU machine.
+MOST_CPUS = 6
 GPU_CLIENT_GPUS = 1.0
 
 
@@ -63,15 +66,46 @@ def choose(
     check_asked(asked)
     notes: list[str] = []
     default_gpus = GPU_CLIENT_GPUS if machine.gpus else 0.0
-    default_cpus = GPU_CLIENT_CPUS if machine.gpus else machine.cpus
-    cpus = _pick("num-cpus", asked[0], current[0], default_cpus, machine.cpus, notes)
     gpus = _pick("num-gpus", asked[1], current[1], default_gpus, machine.gpus, notes)
+    gpus = _that_fits(gpus, machine.gpus, notes)
+    # The cores that a connection has were chosen with its share of a GPU.
+    kept = current[0] if asked[1] in (None, current[1]) else None
+    cpus = _pick("num-cpus", asked[0], kept, cpus_of(machine, gpus), machine.cpus, notes)
     if not machine.gpus and asked[0] is None and cpus == machine.cpus:
         notes.append(
-            f"No GPU here: one client at a time, with all {machine.cpus} cores; for more clients "
-            "at a time, each with its own copy of the model, give a smaller --num-cpus."
+            "No GPU here: a client gets all cores; for more clients at a time, each with its own "
+            "copy of the model, give a smaller --num-cpus."
         )
     return Choice(cpus, gpus, tuple(notes))
+
+
+def cpus_of(machine: Machine, num_gpus: float) -> int:
+    """Return the cores of one client, so many that every GPU is used where there are enough.
+
+    A client that uses no GPU gets them all.
+    """
+    if not machine.gpus or not num_gpus:
+        return machine.cpus
+    return max(1, math.floor(min(MOST_CPUS, machine.cpus * num_gpus / machine.gpus)))
+
+
+def at_once(machine: Machine, choice: Choice) -> str:
+    """Return, as a sentence, how many clients train at a time, and why so many."""
+    count = workers(machine.cpus, machine.gpus, choice.num_cpus, choice.num_gpus)
+    clients = f"{counted(count, 'client')} at a time"
+    if choice.num_gpus <= 0:
+        return f"{clients}: {counted(machine.cpus, 'core')}, {choice.num_cpus:g} each."
+    room = int(machine.gpus / choice.num_gpus)
+    if count < room:
+        more = machine.cpus // room
+        cure = f"; --num-cpus {more} lets {room} train" if more else ""
+        return (
+            f"{clients}: {counted(machine.cpus, 'core')}, {choice.num_cpus:g} each, are fewer than "
+            f"the {room} that {counted(machine.gpus, 'GPU')} would hold{cure}."
+        )
+    if choice.num_gpus < 1:
+        return f"{clients}: {counted(machine.gpus, 'GPU')} x {int(1 / choice.num_gpus)}."
+    return f"{clients}: {counted(machine.gpus, 'GPU')}, {choice.num_gpus:g} each."
 
 
 def check_asked(asked: tuple[float | None, float | None]) -> None:
@@ -100,6 +134,23 @@ def _pick(
         notes.append(f"{name} is {limit} instead of {value:g}: this machine has no more.")
         value = limit
     return value
+
+
+def _that_fits(num_gpus: float, gpus: int, notes: list[str]) -> float:
+    """Return a share of a GPU of which all that Flower starts find a GPU.
+
+    Flower divides the sum of all GPUs by it; Ray puts a client on one GPU, and lets a client for
+    which none has room wait for ever.
+    """
+    if not 0 < num_gpus < 1 or int(gpus / num_gpus) <= gpus * int(1 / num_gpus):
+        return num_gpus
+    each = int(1 / num_gpus)
+    share = math.floor(10_000 / each) / 10_000  # Ray counts in these
+    notes.append(
+        f"num-gpus is {share:g} instead of {num_gpus:g}: a GPU holds {counted(each, 'client')} "
+        "either way, and Flower would start one more that finds no GPU and never answers."
+    )
+    return share
 
 
 def _problems(name: str, value: float | None, above_zero: bool) -> list[str]:

@@ -149,12 +149,12 @@ def test_the_next_command_is_one_that_this_machine_can_run(run, tmp_path):
 
 def test_numbers_agree_with_their_nouns(run):
     assert (
-        "1 SuperNode; each client gets 1 core of the CPU and 1 GPU.\n"
-        in (run("--num-supernodes", "1", "--num-cpus", "1")[1])
+        "1 SuperNode; each client gets 1 core of the CPU and 1 GPU. 1 client at a time: 1 GPU, 1 "
+        "each.\n" in (run("--num-supernodes", "1", "--num-cpus", "1")[1])
     )
     assert (
-        "50 SuperNodes; each client gets 2 cores of the CPU and 0.5 GPUs.\n"
-        in (run("--num-cpus", "2", "--num-gpus", "0.5")[1])
+        "50 SuperNodes; each client gets 2 cores of the CPU and 0.5 GPUs. 2 clients at a time: 1 "
+        "GPU x 2.\n" in (run("--num-cpus", "2", "--num-gpus", "0.5")[1])
     )
 
 
