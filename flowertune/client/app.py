@@ -10,6 +10,7 @@ from flwr.app import Context, Message
 from flowertune.aggregation import messages
 from flowertune.client.buckets import answer_bucket, answer_manifest
 from flowertune.client.functions import AppFunctions
+from flowertune.client.memory import with_memory_errors
 from flowertune.comms.nodes import DISCOVER, answer_discovery
 from flowertune.comms.queries import INITIAL, LENGTHS
 from flowertune.comms.run_settings import with_run_settings
@@ -31,7 +32,7 @@ class ClientApp(clientapp.ClientApp):
     """
 
     def __init__(self, file: str, functions: AppFunctions) -> None:
-        super().__init__(mods=[with_run_settings, profiled])
+        super().__init__(mods=[with_run_settings, profiled, with_memory_errors])
         self.package = Path(file).resolve().parent
         self.app_dir = self.package.parent
         self.functions = functions

@@ -1,7 +1,8 @@
 """flowertune.deploy.resources: what one client gets of a machine."""
 
 import pytest
-from flwr.simulation.ray_transport import ray_actor
+import ray
+from flwr.simulation.ray_transport.ray_actor import pool_size_from_resources
 
 from flowertune.base.errors import UserError
 from flowertune.deploy.resources import Choice, Machine, _container_limit, at_once, choose
@@ -32,9 +33,9 @@ def test_asked_wins_then_what_fits_then_the_default(machine, asked, current, exp
 def started(machine: Machine, choice: Choice, monkeypatch) -> int:
     """How many workers Flower starts on a machine."""
     node = {"Resources": {"CPU": float(machine.cpus), "GPU": float(machine.gpus)}}
-    monkeypatch.setattr(ray_actor.ray, "nodes", lambda: [node])
+    monkeypatch.setattr(ray, "nodes", lambda: [node])
     client = {"num_cpus": choice.num_cpus, "num_gpus": choice.num_gpus}
-    return ray_actor.pool_size_from_resources(client)
+    return pool_size_from_resources(client)
 
 
 @pytest.mark.parametrize("share", [1.0, 0.5, 0.4, 0.3, 1 / 3, 0.25, 0.7, 2.0])
