@@ -64,8 +64,8 @@ def run_of_two_states(folder: Path) -> Path:
         body = {
             "settings": {"seed": n},
             "started": NOW.isoformat(),
-            "ledger": [{"round": 1, "partition": 0, "direction": "sent", "bytes": n}],
-            "rounds": [],
+            "ledger": {"lines": n, "bytes": n, "sha256": "0" * 64},
+            "rounds": {"lines": n, "bytes": n, "sha256": "0" * 64},
             "run-key": "7",
             "run-ids": ["7"],
             "state-key": "7",

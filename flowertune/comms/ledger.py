@@ -48,15 +48,30 @@ def _bytes(value: Any) -> int:
 class Ledger:
     """What a run has communicated, message by message (the server's view).
 
-    ``entries`` holds one line a message of any kind: round (0: before the first), partition (None
-    where it is not known yet, as in discovery), direction ("sent" or "received") and bytes.
-    Messages of a round that was done twice are in it twice, and failed replies with 0. ``carried``
-    is what every message takes along beside its own records, in bytes.
+    Attributes
+    ----------
+    carried
+        What every message takes along beside its own records, in bytes.
+    sent, received
+        Bytes so far.
+    entries
+        A line for each message of any kind since ``taken`` was last asked: round (0: before the
+        first), partition (None where it is not known yet, as in discovery), direction ("sent" or
+        "received") and bytes. Messages of a round that was done twice are in it twice, and failed
+        replies with 0.
     """
 
     budget_mib: int
-    entries: list[dict[str, Any]] = field(default_factory=list)
     carried: int = 0
+    sent: int = 0
+    received: int = 0
+    entries: list[dict[str, Any]] = field(default_factory=list)
+    _received_in: dict[tuple[int, int | None], int] = field(default_factory=dict)
+
+    def go_on(self, entries: Iterable[Mapping[str, Any]]) -> None:
+        """Take the entries of the process before into account, which are in the file already."""
+        for entry in entries:
+            self._sum(entry["round"], entry["partition"], entry["direction"], entry["bytes"])
 
     def count_sent(
         self, server_round: int, messages: Iterable[Message], partitions: Mapping[int, int]
@@ -77,16 +92,24 @@ class Ledger:
 
     def count_recovered(self, server_round: int, partition: int, nbytes: int) -> None:
         """Enter what was received in a round before its server was killed, as far as it is not."""
-        known = sum(
-            entry["bytes"]
-            for entry in self.entries
-            if (entry["round"], entry["partition"], entry["direction"])
-            == (server_round, partition, "received")
-        )
+        known = self._received_in.get((server_round, partition), 0)
         if nbytes > known:
             self._add(server_round, partition, "received", nbytes - known)
 
+    def taken(self) -> list[dict[str, Any]]:
+        """Return the entries for the file that keeps them; the sums stay.
+
+        The order of arrival is chance; the ledgers of two equal runs are equal.
+        """
+        entries, self.entries = self.entries, []
+        newest = max((key[0] for key in self._received_in), default=0)
+        self._received_in = {k: n for k, n in self._received_in.items() if k[0] == newest}
+        return sorted(
+            entries, key=lambda e: (e["round"], e["direction"], str(e["partition"]), e["bytes"])
+        )
+
     def _add(self, server_round: int, partition: int | None, direction: str, nbytes: int) -> None:
+        self._sum(server_round, partition, direction, nbytes)
         self.entries.append(
             {
                 "round": server_round,
@@ -96,19 +119,17 @@ class Ledger:
             }
         )
 
+    def _sum(self, server_round: int, partition: int | None, direction: str, nbytes: int) -> None:
+        if direction == "sent":
+            self.sent += nbytes
+        else:
+            self.received += nbytes
+            key = server_round, partition
+            self._received_in[key] = self._received_in.get(key, 0) + nbytes
+
     def account(self, server_round: int, partitions: Mapping[int, int]) -> "Account":
         """Return what enters messages of a round; ``partitions`` gives each node's partition."""
         return Account(self, server_round, partitions)
-
-    @property
-    def sent(self) -> int:
-        """Bytes sent so far."""
-        return sum(e["bytes"] for e in self.entries if e["direction"] == "sent")
-
-    @property
-    def received(self) -> int:
-        """Bytes received so far."""
-        return sum(e["bytes"] for e in self.entries if e["direction"] == "received")
 
     @property
     def mib(self) -> float:

@@ -10,7 +10,7 @@ from typing import Any
 from flwr.common import log
 from flwr.serverapp import Grid
 
-from flowertune.base.files import write_json, write_jsonl
+from flowertune.base.files import write_json
 from flowertune.comms.partition_files import branched
 from flowertune.config.checks import clients_per_round
 from flowertune.config.results import own_folder
@@ -20,13 +20,15 @@ from flowertune.rules import lock
 from flowertune.rules.provenance import Library
 from flowertune.run.failures import Ending
 from flowertune.run.files import LEDGER, ROUNDS, RUN, now
+from flowertune.run.growing import GrowingFile
 from flowertune.run.live import Live
+from flowertune.run.lost import LostReplies
 from flowertune.run.metadata import profile_facts, run_info
 from flowertune.run.next_steps import next_steps
 from flowertune.run.origin import resume_command
 from flowertune.run.resume import check_adapter, check_federation
 from flowertune.run.setup import RunContext
-from flowertune.run.state import State, load_state, save_state
+from flowertune.run.state import State, load_state, read_lines, save_state
 
 
 class BaseRun:
@@ -38,6 +40,12 @@ class BaseRun:
         self._differences, self._at_start = list(context.differences), list(context.differences)
         self.ledger = self.registry.ledger  # discovery is in it
         self.rounds_done: list[dict[str, Any]] = []
+        self.lost = LostReplies()
+        self.seconds = 0.0  # of all rounds
+        self.last_rounds: dict[int, int] = {}  # in which each partition's reply counted last
+        self._rounds_file = GrowingFile(self.folder / ROUNDS)
+        self._ledger_file = GrowingFile(self.folder / LEDGER)
+        self._written = 0  # rounds that are in the file
         self.run_key, self.started = self.folder.name, now()
         self.run_ids = [str(context.run_id)]  # Flower's, of every process that worked on the run
         self.origin = context.origin
@@ -77,6 +85,13 @@ class BaseRun:
         """Note a difference that shows while the run goes on; the first of its kind counts."""
         if violation.key not in [difference.key for difference in self._differences]:
             self._differences.append(violation)
+
+    def note_round(self, line: dict[str, Any]) -> None:
+        """Take the line of a finished round into account; ``save_round`` writes it."""
+        self.rounds_done.append(line)
+        self.lost.note(line)
+        self.seconds += line["seconds"]
+        self.last_rounds.update(dict.fromkeys(line["partitions"], line["round"]))
 
     @contextmanager
     def recorded(self) -> Iterator[None]:
@@ -123,14 +138,20 @@ class BaseRun:
         """
         if self.origin is None:
             raise RuntimeError("a new run has nothing to go on from")
-        state = load_state(self.origin.state())
+        folder = self.origin.state()
+        state = load_state(folder)
         body = state.body
         check_federation(body["federation"], self._federation())
         if adapter_config is not None:
             check_adapter(body["adapter-config"], adapter_config)
+        lines, entries = read_lines(folder, body, self._rounds_file, self._ledger_file)
         self.admitted = True
-        self.ledger.entries[:0] = body["ledger"]
-        self.rounds_done, self.started = list(body["rounds"]), body["started"]
+        for file in (self._rounds_file, self._ledger_file):
+            file.cut()
+        for line in lines:
+            self.note_round(line)
+        self._written, self.started = len(lines), body["started"]
+        self.ledger.go_on(entries)
         self.run_key = body["run-key"]
         self.run_ids = [*body["run-ids"], *self.run_ids]
         self.state_key = branched(self.run_ids[-1], body["state-key"], state.server_round)
@@ -153,7 +174,7 @@ class BaseRun:
         strategy: Mapping[str, Any],
         more: Mapping[str, Any],
     ) -> None:
-        """Save the state after a round, and what tools read of it.
+        """Write the lines of a round, and save the state after it, which says how far they count.
 
         Parameters
         ----------
@@ -162,11 +183,14 @@ class BaseRun:
         more : Mapping[str, Any]
             What only this kind of run keeps, as JSON.
         """
+        self._rounds_file.append(self.rounds_done[self._written :])
+        self._written = len(self.rounds_done)
+        self._ledger_file.append(self.ledger.taken())
         body = {
             "settings": dict(self.cfg),
             "started": self.started,
-            "ledger": self.ledger.entries,
-            "rounds": self.rounds_done,
+            "ledger": self._ledger_file.mark(),
+            "rounds": self._rounds_file.mark(),
             "run-key": self.run_key,
             "run-ids": self.run_ids,
             "state-key": self.state_key,
@@ -176,7 +200,6 @@ class BaseRun:
             **more,
         }
         save_state(self.folder, State(server_round, adapter, strategy, body))
-        self.write_lines()
 
     def _federation(self) -> dict[str, list[int]]:
         registry = self.registry
@@ -186,13 +209,3 @@ class BaseRun:
         """Write run.json while the run goes on; how it ends is written by ``recorded``."""
         if not self._ended:
             write_json(self.folder / RUN, run_info(self, "running", self.data))
-
-    def write_lines(self) -> None:
-        """Write rounds.jsonl and ledger.jsonl."""
-        write_jsonl(self.folder / ROUNDS, self.rounds_done)
-        # The order of arrival is chance; the ledger of two equal runs is equal.
-        entries = sorted(
-            self.ledger.entries,
-            key=lambda e: (e["round"], e["direction"], str(e["partition"]), e["bytes"]),
-        )
-        write_jsonl(self.folder / LEDGER, entries)

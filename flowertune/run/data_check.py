@@ -85,21 +85,35 @@ def _lengths_in(content: RecordDict) -> list[Lengths]:
     return rows
 
 
-def rows_visited(
-    lengths: Mapping[int, list[Lengths]], rounds: list[dict[str, Any]], cfg: Settings
-) -> float:
-    """Return the share of all rows that were trained on in ``rounds``, from 0 to 1."""
-    needed = rows_needed(cfg)
-    length = cfg.train.seq_length
-    usable = {
-        p: sum(not row.bad and row.prompt < length for row in rows) for p, rows in lengths.items()
-    }
-    visited: set[tuple[int, int]] = set()
-    for line in rounds:
-        moving = line["round"] if cfg.train.dynamic_data_seed else 1
-        for partition in line["partitions"]:
-            if rows := usable.get(partition, 0):
-                picked = rows_of_round(rows, needed, cfg.seed, moving, partition)
-                visited.update((partition, row) for row in picked)
-    total = sum(len(rows) for rows in lengths.values())
-    return len(visited) / total if total else 0.0
+class VisitedRows:
+    """Which rows were trained on, as far as they were asked for: each round is looked at once."""
+
+    def __init__(self, lengths: Mapping[int, list[Lengths]], cfg: Settings) -> None:
+        self._cfg, self._length = cfg, cfg.train.seq_length
+        self._needed = rows_needed(cfg)
+        self._usable = {
+            partition: sum(not row.bad and row.prompt < self._length for row in rows)
+            for partition, rows in lengths.items()
+        }
+        self._total = sum(len(rows) for rows in lengths.values())
+        self._visited: dict[int, set[int]] = {partition: set() for partition in lengths}
+        self._rounds = 0
+
+    def share(self, rounds: Sequence[Mapping[str, Any]]) -> float:
+        """Return the share of all rows that were trained on in ``rounds``, from 0 to 1.
+
+        Parameters
+        ----------
+        rounds : Sequence[Mapping[str, Any]]
+            The lines of all finished rounds; those of earlier calls come first.
+        """
+        for line in rounds[self._rounds :]:
+            moving = line["round"] if self._cfg.train.dynamic_data_seed else 1
+            for partition in line["partitions"]:
+                rows, visited = self._usable.get(partition, 0), self._visited.get(partition, set())
+                if len(visited) < rows:
+                    seed = self._cfg.seed
+                    visited.update(rows_of_round(rows, self._needed, seed, moving, partition))
+        self._rounds = len(rounds)
+        visits = sum(len(visited) for visited in self._visited.values())
+        return visits / self._total if self._total else 0.0

@@ -13,7 +13,7 @@ from flowertune.rules import lock
 from flowertune.rules.manifest import FORMAT
 from flowertune.rules.provenance import Library
 from flowertune.run.files import now
-from flowertune.run.lost import lost_replies
+from flowertune.run.lost import LostReplies
 
 
 class RunFacts(Protocol):
@@ -25,7 +25,7 @@ class RunFacts(Protocol):
     folder: Path
     library: Library
     ledger: Ledger
-    rounds_done: list[dict[str, Any]]
+    lost: LostReplies
     run_key: str
     quantization: dict[str, Any] | None
     run_ids: list[str]
@@ -75,7 +75,7 @@ def build_manifest(run: RunFacts, server_round: int, more: Mapping[str, Any]) ->
         "prompt-template": cfg.prompt.template,
         "settings": dict(cfg),
         "seed": cfg.seed,
-        "replies": lost_replies(run.rounds_done),
+        "replies": run.lost.record(),
         "communication": run.ledger.summary(),
         "library": run.library.record(),
         "versions": package_versions(),
@@ -111,7 +111,7 @@ def run_info(run: RunFacts, status: str, data: Mapping[str, Any] | None) -> dict
         "settings": dict(run.cfg),
         "adapter-config": run.adapter_config,
         "library": run.library.record(),
-        "replies": lost_replies(run.rounds_done),
+        "replies": run.lost.record(),
         "data": data,
     }
 

@@ -1,7 +1,8 @@
 """The state of a run after a finished round, from which it can go on.
 
 A folder a round: the tensors in two files, everything else in state.json, which has the sha256 of
-both files and of each of its own parts. That shows damage and edits by mistake; it stops no forger.
+both files and of each of its own parts, and says how far rounds.jsonl and ledger.jsonl count. That
+shows damage and edits by mistake; it stops no forger.
 """
 
 import json
@@ -22,12 +23,13 @@ from flowertune.config.checks import whole_models
 from flowertune.config.settings import ANEW
 from flowertune.rules.manifest import ROWS_OF_A_CLIENT, list_of, object_with
 from flowertune.rules.values import SWITCH, TEXT, Value, is_number, one_of, optional, shown, whole
+from flowertune.run.growing import BYTES, LINES, SHA256, GrowingFile
 
 FOLDER = "state"
 NAME = re.compile(r"round_(0|[1-9][0-9]{0,8})")
 BODY, TENSORS = "state.json", ("adapter.safetensors", "strategy.safetensors")
 SUMS, ROUND, FORMAT = "sha256", "round", "format"
-VERSION = 2  # of what is kept
+VERSION = 3  # of what is kept
 # A poisoned adapter may end a run only in the round after the next: the state before is still here.
 KEPT = BACK + 1
 _ANY = Value("anything", lambda given: True)
@@ -39,19 +41,19 @@ _LINE = object_with(
     **dict.fromkeys(("seconds", "total-mib"), _NUMBER),
     **{"train-loss": optional(_NUMBER), "partitions": _PARTITIONS, "lost": object_with()},
 )
+_ENTRY = object_with(
+    round=whole(),
+    partition=optional(whole()),
+    direction=one_of("sent", "received"),
+    bytes=whole(),
+)
+_MARK = object_with(**{LINES: whole(), BYTES: whole(), SHA256: TEXT})
 # What a run that goes on reads of it.
 PARTS = {
     "settings": object_with(),
     "started": TEXT,
-    "ledger": list_of(
-        object_with(
-            round=whole(),
-            partition=optional(whole()),
-            direction=one_of("sent", "received"),
-            bytes=whole(),
-        )
-    ),
-    "rounds": list_of(_LINE),
+    "ledger": _MARK,
+    "rounds": _MARK,
     "run-key": TEXT,
     "run-ids": list_of(TEXT),
     "state-key": TEXT,
@@ -219,6 +221,37 @@ def load_state(path: Path) -> State:
             raise _damaged(file, one_line(error), path) from error
     adapter, strategy = tensors
     return State(int(body[ROUND]), adapter, strategy, body)
+
+
+def read_lines(
+    path: Path, body: Mapping[str, Any], rounds: GrowingFile, ledger: GrowingFile
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the lines of finished rounds and of the ledger, up to where a state counts them.
+
+    Parameters
+    ----------
+    path : Path
+        The state's folder.
+    body : Mapping[str, Any]
+        What ``read_body`` gives.
+    rounds, ledger : GrowingFile
+        The run's files, which go on from there.
+
+    Raises
+    ------
+    UserError
+        If a file is not what the run wrote; names it.
+    """
+    found = {}
+    for key, file, line in (("rounds", rounds, _LINE), ("ledger", ledger, _ENTRY)):
+        try:
+            found[key] = file.go_on(body[key])
+        except ValueError as error:
+            raise _damaged(file.path, str(error), path) from error
+        for number, one in enumerate(found[key], start=1):
+            if not line.fits(one):
+                raise _damaged(file.path, f"its line {number} is {shown(one)}", path)
+    return found["rounds"], found["ledger"]
 
 
 def _missing(path: Path) -> list[str]:

@@ -38,7 +38,7 @@ from flowertune.rules.values import shown
 from flowertune.run.base import BaseRun
 from flowertune.run.checkpoint import checkpoint_config, save_checkpoint
 from flowertune.run.contract import StrategyContract
-from flowertune.run.data_check import ask_lengths, rows_visited
+from flowertune.run.data_check import VisitedRows, ask_lengths
 from flowertune.run.failures import log_error_last, too_few
 from flowertune.run.files import now
 from flowertune.run.first_adapter import first_adapter
@@ -72,6 +72,8 @@ class TrainingRun(BaseRun):
     def __init__(self, context: RunContext, grid: Grid) -> None:
         super().__init__(context, grid)
         self.lengths: dict[int, list[Lengths]] = {}
+        self._longest_answer: int | None = None  # of all rows, in tokens
+        self._visited = VisitedRows({}, self.cfg)
         self._good_rows: dict[int, int] = {}  # of each partition: those that are not left out
         self.rows: dict[int, dict[str, Any]] = {}  # what each partition says it loaded
         self._method: _Method | None = None
@@ -138,7 +140,6 @@ class TrainingRun(BaseRun):
             self.rows = {int(p): record for p, record in state.body["rows"].items()}
             if state.server_round:
                 restore_strategy(strategy, state.strategy)
-            self.write_lines()
         contract = StrategyContract(strategy, adapter, self.registry)
         contract.rehearse(is_layerwise(self.cfg), self.grid)
         if self.cfg.train.training_arguments.max_steps > 0:
@@ -183,7 +184,13 @@ class TrainingRun(BaseRun):
         with self.profile.phase("prepare"):
             self.live.say("counting the tokens of every client's rows")
             self.lengths = ask_lengths(self.grid, self.registry)
+        length = self.cfg.train.seq_length
+        self._longest_answer = max(
+            (min(row.total, length) - row.prompt for of in self.lengths.values() for row in of),
+            default=None,
+        )
         self._good_rows = {p: sum(not row.bad for row in of) for p, of in self.lengths.items()}
+        self._visited = VisitedRows(self.lengths, self.cfg)
         self.data = report_of(self.lengths, self.cfg.train.seq_length)
         log(INFO, as_text(self.data))
         refuse_if_too_many_are_bad(self.data, self.cfg.dataset.max_bad_rows)
@@ -240,8 +247,7 @@ class TrainingRun(BaseRun):
         self, server_round: int, messages: list[Message]
     ) -> tuple[list[Message], dict[int, str]]:
         known = len(self.ledger.entries)
-        last_rounds = {p: line["round"] for line in self.rounds_done for p in line["partitions"]}
-        valid, reasons = self.method.exchanger.once(server_round, messages, last_rounds)
+        valid, reasons = self.method.exchanger.once(server_round, messages, self.last_rounds)
         valid = self._with_the_same_rows(valid, reasons)
         if is_layerwise(self.cfg) and valid:
             valid = self._with_mean(server_round, valid, reasons)
@@ -347,9 +353,9 @@ class TrainingRun(BaseRun):
             "total-mib": round(self.ledger.mib, 3),
             "time": now(),
         }
-        self.rounds_done.append(line)
+        self.note_round(line)
         self.method.loggers.log_round(line)
-        pace = sum(done["seconds"] for done in self.rounds_done) / len(self.rounds_done)
+        pace = self.seconds / len(self.rounds_done)
         log(
             INFO,
             round_line(
@@ -387,16 +393,9 @@ class TrainingRun(BaseRun):
                 "path": config["base_model_name_or_path"],
                 "quantization": self.quantization,
             },
-            "longest-answer-tokens": max(
-                (
-                    min(row.total, self.cfg.train.seq_length) - row.prompt
-                    for rows in self.lengths.values()
-                    for row in rows
-                ),
-                default=None,
-            ),
+            "longest-answer-tokens": self._longest_answer,
             "rows": {str(p): record for p, record in sorted(self.rows.items())},
-            "rows-visited": round(rows_visited(self.lengths, self.rounds_done, self.cfg), 6),
+            "rows-visited": round(self._visited.share(self.rounds_done), 6),
         }
         save_checkpoint(path, tensors, config, build_manifest(self, server_round, more))
         log(INFO, "saved %s", path)
@@ -408,7 +407,7 @@ class TrainingRun(BaseRun):
             self._checkpoint(done, adapter.to_torch_state_dict())
         self._plot()
         self.say_the_end()
-        log_lost_replies(self.rounds_done)
+        log_lost_replies(self.lost)
 
     def _plot(self) -> None:
         file, done = self.folder / "loss.png", len(self.rounds_done)

@@ -79,7 +79,7 @@ def average_models(grid: Grid, context: Context, file: str) -> None:
             for server_round in range(len(run.rounds_done) + 1, run.rounds + 1):
                 run.do(server_round)
             run.say_the_end()
-        log_lost_replies(run.rounds_done)
+        log_lost_replies(run.lost)
 
 
 class WholeModelRun(BaseRun):
@@ -326,7 +326,7 @@ class WholeModelRun(BaseRun):
         seconds: float,
         result: dict[str, Any],
     ) -> None:
-        self.rounds_done.append(
+        self.note_round(
             {
                 "round": server_round,
                 "clients": len(cohort.manifests),

@@ -50,8 +50,9 @@ def test_a_part_that_was_edited_is_named(run, key, value):
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("settings", []), ("settings", None), ("ledger", [{}]), ("ledger", 7),
-     ("rounds", [{"round": 1}]), ("run-key", 8), ("run-ids", "7"), ("state-key", "a\nb"),
+    [("settings", []), ("settings", None), ("ledger", [{}]), ("ledger", {"lines": 1}),
+     ("rounds", 7), ("rounds", {"lines": -1}),
+     ("run-key", 8), ("run-ids", "7"), ("state-key", "a\nb"),
      ("federation", {"held": 1}),
      ("differences", [{"key": "x"}]), ("library", {}), ("adapter-config", []),
      ("rows", {"a": {"dataset": "d", "revision": "m", "rows": 1, "sha256": "0" * 64}}),
@@ -78,7 +79,7 @@ def test_what_is_no_state_is_a_sentence(run, text):
 
 
 def test_a_state_of_another_version_is_named(run, monkeypatch):
-    monkeypatch.setattr(state, "VERSION", 3)
+    monkeypatch.setattr(state, "VERSION", 4)
     with pytest.raises(UserError, match="another version of the library wrote it"):
         read_body(run / "state" / "round_2")
 
