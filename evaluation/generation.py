@@ -5,9 +5,11 @@ ones in the batch. Here a row stops by itself (end token, its own length limit, 
 nothing can change any more), and `decoding` gives its place to the next.
 
 A batch changes floating point numbers by a rounding error, and a rounding error decides a tie. So
-the smallest gap between the best and the second best token is kept for every row, and a row that
-came closer than `TIE` is generated again alone, by transformers' own `generate`. So is every row of
-a model that `decoding` does not know how to batch.
+the lead of the best token over the second best is kept for every token of a row. A row in which one
+was below a bound (`decoding.rounding`) is generated again alone, by transformers' own `generate`,
+up to the last such token: that is one forward pass where it is the first. If it says the same, what
+follows was no tie and stays. Rows of a model that `decoding` does not know how to batch are all
+generated alone.
 
 Drawn answers get their random numbers from the row and the position, not from a stream that all
 rows share: they do not depend on batches either.
@@ -26,12 +28,14 @@ from transformers import (
 
 from evaluation.decoding.batch import can_decode, decode
 from evaluation.decoding.choice import Finite, Sampling, draw
+from evaluation.decoding.memory import Slots, is_out_of_memory, too_large
+from evaluation.decoding.rounding import FLOOR
 from evaluation.decoding.row import Row
 from evaluation.model_settings import unbatchable
+from evaluation.screening import Screen
 
 __all__ = ["Row", "Sampling", "end_token_ids", "generate", "settled_by_text"]
 
-TIE = 1e-4
 _WINDOW = 16  # newest tokens searched for a stopping word before the whole row is looked at
 
 
@@ -78,7 +82,8 @@ def _alone(
     # With several beams, a row's tokens are known only at the end.
     beams = (model.generation_config.num_beams or 1) > 1
     drawn = [_Draw(row, sampling)] if sampling else []
-    out = model.generate(
+    out = _generated(
+        model,
         input_ids=ids,
         attention_mask=torch.ones_like(ids) if row.hidden is None else (ids != row.hidden).long(),
         max_new_tokens=row.limit,
@@ -92,14 +97,34 @@ def _alone(
     _take_all(row, out[0].tolist(), end_ids)
 
 
+def batchable(row: Row, penalty: float) -> bool:
+    """Whether a row may be in a batch.
+
+    Where the last token is hidden, or hidden tokens are penalized, leaving them out of the prompt
+    is not the same as masking them.
+    """
+    return row.hidden not in row.prompt or (row.prompt[-1] != row.hidden and penalty == 1.0)
+
+
+def _generated(model: Any, **options: Any) -> torch.Tensor:
+    try:
+        return model.generate(**options)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+    raise too_large()
+
+
 def generate(
     model: Any,
     rows: list[Row],
     *,
-    batch_size: int,
+    batch_size: int | Slots,
     end_ids: Sequence[int],
     pad_id: int,
     recheck_ties: bool = True,
+    tie: float = FLOOR,
+    screen: Screen | None = None,
     sampling: Sampling | None = None,
     on_done: Callable[[Row], None] = lambda row: None,
 ) -> None:
@@ -112,44 +137,55 @@ def generate(
         end_ids: tokens that end a row.
         pad_id: any token id; it is masked wherever it pads.
         recheck_ties: generate rows again, alone, that came closer to a tie than rounding errors.
+        tie: the lead of a token below which rounding errors could have decided it.
+        screen: decide rows in lower precision first; None computes all of them exactly.
         sampling: draw tokens instead of taking the best; then there are no ties to recheck.
         on_done: receives each finished row.
 
     Raises:
         NotFinite: the model's scores of a token are not finite numbers.
+        UserError: there is not memory for one row.
     """
+    slots = batch_size if isinstance(batch_size, Slots) else Slots(batch_size)
     again: list[Row] = []
+    close: list[Row] = []
     longest = max((len(row.prompt) + row.limit for row in rows), default=0)
     penalty = model.generation_config.repetition_penalty or 1.0
 
     def finished(row: Row) -> None:
-        if recheck_ties and row.gap < TIE:
-            again.append(row)
+        if recheck_ties and row.gap < tie:
+            close.append(row)
         else:
             on_done(row)
-
-    def batchable(row: Row) -> bool:
-        # Where the last token is hidden, or hidden tokens are penalized, leaving them out of the
-        # prompt is not the same as masking them.
-        return row.hidden not in row.prompt or (row.prompt[-1] != row.hidden and penalty == 1.0)
 
     if unbatchable(model.generation_config) or not can_decode(model, longest):
         again = list(rows)
     else:
-        again += [row for row in rows if not batchable(row)]
-        decode(
-            model,
-            [row for row in rows if batchable(row)],
-            slots=batch_size,
-            end_ids=end_ids,
-            pad_id=pad_id,
-            sampling=sampling,
-            on_done=finished,
-        )
+        again += [row for row in rows if not batchable(row, penalty)]
+        left = [row for row in rows if batchable(row, penalty)]
+        options: Any = {"slots": slots, "end_ids": end_ids, "pad_id": pad_id}
+        if screen is not None and sampling is None and penalty == 1.0:
+            left = screen.tokens(model, left, on_done=on_done, **options)
+        decode(model, left, sampling=sampling, on_done=finished, **options)
+    for row in close:
+        if not _confirmed(model, row, tie, end_ids, pad_id):
+            again.append(row)
+        else:
+            on_done(row)
     for row in again:
         row.restart()
         _alone(model, row, end_ids, pad_id, sampling)
         on_done(row)
+
+
+def _confirmed(model: Any, row: Row, tie: float, end_ids: Sequence[int], pad_id: int) -> bool:
+    """Whether a row alone gets the same tokens up to the last that a tie could have decided."""
+    place = row.last_close(tie)
+    if place is None or place + 1 >= len(row.new):
+        return place is None
+    part = Row(row.index, row.prompt, place + 1, row.settled, row.key, row.hidden)
+    _alone(model, part, end_ids, pad_id, None)
+    return part.new == row.new[: place + 1]
 
 
 def settled_by_text(

@@ -10,9 +10,12 @@ import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
-from evaluation import generation, replay, score
-from evaluation.decoding.batch import learned_positions
+from evaluation import generation, replay, score, screening
+from evaluation.decoding import rounding
+from evaluation.decoding.batch import can_decode, learned_positions
 from evaluation.decoding.choice import NotFinite
+from evaluation.decoding.memory import AUTO, Rows, Slots
+from evaluation.likelihood import Likelihood, Likelihoods, Pair
 from evaluation.store import Store
 from flowertune.base.errors import UserError
 from flowertune.base.text import counted
@@ -73,23 +76,36 @@ class RowwiseLM(_Base):
         self,
         model: Any,
         tokenizer: Any,
-        batch_size: int,
+        batch_size: Rows,
         *,
         seed: int = 0,
         recheck_ties: bool = True,
         answer_tokens: int | None = None,
+        screen: str = "off",
+        say: Callable[[str], None] = lambda text: None,
     ):
         """Wrap a loaded model.
 
         Args:
             model: causal language model, in eval mode.
             tokenizer: its tokenizer, with a padding token.
-            batch_size: the most rows in one forward pass.
+            batch_size: the most rows in one forward pass; "auto" for what memory allows.
             seed: of drawn answers.
             recheck_ties: see `generation.generate`.
             answer_tokens: cut every answer after so many tokens; None leaves it to the task.
+            screen: one of `screening.KINDS`.
+            say: receives sentences on what is worth knowing of the computation.
+
+        Raises:
+            UserError: the model cannot be screened as it is asked for.
         """
-        super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
+        # lm-eval's own number is never used; its "auto" would try it out.
+        own = 1 if batch_size == AUTO else batch_size
+        super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=own)
+        self.slots = Slots(batch_size, say)
+        self.screen = screening.resolve(screen, model)
+        self.say = say
+        self.tie: float | None = None  # measured with the first rows
         self.seed = seed
         self.recheck_ties = recheck_ties
         self.answer_tokens = answer_tokens
@@ -123,7 +139,7 @@ class RowwiseLM(_Base):
         keys = [key for _, key in keyed(requests)]
         answers = {index: self.store.get(key) for index, key in enumerate(keys)}
         missing = [index for index, answer in answers.items() if not isinstance(answer, list)]
-        # All choices of a document stay together: lm-eval answers them with one forward pass.
+        # What is decided is which choice of a document is the likeliest.
         documents: dict[tuple[Any, Any], list[int]] = {}
         for index in missing:
             request = requests[index]
@@ -131,20 +147,88 @@ class RowwiseLM(_Base):
         done = {(request.task_name, request.doc_id) for request in requests} - set(documents)
         for _ in done:
             self.on_row()
-        waiting = sorted(documents.values(), key=lambda indices: -_length(requests[indices[0]]))
-        size = 4 * int(self.batch_size)
-        for start in range(0, len(waiting), size):
-            chunk = waiting[start : start + size]
-            indices = [index for document in chunk for index in document]
-            fresh = super().loglikelihood([requests[i] for i in indices], disable_tqdm=True)
-            if not all(math.isfinite(likelihood) for likelihood, _ in fresh):
+
+        def decided(indices: list[int], found: list[Likelihood]) -> None:
+            if not all(math.isfinite(likelihood) for likelihood, _ in found):
                 raise NotFinite
-            for index, answer in zip(indices, fresh, strict=True):
+            for index, answer in zip(indices, found, strict=True):
                 answers[index] = list(answer)
                 self.store.put(keys[index], list(answer))
-            for _ in chunk:
-                self.on_row()
+            self.on_row()
+
+        self._decide(list(documents.values()), requests, decided)
         return [(float(answers[i][0]), bool(answers[i][1])) for i in range(len(requests))]
+
+    def _decide(
+        self,
+        documents: list[list[int]],
+        requests: list[Instance],
+        decided: Callable[[list[int], list[Likelihood]], None],
+    ) -> None:
+        if not documents:
+            return
+        pairs = [[self._pair(requests[index]) for index in document] for document in documents]
+        longest = max(len(context) + len(answer) for each in pairs for context, answer in each)
+        options: Any = {"max_length": self.max_length, "share": can_decode(self.model, longest)}
+        pad = self.tokenizer.pad_token_id
+        exact = Likelihoods(self.model, pad, self.slots, **options)
+        left = list(range(len(documents)))
+        if self.screen is not None:
+            before = len(self.screen.calibrations)
+            low = Likelihoods(self.model, pad, self.slots, **options)
+            left = self.screen.choices(
+                exact, low, pairs, lambda number, found: decided(documents[number], found)
+            )
+            self._say_screened(before)
+        self._measure([context for each in pairs for context, _ in each], longest)
+        # Some at a time, so that they can be counted and kept; enough for full batches.
+        left.sort(key=lambda number: -len(pairs[number][0][0]))
+        size = 8 * self.slots.at_most(self.model, longest, len(left) or 1)
+        for first in range(0, len(left), size):
+            part = left[first : first + size]
+            found = iter(exact.of([pair for number in part for pair in pairs[number]]))
+            for number in part:
+                own = [next(found) for _ in pairs[number]]
+                # Rounding errors of a batch add up over the tokens of a choice.
+                widest = max(len(answer) for _, answer in pairs[number])
+                if self.recheck_ties and screening.lead(own) < widest * (self.tie or 0):
+                    own = exact.of(pairs[number], alone=True)
+                decided(documents[number], own)
+
+    def _pair(self, request: Instance) -> Pair:
+        context, continuation = map(str, request.args)
+        if context:
+            return self._encode_pair(context, continuation)
+        tokens = self.tok_encode(continuation, add_special_tokens=False)
+        # As lm-eval: a text without a context follows the token that begins texts.
+        if tokens[0] == self.prefix_token_id:
+            return tokens[:1], tokens[1:]
+        return [self.prefix_token_id], tokens
+
+    def _measure(self, prompts: list[list[int]], longest: int) -> None:
+        """Measure once how close a tie has to be for a batch to decide it."""
+        if self.tie is not None or not self.recheck_ties:
+            return
+        self.tie = rounding.FLOOR
+        if can_decode(self.model, longest + 1):
+            few = [prompt for prompt in prompts if len(prompt) > 1]
+            self.tie = rounding.tie_bound(self.model, few, self.tokenizer.pad_token_id)
+        self.say(
+            f"Answers whose best two are closer than {self.tie:.2g} are decided by their row alone."
+        )
+
+    def _say_screened(self, before: int) -> None:
+        if self.screen is not None:
+            for sentence in self.screen.sentences()[before:]:
+                self.say(sentence)
+
+    def record(self) -> dict[str, Any]:
+        """How rows were computed, for results.json."""
+        return {
+            "batch-size": self.slots.record(),
+            "tie-bound": self.tie,
+            "screening": None if self.screen is None else self.screen.record(),
+        }
 
     def _answer_group(
         self, group: list[tuple[int, Instance, str]], kwargs: dict[str, Any], answers: dict
@@ -170,22 +254,31 @@ class RowwiseLM(_Base):
         sampling = None
         if kwargs.get("do_sample"):
             sampling = generation.Sampling(kwargs["temperature"], kwargs["top_p"], self.seed)
+        else:
+            longest = max(len(row.prompt) + row.limit for row in rows)
+            self._measure([row.seen for row in rows], longest)
+        before = 0 if self.screen is None else len(self.screen.calibrations)
         generation.generate(
             self.model,
             rows,
-            batch_size=int(self.batch_size),
+            batch_size=self.slots,
             end_ids=self._end_ids(kwargs),
             pad_id=self.tokenizer.pad_token_id,
             recheck_ties=self.recheck_ties and sampling is None,
+            tie=rounding.FLOOR if self.tie is None else self.tie,
+            screen=self.screen,
             sampling=sampling,
             on_done=done,
         )
+        self._say_screened(before)
 
     def _replay_group(
         self, group: list[tuple[int, Instance, str]], kwargs: dict[str, Any], answers: dict
     ) -> None:
         # The official scorer works through one set after the other; a batch never holds two.
         tasks = dict.fromkeys(request.task_name for _, request, _ in group)
+        prompts = [self.tokenizer(str(one.args[0]))["input_ids"] for _, one, _ in group[:64]]
+        self._measure(prompts, kwargs["max_length"])
         for task in tasks:
             members = [(index, request) for index, request, _ in group if request.task_name == task]
             rows = replay.answers(
@@ -194,7 +287,8 @@ class RowwiseLM(_Base):
                 [str(request.args[0]) for _, request in members],
                 max_length=kwargs["max_length"],
                 batch_size=self.replay_batch or 1,
-                slots=int(self.batch_size),
+                slots=self.slots,
+                tie=rounding.FLOOR if self.tie is None else self.tie,
                 settled=lambda prompt, text: self._settled(prompt, len(text), kwargs),
                 recheck_ties=self.recheck_ties,
                 on_row=self.on_row,
@@ -275,10 +369,6 @@ def keyed(requests: list[Instance]) -> Iterator[tuple[Instance, str]]:
 def _kwargs(request: Instance) -> dict[str, Any]:
     arguments: Any = request.args
     return dict(arguments[1])
-
-
-def _length(request: Instance) -> int:
-    return len(str(request.args[0]))
 
 
 def check_lengths(

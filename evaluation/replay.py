@@ -19,9 +19,11 @@ from transformers import LogitsProcessorList, StoppingCriteria, StoppingCriteria
 
 from evaluation.decoding.batch import can_decode, decode
 from evaluation.decoding.choice import Finite
+from evaluation.decoding.memory import Slots, is_out_of_memory
+from evaluation.decoding.rounding import FLOOR
 from evaluation.decoding.row import Row
-from evaluation.generation import TIE
 from evaluation.model_settings import relevant, unbatchable
+from flowertune.base.errors import UserError
 
 Settled = Callable[[list[int], str], Callable[[list[int]], bool] | None]
 
@@ -94,9 +96,10 @@ def answers(
     *,
     max_length: int,
     batch_size: int,
-    slots: int,
+    slots: int | Slots,
     settled: Settled,
     recheck_ties: bool = True,
+    tie: float = FLOOR,
     on_row: Callable[[], None] = lambda: None,
 ) -> list[str]:
     """Answer the prompts in the official scorer's batches: each row decoded whole, in their order.
@@ -112,6 +115,7 @@ def answers(
         slots: the most rows in one forward pass, for rows that need not stay in their batch.
         settled: makes `Row.settled` for a prompt's tokens and text.
         recheck_ties: repeat a batch as it is where a row came closer to a tie than rounding errors.
+        tie: the lead of a token below which rounding errors could have decided it.
         on_row: called for each row when it is done.
     """
     config = model.generation_config
@@ -145,16 +149,16 @@ def answers(
     decode(
         model,
         [row for b in singly for row in b.rows],
-        slots=slots,
+        slots=slots if isinstance(slots, Slots) else Slots(slots),
         end_ids=[] if end is None else [end],
         pad_id=tokenizer.pad_token_id,
         sampling=None,
         on_done=lambda row: on_row(),
     )
-    as_generate_does = _padding_is_as_in_generate(model, tokenizer, singly)
+    as_generate_does = _padding_is_as_in_generate(model, tokenizer, singly, tie)
     found: dict[int, str] = {}
     for b in singly:
-        near = recheck_ties and any(row.gap < TIE for row in b.rows)
+        near = recheck_ties and any(row.gap < tie for row in b.rows)
         if near or (b.padded and not as_generate_does):
             found |= dict(_as_it_is(model, tokenizer, b, max_length, drawn))
         else:
@@ -172,7 +176,9 @@ def _padding(length: int, width: int, tokenizer: Any) -> int | None:
     return tokenizer.pad_token_id if right else None
 
 
-def _padding_is_as_in_generate(model: Any, tokenizer: Any, batches: list[_Batch]) -> bool:
+def _padding_is_as_in_generate(
+    model: Any, tokenizer: Any, batches: list[_Batch], tie: float
+) -> bool:
     """Whether rows that begin from padding begin as they do in this version of transformers.
 
     Where padding is, and what comes after it, is for transformers' `generate` to say.
@@ -184,7 +190,7 @@ def _padding_is_as_in_generate(model: Any, tokenizer: Any, batches: list[_Batch]
                 :, tokens["input_ids"].shape[1] :
             ].tolist()
             pairs = zip(batch.rows, out, strict=True)
-            return all(row.new[:4] == new[: len(row.new)] or row.gap < TIE for row, new in pairs)
+            return all(row.new[:4] == new[: len(row.new)] or row.gap < tie for row, new in pairs)
     return True
 
 
@@ -196,13 +202,22 @@ def _as_it_is(
     # A row that ends early draws no more numbers, and of several beams the last decides.
     early = not drawn and (model.generation_config.num_beams or 1) == 1
     criteria = [_Settled(batch.rows, tokens["input_ids"].shape[1])] if early else []
-    out = model.generate(
-        **tokens,
-        max_length=max_length,
-        eos_token_id=tokenizer.eos_token_id,
-        logits_processor=LogitsProcessorList([Finite()]),
-        stopping_criteria=StoppingCriteriaList(criteria),
-    )
+    try:
+        out = model.generate(
+            **tokens,
+            max_length=max_length,
+            eos_token_id=tokenizer.eos_token_id,
+            logits_processor=LogitsProcessorList([Finite()]),
+            stopping_criteria=StoppingCriteriaList(criteria),
+        )
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UserError(
+            f"out of memory with a batch of the official {len(batch.rows)} rows, which "
+            "--official-batching decides together: leave it out (the result says so), score with "
+            "--quantization 4, or on a --device with more memory free"
+        ) from None
     for number, row in enumerate(out):
         yield batch.first + number, tokenizer.decode(row, skip_special_tokens=True)
 

@@ -11,6 +11,8 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from evaluation.decoding.cache import RaggedCache
 from evaluation.decoding.choice import NotFinite, Sampling, best, draw, penalize
+from evaluation.decoding.forward import Reader, alike
+from evaluation.decoding.memory import Slots, in_slots, is_out_of_memory
 from evaluation.decoding.prompt_lookup import NGramDraft, draft_length
 from evaluation.decoding.row import Row
 
@@ -46,7 +48,7 @@ def decode(
     model: Any,
     rows: Sequence[Row],
     *,
-    slots: int,
+    slots: Slots,
     end_ids: Sequence[int],
     pad_id: int,
     sampling: Sampling | None,
@@ -54,15 +56,81 @@ def decode(
 ) -> None:
     """Generate every row to its end, in place; at most `slots` rows are in a forward pass.
 
-    `on_done` gets each row once, as soon as it is done.
+    `on_done` gets each row once, as soon as it is done. Where memory runs out, rows that are not
+    done begin again with half of the slots.
 
     Raises:
         NotFinite: a score that decides a token is not a finite number.
+        UserError: there is not memory for one row.
     """
-    slots = max(1, min(slots, len(rows)))  # the cache has room for all of them
-    batch = _Batch(model, slots, end_ids, pad_id, sampling)
+    single = [row for row in rows if row.limit == 1 and row.padding is None]
+    _decide_single(model, single, slots, end_ids, pad_id, sampling, on_done)
+    waiting = [row for row in rows if not row.done]
+    while waiting:
+        longest = max(len(row.prompt) + row.limit for row in waiting)
+        size = slots.at_most(model, longest, len(waiting))
+        try:
+            _decode(model, waiting, size, end_ids, pad_id, sampling, on_done)
+            return
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+        # Outside of the handler: what it holds on to would keep the memory of the failed pass.
+        slots.halve(size)
+        waiting = [row for row in waiting if not row.done]
+        for row in waiting:
+            row.restart()
+
+
+def _decide_single(
+    model: Any,
+    rows: list[Row],
+    slots: Slots,
+    end_ids: Sequence[int],
+    pad_id: int,
+    sampling: Sampling | None,
+    on_done: Callable[[Row], None],
+) -> None:
+    """Give rows their only token, in one pass without keys and values that nobody needs."""
+    if not rows:
+        return
+    reader = Reader(model, pad_id, share=True)
+    penalty = model.generation_config.repetition_penalty or 1.0
+
+    def decide(batch: Sequence[Row]) -> Sequence[Row]:
+        prompts = [row.seen for row in batch]
+        scores = torch.cat(reader.scores(prompts, [[len(prompt) - 1] for prompt in prompts]))
+        if penalty != 1.0:
+            for line, prompt in zip(scores, prompts, strict=True):
+                penalize(line, prompt, penalty)
+        chosen, gaps = choose(scores, batch, 1, sampling)
+        for row, token, gap in zip(batch, chosen, gaps, strict=True):
+            if math.isnan(gap):
+                raise NotFinite
+            row.gaps.append(gap)
+            row.take(token, end_ids)
+        for row in batch:
+            on_done(row)
+        return batch
+
+    size = slots.at_most(model, max(len(row.prompt) for row in rows), len(rows))
+    for numbers in alike([row.seen for row in rows], size):
+        in_slots([rows[number] for number in numbers], slots.most or size, slots, decide)
+
+
+def _decode(
+    model: Any,
+    rows: Sequence[Row],
+    slots: int,
+    end_ids: Sequence[int],
+    pad_id: int,
+    sampling: Sampling | None,
+    on_done: Callable[[Row], None],
+) -> None:
+    batch = Batch(model, slots, end_ids, pad_id, sampling)
     # The longest first: rows that are read together then have little padding.
-    waiting = sorted(rows, key=lambda row: len(row.prompt))
+    order = alike([row.seen for row in rows], slots)
+    waiting = [rows[number] for numbers in order for number in numbers][::-1]
     while waiting or batch.rows:
         free = slots - len(batch.rows)
         # Reading prompts a few at a time would waste passes; half a batch is worth one.
@@ -73,7 +141,23 @@ def decode(
             on_done(row)
 
 
-class _Batch:
+def choose(
+    scores: torch.Tensor, rows: Sequence[Row], tokens: int, sampling: Sampling | None
+) -> tuple[list[int], list[float]]:
+    """The next token for each line of `scores` (rows times tokens, vocabulary), and its lead.
+
+    The lead of a drawn token is infinite; it is NaN where the scores are not finite.
+    """
+    if sampling is None:
+        return best(scores)
+    numbers = [sampling.number(row, n) for row in rows for n in range(tokens)]
+    finite = scores.amax(dim=-1).isfinite().tolist()
+    return draw(scores, numbers, sampling), [math.inf if one else math.nan for one in finite]
+
+
+class Batch:
+    """Rows that are being generated, and their keys and values."""
+
     def __init__(
         self,
         model: Any,
@@ -85,6 +169,7 @@ class _Batch:
         self.model, self.end_ids, self.pad_id, self.sampling = model, end_ids, pad_id, sampling
         self.positions = learned_positions(model.config)
         self.penalty = model.generation_config.repetition_penalty or 1.0
+        self.reader = Reader(model, pad_id, share=True)
         self.cache = RaggedCache(model.config, slots)
         self.rows: list[Row] = []
         self.drafters: list[NGramDraft] = []  # prompt and answer of each row
@@ -96,18 +181,20 @@ class _Batch:
         """
         padded = [row.padding is not None for row in rows]
         prompts = [row.seen if row.padding is not None else row.seen[:-1] for row in rows]
-        longest = max(map(len, prompts))
-        filled = DynamicCache(config=self.model.config)
+        prefix = self.reader.prefix(prompts)
+        known = 0 if prefix is None else len(prefix.tokens)
+        longest = max(map(len, prompts)) - known
         if longest:
-            ids = [prompt + [self.pad_id] * (longest - len(prompt)) for prompt in prompts]
+            ids = [[*p[known:], *[self.pad_id] * (longest - len(p) + known)] for p in prompts]
+            self.cache.expect(len(rows), prefix)
             # Padding comes after everything it could disturb, so there is nothing to mask.
             self.model(
                 input_ids=torch.tensor(ids, device=self.model.device),
-                past_key_values=filled,
+                past_key_values=self.cache,
                 use_cache=True,
                 logits_to_keep=1,
             )
-        self.cache.admit(filled, list(map(len, prompts)), padded)
+        self.cache.admit(list(map(len, prompts)), padded)
         self.rows += rows
         self.drafters += [NGramDraft(row.seen) for row in rows]
 
@@ -115,7 +202,7 @@ class _Batch:
         """Give every row its next token or tokens; return the rows that are done."""
         drafts = self._drafts()
         tokens = 1 + max(map(len, drafts))
-        scores = self._forward(drafts, tokens)
+        scores = self.forward(drafts, tokens)
         chosen, gaps = self._choose(scores, tokens)
         for number, (row, drafter) in enumerate(zip(self.rows, self.drafters, strict=True)):
             for place in range(tokens):
@@ -123,7 +210,7 @@ class _Batch:
                 gap = gaps[number * tokens + place]
                 if math.isnan(gap):
                     raise NotFinite
-                row.gap = min(row.gap, gap)
+                row.gaps.append(gap)
                 row.take(token, self.end_ids)
                 drafter.add(token)
                 self.cache.advance(number)
@@ -145,7 +232,8 @@ class _Batch:
     def _pads(self, row: Row) -> bool:
         return row.padding is not None and not row.new
 
-    def _forward(self, drafts: list[list[int]], tokens: int) -> torch.Tensor:
+    def forward(self, drafts: list[list[int]], tokens: int) -> torch.Tensor:
+        """Scores after each row's newest token and its draft (rows times tokens, vocabulary)."""
         device = self.model.device
         ids = []
         for row, drafter, draft in zip(self.rows, self.drafters, drafts, strict=True):
@@ -167,13 +255,7 @@ class _Batch:
         if self.penalty != 1.0:
             for line, drafter in zip(scores, self.drafters, strict=True):
                 penalize(line, drafter.tokens, self.penalty)
-        if self.sampling is None:
-            return best(scores)
-        numbers = [self.sampling.number(row, n) for row in self.rows for n in range(tokens)]
-        finite = scores.amax(dim=-1).isfinite().tolist()
-        return draw(scores, numbers, self.sampling), [
-            math.inf if one else math.nan for one in finite
-        ]
+        return choose(scores, self.rows, tokens, self.sampling)
 
     def _remove_done(self) -> list[Row]:
         done = []

@@ -6,6 +6,8 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from evaluation.decoding.forward import Prefix
+
 _GROW = 64  # tokens of room that are added at least
 
 
@@ -19,6 +21,8 @@ class RaggedCache(DynamicCache):
     Attributes:
         lengths: tokens of each slot (slots,), on the CPU.
         rows: how many slots, from the first, are in use.
+        reading: how many rows behind those a pass reads the prompts of, 0 outside of one.
+        known: how many tokens of them are there before that pass.
         shifts: what is added to a slot's columns to get its positions (slots,).
         blind: whether a slot's next token does not see itself, nor do later ones (slots,).
     """
@@ -30,7 +34,7 @@ class RaggedCache(DynamicCache):
         self.lengths = torch.zeros(slots, dtype=torch.long)
         self.shifts = torch.zeros(slots, dtype=torch.long)
         self.blind = torch.zeros(slots, dtype=torch.bool)
-        self.rows = 0
+        self.rows = self.reading = self.known = 0
 
     def columns(self, tokens: int) -> torch.Tensor:
         """Where the next `tokens` tokens of each row are kept (rows, tokens)."""
@@ -48,21 +52,27 @@ class RaggedCache(DynamicCache):
         hidden |= self.blind[: self.rows, None, None, None] & (columns == own[:, :, :1])
         return torch.zeros(hidden.shape, dtype=dtype).masked_fill(hidden, torch.finfo(dtype).min)
 
-    def admit(self, filled: DynamicCache, lengths: list[int], padded: list[bool]) -> None:
-        """Append rows whose first tokens went through the model with `filled`, padded on the right.
+    def expect(self, rows: int, prefix: Prefix | None = None) -> None:
+        """Have the next pass read the prompts of new rows, padded on the right, into their slots.
 
-        Where no row has a token yet, `filled` has seen none, and only room is made. The next token
-        of a row that is `padded` is padding: no token sees it, and its position is 0.
+        What a `prefix` holds is there before: the pass reads what comes behind it.
+        """
+        self.reading, self.known = rows, 0 if prefix is None else len(prefix.tokens)
+        for number, layer in enumerate(self.ragged):
+            layer.prefix = None if prefix is None else prefix.layers[number]
+
+    def admit(self, lengths: list[int], padded: list[bool]) -> None:
+        """Take in rows whose first tokens have been read, `lengths` of them, or need not be.
+
+        The next token of a row that is `padded` is padding: no token sees it, and its position
+        is 0.
         """
         first, last = self.rows, self.rows + len(lengths)
+        self.reading = self.known = 0
         self.rows = last
         self.lengths[first:last] = torch.tensor(lengths)
         self.blind[first:last] = torch.tensor(padded)
         self.shifts[first:last] = -self.lengths[first:last] * self.blind[first:last]
-        if max(lengths) == 0:
-            return
-        for layer, source in zip(self.ragged, filled.layers, strict=True):
-            layer.insert(source, first, lengths)
 
     def advance(self, row: int) -> None:
         """Keep the next token of a row; padding is not kept, but the row's positions go on."""
@@ -92,6 +102,7 @@ class RaggedLayer(DynamicLayer):
     def __init__(self, cache: RaggedCache, slots: int) -> None:
         super().__init__()
         self.cache, self.slots = cache, slots
+        self.prefix: Any = None
 
     def _make_room(self, keys: torch.Tensor, values: torch.Tensor, tokens: int) -> None:
         if not self.is_initialized:
@@ -105,13 +116,6 @@ class RaggedLayer(DynamicLayer):
             self.keys, self.values = (_empty(tensor, self.slots, wanted) for tensor in old)
             self.keys[:, :, :room], self.values[:, :, :room] = old
 
-    def insert(self, source: Any, first: int, lengths: list[int]) -> None:
-        """Copy rows of another layer, each up to its length, to slots from `first` on."""
-        self._make_room(source.keys, source.values, max(lengths))
-        for number, length in enumerate(lengths):
-            self.keys[first + number, :, :length] = source.keys[number, :, :length]
-            self.values[first + number, :, :length] = source.values[number, :, :length]
-
     def move(self, slot: int, to: int) -> None:
         """Copy one slot's row over another's."""
         self.keys[to], self.values[to] = self.keys[slot], self.values[slot]
@@ -120,6 +124,8 @@ class RaggedLayer(DynamicLayer):
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Write new tokens (rows, heads, tokens, size) behind each row's own; return all."""
+        if self.cache.reading:
+            return self._read(key_states, value_states)
         rows, own = self.cache.rows, self.cache.columns(key_states.shape[2])
         columns = int(own.max()) + 1
         self._make_room(key_states, value_states, columns)
@@ -128,8 +134,26 @@ class RaggedLayer(DynamicLayer):
         self.values[row, :, own] = value_states.transpose(1, 2)
         return self.keys[:rows, :, :columns], self.values[:rows, :, :columns]
 
+    def _read(
+        self, key_states: torch.Tensor, value_states: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Write prompts where they stay, so that they are not held twice."""
+        first, known = self.cache.rows, self.cache.known
+        slots, end = slice(first, first + self.cache.reading), known + key_states.shape[2]
+        self._make_room(key_states, value_states, end)
+        if self.prefix is not None:
+            self.keys[slots, :, :known] = self.prefix.keys
+            self.values[slots, :, :known] = self.prefix.values
+        self.keys[slots, :, known:end] = key_states
+        self.values[slots, :, known:end] = value_states
+        if self.prefix is None:
+            return key_states, value_states
+        return self.keys[slots, :, :end], self.values[slots, :, :end]
+
     def get_seq_length(self) -> int:
-        """The tokens of the longest row."""
+        """The tokens of the longest row; in a pass that reads prompts, those before it."""
+        if self.cache.reading:
+            return self.cache.known
         lengths = self.cache.lengths[: self.cache.rows]
         return int(lengths.max()) if len(lengths) else 0
 

@@ -19,7 +19,7 @@ class Row:
             answer then begins from padding, at the position where padding is, not from the prompt.
         new: tokens generated so far.
         done: whether it is at its end.
-        gap: smallest distance so far between the best and the second best token.
+        gaps: how far the best token was ahead of the second best, for each token so far.
     """
 
     index: int
@@ -31,7 +31,17 @@ class Row:
     padding: int | None = None
     new: list[int] = field(default_factory=list)
     done: bool = False
-    gap: float = float("inf")
+    gaps: list[float] = field(default_factory=list)
+
+    @property
+    def gap(self) -> float:
+        """The smallest lead of a token so far."""
+        return min(self.gaps, default=float("inf"))
+
+    def last_close(self, bound: float) -> int | None:
+        """The place of the last new token whose lead was below `bound`, None if none was."""
+        places = [place for place, gap in enumerate(self.gaps) if gap < bound]
+        return places[-1] if places else None
 
     @property
     def seen(self) -> list[int]:
@@ -49,4 +59,4 @@ class Row:
 
     def restart(self) -> None:
         """Forget what was generated."""
-        self.new, self.done, self.gap = [], False, float("inf")
+        self.new, self.done, self.gaps = [], False, []

@@ -15,6 +15,7 @@ from transformers import (
 
 from evaluation.decoding import batch, prompt_lookup
 from evaluation.decoding.cache import RaggedCache
+from evaluation.decoding.memory import Slots
 from evaluation.decoding.prompt_lookup import NGramDraft
 from evaluation.decoding.row import Row
 
@@ -32,7 +33,7 @@ def model():
 def decoded(model, prompts, slots, limit=60, end_ids=()):
     rows = [Row(i, prompt, limit) for i, prompt in enumerate(prompts)]
     options = {"end_ids": end_ids, "pad_id": 0, "sampling": None, "on_done": lambda row: None}
-    batch.decode(model, rows, slots=slots, **options)
+    batch.decode(model, rows, slots=Slots(slots), **options)
     return [row.new for row in rows]
 
 
@@ -55,9 +56,9 @@ def test_drafts_change_the_number_of_passes_and_nothing_else(model, good, monkey
     prompts = [[2, 4, 6] * 4, [5, 9, 30, 31]]
     expected = [alone(model, prompt, 60) for prompt in prompts]
     passes = []
-    forward = batch._Batch._forward
+    forward = batch.Batch.forward
     monkeypatch.setattr(
-        batch._Batch, "_forward", lambda self, *a: passes.append(1) or forward(self, *a)
+        batch.Batch, "forward", lambda self, *a: passes.append(1) or forward(self, *a)
     )
     if good:  # an oracle: every draft is right
         answers = {tuple(p): e for p, e in zip(prompts, expected, strict=True)}

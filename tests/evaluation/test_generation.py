@@ -5,7 +5,7 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from evaluation import generation, model_settings
-from evaluation.decoding import choice
+from evaluation.decoding import choice, rounding
 
 
 @pytest.fixture(scope="module")
@@ -105,10 +105,9 @@ def test_a_settled_row_stops_and_the_others_go_on(model):
 
 
 def test_a_near_tie_is_generated_again_alone(model, monkeypatch):
-    monkeypatch.setattr(generation, "TIE", 1e9)
     singly = counted(monkeypatch)
     expected = [alone(model, prompt, 9) for prompt in prompts(3)]
-    assert run(model, rows_of([9] * 3), 3) == expected
+    assert run(model, rows_of([9] * 3), 3, tie=1e9) == expected
     assert sorted(singly) == [0, 1, 2]
 
 
@@ -154,7 +153,7 @@ def test_no_rows_are_no_work(model):
 
 
 def test_padding_noise_is_far_below_the_tie_limit(tiny):
-    """The reason TIE is what it is: the most that padding moved a logit, ten times over."""
+    """The reason FLOOR is what it is: the most that padding moved a logit, ten times over."""
     model = AutoModelForCausalLM.from_pretrained(tiny).eval()
     with torch.inference_mode():
         prompt = torch.arange(2, 40)[None]
@@ -163,7 +162,7 @@ def test_padding_noise_is_far_below_the_tie_limit(tiny):
         mask = (torch.arange(88)[None] >= 50).long()
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
         moved = model(padded, attention_mask=mask, position_ids=positions).logits[0, -1]
-    assert (single - moved).abs().max() * 10 < generation.TIE
+    assert (single - moved).abs().max() * rounding.SAFETY < rounding.FLOOR
 
 
 def test_more_slots_than_rows_take_no_memory(model):

@@ -9,6 +9,7 @@ from peft import PeftModel
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from evaluation import cli, finance, replay
+from evaluation.decoding import rounding
 from evaluation.decoding.cache import RaggedCache
 from flowertune.base.files import write_jsonl
 from tests.evaluation import official
@@ -118,10 +119,10 @@ def test_only_a_near_tie_repeats_a_batch_as_it_is(side, tmp_path, monkeypatch):
     monkeypatch.setattr(
         replay, "_as_it_is", lambda *words: repeated.append(words[2].first) or plain(*words)
     )
-    monkeypatch.setattr(replay, "TIE", 0)
+    monkeypatch.setattr(rounding, "tie_bound", lambda *_: 0)
     texts, _ = scored(tmp_path / "one", "--model", base)
     assert repeated == []
-    monkeypatch.setattr(replay, "TIE", 1e9)
+    monkeypatch.setattr(rounding, "tie_bound", lambda *_: 1e9)
     again, _ = scored(tmp_path / "two", "--model", base)
     assert repeated == [0, 3, 0, 3]
     assert again == texts
