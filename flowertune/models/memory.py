@@ -139,35 +139,38 @@ def shapes_of(base: Any, adapter: Mapping[str, tuple[int, ...]]) -> Shapes:
     import torch
 
     head = base.get_output_embeddings()
-    modules = [
-        (name, module)
-        for name, module in base.named_modules()
-        if module is not head and "lora_" not in name
-    ]
-    linear = {name: m for name, m in modules if isinstance(m, torch.nn.Linear)}
-    weights = [m.in_features * m.out_features for m in linear.values()]
-    tied = head is not None and head.weight is base.get_input_embeddings().weight
-    parts = [*modules, *([("head", head)] if head is not None and not tied else [])]
-    kept = sum(
-        parameter.numel()
-        for module_name, module in parts
-        for name, parameter in module.named_parameters(recurse=False)
-        if module_name not in linear or name != "weight"
-    )
+    modules = [(name, module) for name, module in base.named_modules() if "lora_" not in name]
+    linear = {n: m for n, m in modules if isinstance(m, torch.nn.Linear) and m is not head}
+    counted: set[int] = set()
+    kept, rows, weights = 0, 0, [0]
+    for module_name, module in modules:
+        for name, parameter in module.named_parameters(recurse=False):
+            if id(parameter) in counted:  # several modules may share it
+                continue
+            counted.add(id(parameter))
+            if module_name in linear and name == "weight":
+                weights.append(module.in_features * module.out_features)
+                rows += module.out_features
+            else:
+                kept += parameter.numel()
     text = base.config.get_text_config()
-    heads = text.num_attention_heads
-    width = getattr(text, "head_dim", None) or text.hidden_size // heads
+    hidden = _number(text, "hidden_size")
+    heads = _number(text, "num_attention_heads")
+    width = _number(text, "head_dim") or (hidden // heads if heads else 0)
+    # Layers without attention heads (state spaces) keep about as much.
+    attention = heads * width or hidden
+    layers = _number(text, "num_hidden_layers") or 1
     intermediate, inner = _mlp(linear, text)
     return Shapes(
         quantizable=sum(weights),
-        rows=sum(m.out_features for m in linear.values()),
+        rows=rows,
         kept=kept,
-        widest=max(weights, default=0),
-        layers=text.num_hidden_layers,
-        hidden=text.hidden_size,
-        vocabulary=text.vocab_size,
-        attention=heads * width,
-        normed=_normed(modules, text, heads * width, width),
+        widest=max(weights),
+        layers=layers,
+        hidden=hidden,
+        vocabulary=_number(text, "vocab_size"),
+        attention=attention,
+        normed=_normed(modules, text, attention, width) // layers,
         inner=inner,
         intermediate=intermediate,
         adapter=sum(map(prod, adapter.values())),
@@ -175,32 +178,44 @@ def shapes_of(base: Any, adapter: Mapping[str, tuple[int, ...]]) -> Shapes:
     )
 
 
+def _number(text: Any, name: str) -> int:
+    """A size of a model by its configuration; the largest of several, 0 where layers differ."""
+    try:
+        value = getattr(text, name, None)
+    except Exception:  # transformers' own kind, where layers differ
+        return 0
+    sizes = value if isinstance(value, list | tuple) else [value]
+    return max((size for size in sizes if isinstance(size, int)), default=0)
+
+
 def _mlp(linear: Mapping[str, Any], text: Any) -> tuple[int, int]:
     """The width of the MLP's inside, and of what it keeps."""
-    intermediate = getattr(text, "intermediate_size", None) or 4 * text.hidden_size
-    experts = getattr(text, "num_experts_per_tok", None)
+    hidden = _number(text, "hidden_size")
+    intermediate = _number(text, "intermediate_size") or 4 * hidden
+    experts = _number(text, "num_experts_per_tok")
     if experts:
-        intermediate = experts * (getattr(text, "moe_intermediate_size", None) or intermediate)
+        intermediate = experts * (_number(text, "moe_intermediate_size") or intermediate)
     # A gate, its activation, and what it lets through; where there is none, the activation's input.
-    wide = {m.out_features for m in linear.values() if m.in_features == text.hidden_size}
+    wide = {m.out_features for m in linear.values() if m.in_features == hidden}
     names = {name.rpartition(".")[2] for name in linear}
     gated = experts or 2 * intermediate in wide or any("gate" in name for name in names)
     return intermediate, intermediate * (3 if gated else 1)
 
 
 def _normed(modules: list[tuple[str, Any]], text: Any, attention: int, width: int) -> int:
-    """The width of what a layer's RMS norms take in float32; other norms keep the 16 bits."""
+    """The width of what RMS norms take in float32, all layers together."""
+    hidden = _number(text, "hidden_size")
     whole = 0
     for name, module in modules:
         weight = getattr(module, "weight", None)
         if "RMSNorm" not in type(module).__name__ or weight is None:
             continue
-        if weight.shape == (width,) and width != text.hidden_size:
-            kv = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
-            whole += kv * width if name.rpartition(".")[2].startswith("k") else attention
+        if weight.shape == (width,) and width != hidden:
+            of_keys = name.rpartition(".")[2].startswith("k")
+            whole += (_number(text, "num_key_value_heads") * width if of_keys else 0) or attention
         else:
             whole += weight.numel()
-    return whole // text.num_hidden_layers
+    return whole
 
 
 def weight_bytes(shapes: Shapes, bits: int, value: int) -> float:

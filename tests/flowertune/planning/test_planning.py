@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from flwr.app import Message, MessageType, RecordDict
+from transformers import AutoConfig, AutoModelForCausalLM
 
 import challenges
 from flowertune.base.errors import UserError
@@ -24,6 +25,7 @@ from flowertune.config.settings import TRANSPORTS, Settings
 from flowertune.models.adapter import adapter_shapes, initial_adapter
 from flowertune.models.known import known_models
 from flowertune.models.memory import Work, estimate, layer_bytes
+from flowertune.models.memory import shapes_of as shapes_of_model
 from flowertune.planning import stored
 from flowertune.planning.architecture import Architecture, architecture
 from flowertune.planning.communication import (
@@ -128,6 +130,16 @@ def test_the_shipped_config_of_the_built_in_model_is_its_own():
     }
 
 
+@pytest.mark.parametrize("kind", ["gpt2", "falcon_mamba", "gemma4_text", "ctrl", "qwen3_moe"])
+def test_any_architecture_has_an_estimate(kind: str):
+    config = AutoConfig.for_model(kind, num_hidden_layers=6)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    shapes = shapes_of_model(model, {})
+    assert shapes.parameters == sum(p.numel() for p in model.parameters())
+    assert estimate(shapes, FULL).tensors > estimate(shapes, replace(FULL, tokens=16)).tensors
+
+
 def test_the_published_values_are_those_of_the_challenges():
     # A challenge that was added has no values of flower.ai's.
     official = ("general-nlp", "finance", "medical", "code", "flowertune-llm")
@@ -180,8 +192,6 @@ def test_a_layer_keeps_what_the_estimate_says(tiny, tmp_path, dtype: str):
         config.update(num_hidden_layers=layers, hidden_size=128, intermediate_size=384, head_dim=32)
         config.pop("layer_types", None)
         (tmp_path / "config.json").write_text(json.dumps(config))
-        from transformers import AutoConfig, AutoModelForCausalLM
-
         AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(tmp_path)).save_pretrained(
             tmp_path
         )
