@@ -41,8 +41,8 @@ def main() -> None:
         values = of_training(result)
         print(json.dumps(values) if as_json else _line(values), flush=True)
     if not as_json:
-        print("\n| answers | trace, GB | weights, GB | keys and values, GB |")
-        print("| :-- | --: | --: | --: |")
+        print("\n| answers | trace, GB | weights, GB | keys and values, GB | a layer, GB |")
+        print("| :-- | --: | --: | --: | --: |")
     for values in of_decoding():
         print(json.dumps(values) if as_json else _answers(values), flush=True)
 
@@ -75,6 +75,8 @@ def of_decoding() -> Iterator[dict[str, Any]]:
         model = write(Path(folder), config)
         heads = config["num_key_value_heads"] * config["hidden_size"]
         heads = heads // config["num_attention_heads"] * config["num_hidden_layers"]
+        # What a layer makes of the prompts: its MLP's three tensors, and a few of its own width.
+        wide = 3 * config["intermediate_size"] + 4 * config["hidden_size"]
         for bits, dtype in ((4, "float32"), (8, "float32"), (0, "bfloat16")):
             loading, trace = decoding(model, "cuda", ROWS, PROMPT, NEW, bits, dtype)
             value = getattr(torch, dtype).itemsize
@@ -86,6 +88,7 @@ def of_decoding() -> Iterator[dict[str, Any]]:
                 "weights": loading.live / GB,
                 "peak": trace.peak / GB,
                 "cache": 2 * heads * ROWS * (PROMPT + NEW) * value / GB,
+                "layer": ROWS * PROMPT * wide * value / GB,
                 "elsewhere": trace.elsewhere / GB,
                 "types": sorted({d for _, where, types in trace.operations if where == "cuda"
                                  for d in types}),
@@ -107,7 +110,8 @@ def _answers(values: dict[str, Any]) -> str:
     bits = f"{values['bits']} bit, " if values["bits"] else ""
     return (
         f"| {values['decoding']}, {bits}{values['dtype']}, {ROWS} rows of {PROMPT} tokens "
-        f"| {values['peak']:.2f} | {values['weights']:.2f} | {values['cache']:.2f} |"
+        f"| {values['peak']:.2f} | {values['weights']:.2f} | {values['cache']:.2f} "
+        f"| {values['layer']:.2f} |"
     )
 
 

@@ -21,7 +21,7 @@ def backward(loss: torch.Tensor) -> None:
 
 
 @torch.no_grad()
-def run(outputs: Sequence[torch.Tensor], gradients: Sequence[torch.Tensor], **_: Any) -> None:
+def run(outputs: Sequence[torch.Tensor], gradients: Sequence[torch.Tensor], **options: Any) -> None:
     """Do what ``torch.autograd.backward`` does; tensors that the graph made lose it."""
     roots: list[Any] = [output.grad_fn for output in outputs]
     nodes, waiting = _graph(roots)

@@ -77,6 +77,7 @@ def test_scoring_computes_in_the_type_that_it_is_asked_for():
         assert {*line["types"]} & others <= allowed, line
 
 
-def test_scoring_holds_keys_and_values_little_more_than_once():
+def test_scoring_holds_keys_and_values_once():
+    # With room for some tokens more.
     for line in answers():
-        assert line["peak"] < line["weights"] + 2.3 * line["cache"], line
+        assert line["peak"] < line["weights"] + 1.2 * line["cache"] + line["layer"], line

@@ -87,7 +87,8 @@ class Tracer(TorchDispatchMode):
         if torch.is_inference_mode_enabled() and func._can_decompose():
             with self:  # elsewhere autograd has done it
                 return func.decompose(*args, **kwargs)
-        given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+        leaves = tree_leaves((args, kwargs))
+        given: list[Any] = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
         known = bool(given) and all(hasattr(tensor, "shadow") for tensor in given)
         if func in _READS:
             return self._value(given[0])
@@ -97,7 +98,7 @@ class Tracer(TorchDispatchMode):
             out = torch.empty((size, given[0].ndim), dtype=torch.long, device=given[0].device)
         else:
             out = self.instead.get(func, func)(*args, **kwargs)
-        made = [leaf for leaf in tree_leaves(out) if isinstance(leaf, FakeTensor)]
+        made: list[Any] = [leaf for leaf in tree_leaves(out) if isinstance(leaf, FakeTensor)]
         if known or (not given and made and not made[0].is_floating_point()):
             self._shadow(func, made, args, kwargs)
         elif func is aten.lift_fresh.default and type(given[0]) is torch.Tensor:
