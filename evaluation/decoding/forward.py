@@ -56,7 +56,10 @@ def read_prefix(model: Any, tokens: Sequence[int]) -> Prefix:
 
 def shared(rows: Sequence[Sequence[int]]) -> int:
     """How many tokens all rows begin with, one less than the shortest row at most."""
-    first, last = min(rows), max(rows)  # all others are between them, and begin as these two do
+    first, last = (
+        min(map(tuple, rows)),
+        max(map(tuple, rows)),
+    )  # all others are between them, and begin as these two do
     most = min(map(len, rows)) - 1
     same = 0
     while same < most and first[same] == last[same]:
