@@ -1,6 +1,6 @@
 """One plan: every number that the command shows, as plain values."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from flowertune.base.errors import SettingsError
@@ -23,6 +23,8 @@ class Plan:
     ----------
     tokens
         Of the longest row of a batch, for the memory.
+    other_memory
+        The memory without gradient checkpointing where ``memory`` is with it, and the other way.
     gpu_gb
         The memory of this machine's first GPU; None where there is none.
     workers
@@ -35,6 +37,7 @@ class Plan:
     shape: Architecture
     communication: Communication
     memory: Memory
+    other_memory: Memory
     published: list[Comparison]
     probe: "Probe | None" = None
     gpu_gb: float | None = None
@@ -87,6 +90,7 @@ def make_plan(
     check_clients(cfg, supernodes)
     transport = cfg.train.transport
     longest = cfg.train.seq_length if tokens is None else tokens
+    work = work_of(cfg, longest)
     return Plan(
         cfg=cfg,
         supernodes=supernodes,
@@ -99,7 +103,8 @@ def make_plan(
             rounds=cfg.num_server_rounds,
             budget_mib=cfg.static.budget_mib,
         ),
-        memory=estimate(shape.shapes, work_of(cfg, longest)),
+        memory=estimate(shape.shapes, work),
+        other_memory=estimate(shape.shapes, replace(work, checkpointing=not work.checkpointing)),
         published=comparisons(cfg.model.name, shape.shapes),
     )
 
@@ -112,7 +117,7 @@ def work_of(cfg: Settings, tokens: int) -> Work:
         value=FLOAT32 if cfg.model.dtype == "float32" else 2,
         rows=cfg.train.training_arguments.per_device_train_batch_size,
         tokens=tokens,
-        checkpointing=cfg.model.gradient_checkpointing,
+        checkpointing=bool(cfg.model.gradient_checkpointing),
     )
 
 
@@ -177,6 +182,8 @@ def as_values(plan: Plan) -> dict[str, Any]:
             "tokens": plan.tokens,
             **{name.replace("_", "-"): gb for name, gb in vars(plan.memory).items()},
             "total": plan.memory.total,
+            "checkpointing": work_of(plan.cfg, plan.tokens).checkpointing,
+            "total-otherwise": plan.other_memory.total,
             "gpu": plan.gpu_gb,
         },
         "workers": plan.workers,

@@ -78,12 +78,13 @@ def _memory(plan: Plan) -> str:
     for name, gb in vars(memory).items():
         note = "   (not at the same time)" if name == smaller else ""
         lines.append(f"  {gb:6.2f} GB   {PARTS[name]}{note}")
-    checkpointing = "with" if plan.cfg.model.gradient_checkpointing else "without"
+    how, otherwise = ("with", "without")[:: 1 if plan.cfg.model.gradient_checkpointing else -1]
     batch = plan.cfg.train.training_arguments.per_device_train_batch_size
-    lines.append(
-        f"  for {batch} rows of {plan.tokens} tokens, {checkpointing} gradient checkpointing; "
-        "shorter rows take less (--tokens)"
-    )
+    lines += [
+        f"  for {batch} rows of {plan.tokens} tokens, {how} gradient checkpointing ({otherwise} it "
+        f"about {plan.other_memory.total:.1f} GB);",
+        "  shorter rows take less (--tokens)",
+    ]
     if plan.gpu_gb is not None:
         lines.append(f"  this machine's GPU has {plan.gpu_gb:.1f} GB")
     return "\n".join(lines)
