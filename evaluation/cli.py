@@ -133,10 +133,26 @@ def _add_computing(options: argparse.ArgumentParser, known: Sequence[sets.Challe
     official = next(iter(bits)) if len(bits) == 1 else None
     add(
         "--batch-size",
-        type=int,
-        default=16,
+        type=_rows,
+        default="auto",
         metavar="N",
-        help="rows at a time: changes speed and memory, never an answer (default: %(default)s)",
+        help="rows at a time, or auto for what free memory allows: changes speed and memory, never "
+        "an answer; halved where memory runs out (default: %(default)s)",
+    )
+    add(
+        "--screen",
+        choices=["auto", "bfloat16", "tf32", "off"],
+        default="auto",
+        help="compute in lower precision first, and in float32 only what that could decide "
+        "otherwise: the same decisions, with a bound measured on a sample of the rows; auto does "
+        "so on GPUs with bfloat16, and on CPUs where it is faster (default: %(default)s)",
+    )
+    add(
+        "--dequantize",
+        choices=["auto", "on", "off"],
+        default="auto",
+        help="expand 4-bit weights once instead of at every pass: the same values, faster, four to "
+        "eight times the memory; auto does so on GPUs with enough of it (default: %(default)s)",
     )
     add(
         "--quantization",
@@ -195,6 +211,10 @@ def _add_computing(options: argparse.ArgumentParser, known: Sequence[sets.Challe
         action="store_true",
         help="let the base model run Python code of its own",
     )
+
+
+def _rows(given: str) -> int | str:
+    return given if given == "auto" else int(given)
 
 
 def main(challenge: str, argv: list[str] | None = None) -> None:

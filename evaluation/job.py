@@ -105,6 +105,7 @@ def prepare(challenge: str, arguments: argparse.Namespace, opened: ExitStack) ->
         adapter_named=str(checkpoint.path) if checkpoint else "",
         merge=known.merge,
         trust_remote_code=arguments.trust_remote_code,
+        dequantize=arguments.dequantize,
     )
     if arguments.backend == vllm_backend.NAME and choice.adapter is not None:
         vllm_backend.check_adapter(choice.adapter, choice.adapter_named)
@@ -170,7 +171,7 @@ def _check_options(arguments: argparse.Namespace) -> None:
     wrong = [
         f"--{name.replace('_', '-')} {value}"
         for name, value in given.items()
-        if value is not None and not 1 <= value <= _MOST
+        if value not in (None, "auto") and not 1 <= value <= _MOST
     ]
     if wrong:
         raise UserError(
@@ -178,6 +179,11 @@ def _check_options(arguments: argparse.Namespace) -> None:
             f"{_MOST}"
         )
     vllm_backend.check(arguments)
+    if arguments.screen in ("bfloat16", "tf32") and arguments.dtype != "float32":
+        raise UserError(
+            f"--screen {arguments.screen} saves float32 computation, and --dtype is "
+            f"{arguments.dtype}: leave one of the two out"
+        )
     if getattr(arguments, "official_batching", False):
         if arguments.suite != "official":
             raise UserError(

@@ -113,6 +113,12 @@ class RowwiseLM(_Base):
         self.replay_batch: int | None = None  # set it to replay the official scorer's batches
         self.on_row: Callable[[], None] = lambda: None  # called after each answered row
 
+    def begin(self) -> None:
+        """Measure anew: the same object answers for a model with and without its adapter."""
+        self.tie = None
+        if self.screen is not None:
+            self.screen.calibrations = []
+
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Answer each request; the order of the answers is that of the requests."""
         answers: dict[int, str] = {}

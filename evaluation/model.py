@@ -29,6 +29,8 @@ class ModelChoice:
         adapter_named: what an error calls the adapter's folder, "" for its own name.
         merge: whether the adapter is merged into the weights.
         trust_remote_code: whether the base model may bring Python of its own.
+        dequantize: whether 4-bit weights are expanded once they are loaded: "on", "off", or "auto"
+            for GPUs with the memory for it.
     """
 
     base: str
@@ -40,6 +42,7 @@ class ModelChoice:
     adapter_named: str = ""
     merge: bool = False
     trust_remote_code: bool = False
+    dequantize: str = "off"
 
 
 def default_device() -> str:
@@ -130,15 +133,20 @@ def load_base(choice: ModelChoice) -> Any:
         UserError: weights cannot be read, do not fit together, or bitsandbytes is missing.
     """
     # Late, as torch above.
+    from evaluation import dequantized
     from flowertune.models.loader import pretrained
 
-    return pretrained(
+    model = pretrained(
         source(choice),
         config(choice),
         quantization=choice.quantization,
         dtype=choice.dtype,
         device_map={"": choice.device},
     ).eval()
+    # Merging rounds to 4 bits again, which expanded weights would leave out.
+    if not choice.merge and dequantized.wanted(choice.dequantize, model):
+        dequantized.expand(model)
+    return model
 
 
 def adapted(model: Any, choice: ModelChoice) -> Any:

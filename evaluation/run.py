@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from evaluation import programs, tasks
 from evaluation.data import Documents
+from evaluation.lm import RowwiseLM
 from evaluation.sets import EvalSet, Outcome
 
 
@@ -30,11 +31,19 @@ class Answer:
 
 @dataclass(frozen=True)
 class Pass:
-    """One pass: lm-eval's own results, and the answers of every set in the order of its rows."""
+    """One pass of a model.
+
+    Attributes:
+        lm_eval: lm-eval's own results.
+        answers: of every set, in the order of its rows.
+        seconds: how long it took.
+        computed: how many rows at a time and how exactly, None where another engine decides that.
+    """
 
     lm_eval: dict[str, Any]
     answers: dict[str, list[Answer]]
     seconds: float
+    computed: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -111,6 +120,9 @@ def score(lm: Any, plan: Plan, label: str = "", model_args: str = "") -> Pass:
             bar.update(1)
 
         lm.on_row = count_row
+        ours = isinstance(lm, RowwiseLM)
+        if ours:
+            lm.begin()
         returned = simple_evaluate(
             model=lm,
             model_args=model_args,
@@ -133,7 +145,7 @@ def score(lm: Any, plan: Plan, label: str = "", model_args: str = "") -> Pass:
         )
         for item in plan.sets
     }
-    return Pass(results, answers, time.monotonic() - start)
+    return Pass(results, answers, time.monotonic() - start, lm.record() if ours else None)
 
 
 def _answers(item: EvalSet, suite: str, samples: list[dict[str, Any]]) -> list[Answer]:

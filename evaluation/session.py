@@ -1,5 +1,6 @@
 """The model between one score and the next: loaded once for all that share it."""
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -50,6 +51,8 @@ class Session:
                 seed=job.known.seed,
                 recheck_ties=job.choice.dtype == "float32",
                 answer_tokens=arguments.answer_tokens,
+                screen=arguments.screen,
+                say=_say,
             )
         scorer.replay_batch = job.known.replay_batch if job.replayed else None
         return scorer
@@ -150,6 +153,13 @@ class Session:
         )
 
 
+def _say(text: str) -> None:
+    # Late, as above; it leaves the progress bar whole.
+    from tqdm import tqdm
+
+    tqdm.write(text, file=sys.stderr)
+
+
 def _shared(choice: loading.ModelChoice) -> tuple[Any, ...]:
     return (
         choice.base,
@@ -157,6 +167,8 @@ def _shared(choice: loading.ModelChoice) -> tuple[Any, ...]:
         choice.quantization,
         choice.dtype,
         choice.device,
+        choice.merge and choice.quantization,  # those are not dequantized
+        choice.dequantize,
         choice.trust_remote_code,
     )
 
