@@ -2,6 +2,7 @@
 
     python -m benchmarks.aggregation [--mib 256] [--threads N] [--clients 2]
     python -m benchmarks.aggregation --end-to-end     and `flwr run` in both engines (minutes)
+    python -m benchmarks.aggregation --adapters 5 100       adapters instead of whole models
 
 Adding a client's 16-bit values to float32 sums moves 10 bytes for every 2 that came: the values are
 read, and the sums are read and written. What memory allows is measured in the same run, on arrays
@@ -9,6 +10,10 @@ far larger than the caches, in two ways: by STREAM's triad, the usual one (McCal
 s * c, counted as 12 bytes for a float32), and by adding in place (a += s * c, 12 bytes as well),
 which is faster, because memory that is only written is read first, and nobody counts that. FedAvg
 is flwr's own function on the same arrays.
+
+Adapters: 27 million values of each client, in 256 tensors, whose replies are checked and averaged
+as in a run: their bytes, read once, by the time, against a copy of memory in the same run. Eight
+different replies take turns, so that no cache holds them.
 
 End to end: two synthetic models of Llama-3.2-1B's shapes in the Simulation Engine, and of
 SmolLM2-135M's in the Deployment Engine over TLS with SuperNode keys, with profile.enabled. The
@@ -127,6 +132,61 @@ def fedavg(data: list[bytes], kind: Any, clients: int) -> float:
     return time.perf_counter() - began
 
 
+def adapters(clients: int, transport: str) -> None:
+    """Print the rate at which replies are checked and averaged, and of a copy of memory."""
+    import numpy as np
+    import torch
+    from flwr.app import RecordDict
+    from flwr.serverapp.strategy.strategy_utils import aggregate_arrayrecords
+
+    from flowertune.comms.codec import pack
+    from tests.server_rounds import MadeUpClients, Server
+
+    names = [f"base_model.model.layers.{n // 4}.{'qv'[n // 2 % 2]}.lora_{'AB'[n % 2]}.weight"
+             for n in range(256)]  # fmt: skip
+    shape = {"A": (26, 4096), "B": (4096, 26)}
+    adapter = {name: torch.randn(shape[name[-8]]) for name in names}
+    different = [
+        pack({name: tensor + 0.01 * k for name, tensor in adapter.items()}, transport)
+        for k in range(8)
+    ]
+    grid = MadeUpClients(clients, lambda partition, arrays: different[partition % 8])
+    with tempfile.TemporaryDirectory() as folder:
+        changes = {"num-server-rounds": 99, "train.transport": transport}
+        server = Server(Path(folder, "run"), grid, adapter, changes)
+        contract, strategy = server.run.method.contract, server.strategy
+        checked, averaged, ended, copied, theirs = [], [], [], [], []
+        values = np.random.rand(sum(t.numel() for t in adapter.values())).astype(np.float32)
+        other = np.empty_like(values)
+        for server_round in range(1, 4):
+            copied.append(best(lambda: np.copyto(other, values)))
+            began = time.perf_counter()
+            result = server.exchange(server_round)
+            there = time.perf_counter()
+            arrays, metrics = strategy.aggregate_train(server_round, result.replies)
+            mean = time.perf_counter()
+            contract.check_result(arrays, metrics)
+            checked.append(there - began)
+            averaged.append(mean - there)
+            ended.append(time.perf_counter() - mean)
+            if transport == "float32" and clients <= 10:
+                raw = [RecordDict({**reply.content, "arrays": different[place % 8]})
+                       for place, reply in enumerate(result.replies)]  # fmt: skip
+                theirs.append(best(lambda raw=raw: aggregate_arrayrecords(raw, "num-examples"), 1))
+    copy, size = (
+        values.nbytes / min(copied),
+        clients * sum(len(a.data) for a in different[0].values()),
+    )
+    print(f"  {clients} adapters, {transport}: {size / 1e9:.2f} GB; a copy: {copy / 1e9:.1f} GB/s")
+    steps = [("sent, received and checked", min(checked)), ("mean", min(averaged)),
+             ("check of the mean", min(ended)),
+             ("all of it", min(map(sum, zip(checked, averaged, ended, strict=True))))]  # fmt: skip
+    steps += [("flwr's FedAvg, of bytes", min(theirs))] if theirs else []
+    for name, seconds in steps:
+        rate = size / seconds
+        print(f"    {name}: {seconds:.3f} s, {rate / 1e9:.2f} GB/s, {rate / copy:.0%} of a copy")
+
+
 def synthetic() -> None:
     """Print how fast a client makes synthetic weights."""
     from flowertune.aggregation.plan import Tensor
@@ -226,6 +286,8 @@ def main() -> None:
     add("--threads", type=int, default=1, help="threads (default 1, as in a run)")
     add("--clients", type=int, default=2, help="clients of the mean (default 2)")
     add("--end-to-end", action="store_true", help="run flwr in both engines as well")
+    add("--adapters", type=int, nargs="+", metavar="CLIENTS", help="average so many adapters")
+    add("--transport", nargs="+", default=["float32"], help="how adapters travel")
     arguments = parser.parse_args()
     from flowertune.deploy.pages import NAME, with_large_pages
 
@@ -236,6 +298,14 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(arguments.threads)
+    if arguments.adapters:
+        from flwr.supercore.task_identity import TaskIdentity
+
+        TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1
+        for clients in arguments.adapters:
+            for transport in arguments.transport:
+                adapters(clients, transport)
+        return
     print(f"sums of {arguments.mib} MiB a client, {arguments.threads} thread(s)")
     for dtype in ("F16", "BF16", "F32"):
         sums(arguments.mib, dtype, arguments.clients)

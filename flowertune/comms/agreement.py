@@ -9,6 +9,8 @@ import torch
 
 from flowertune.config.settings import WHERE
 
+SMALL, LARGE = 1e-15, 1e15  # norms between them are sums of squares that float32 can hold
+
 
 def unlike_the_others(kinds: Mapping[int, Hashable]) -> list[int]:
     """Return the partitions whose replies are of another kind than most.
@@ -22,12 +24,22 @@ def unlike_the_others(kinds: Mapping[int, Hashable]) -> list[int]:
     return [partition for partition in sorted(kinds) if kinds[partition] != most]
 
 
-def norm_of(tensors: Mapping[str, torch.Tensor]) -> float:
-    """Return the Euclidean norm of all values together, in float64."""
-    squares = (
-        float(torch.linalg.vector_norm(t, dtype=torch.float64)) ** 2 for t in tensors.values()
-    )
-    return math.sqrt(sum(squares))
+def norm_of(
+    tensors: Mapping[str, torch.Tensor], base: Mapping[str, torch.Tensor] | None = None
+) -> float:
+    """Return the Euclidean norm of all values together, or of what they are off ``base``."""
+    squares, scratch = 0.0, torch.empty(0)
+    for name, tensor in tensors.items():
+        if base is not None:
+            if len(scratch) < tensor.numel():
+                scratch = torch.empty(tensor.numel())
+            out = scratch[: tensor.numel()].view(tensor.shape)
+            tensor = torch.sub(tensor, base[name], out=out)
+        norm = float(torch.linalg.vector_norm(tensor))
+        if not SMALL < norm < LARGE:
+            norm = float(torch.linalg.vector_norm(tensor, dtype=torch.float64))
+        squares += norm**2
+    return math.sqrt(squares)
 
 
 def too_large(

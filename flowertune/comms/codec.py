@@ -6,6 +6,8 @@ quantization (Dettmers et al., 8-bit Optimizers via Block-wise Quantization, 202
 spaced steps.
 """
 
+import math
+import warnings
 from collections.abc import Mapping
 from io import BytesIO
 
@@ -45,22 +47,45 @@ def unpack(record: ArrayRecord) -> dict[str, torch.Tensor]:
     ValueError, KeyError
         If an array's bytes are not those of its dtype and shape, or scales are missing.
     """
+    tensors = decode(record)
+    return {
+        name: tensor.clone() if record[name].dtype == "float32" else tensor
+        for name, tensor in tensors.items()
+    }
+
+
+def decode(record: ArrayRecord) -> dict[str, torch.Tensor]:
+    """Return what ``unpack`` does, which is not to be written to: float32 is not copied.
+
+    Raises
+    ------
+    ValueError, KeyError
+        If an array's bytes are not those of its dtype and shape, or scales are missing.
+    """
     tensors = {}
-    for name, array in record.items():
-        if name.endswith(SCALES):
-            continue
-        if array.dtype == "bfloat16":
-            raw = torch.frombuffer(bytearray(array.data), dtype=torch.bfloat16)
-            tensors[name] = raw.reshape(tuple(array.shape)).float()
-        elif array.dtype == "int8":
-            values = torch.from_numpy(_numpy(array).copy())
-            scales = torch.from_numpy(_numpy(record[name + SCALES]).copy())
-            if scales.shape != (-(-values.numel() // BLOCK),):
-                raise ValueError(f"{name + SCALES!r} has shape {tuple(scales.shape)}")
-            tensors[name] = dequantize(values, scales)
-        else:
-            tensors[name] = torch.from_numpy(_numpy(array).astype(np.float32))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given .* is not writable")
+        for name, array in record.items():
+            if name.endswith(SCALES):
+                continue
+            if array.dtype == "bfloat16":
+                raw = torch.frombuffer(array.data, dtype=torch.bfloat16)
+                tensors[name] = raw.reshape(tuple(array.shape)).float()
+            elif array.dtype == "int8":
+                values = torch.from_numpy(_numpy(array))
+                scales = torch.from_numpy(_numpy(record[name + SCALES]))
+                if scales.shape != (-(-values.numel() // BLOCK),):
+                    raise ValueError(f"{name + SCALES!r} has shape {tuple(scales.shape)}")
+                tensors[name] = dequantize(values, scales)
+            else:
+                tensors[name] = torch.from_numpy(_float32(_numpy(array)))
     return tensors
+
+
+def _float32(values: np.ndarray) -> np.ndarray:
+    # A header of an odd length leaves values where no processor likes to read them.
+    there = values.flags.aligned and values.flags.c_contiguous
+    return values.astype(np.float32, copy=not there)
 
 
 def _numpy(array: Array) -> np.ndarray:
@@ -81,6 +106,11 @@ def _numpy(array: Array) -> np.ndarray:
     return values.reshape(shape, order="F" if fortran else "C")
 
 
+def all_finite(tensor: torch.Tensor) -> bool:
+    """Whether every value is finite: their sum is not where one of them is not."""
+    return math.isfinite(float(tensor.sum())) or bool(torch.isfinite(tensor).all())
+
+
 def must_be_finite(tensors: Mapping[str, torch.Tensor]) -> None:
     """Check what a client has trained.
 
@@ -90,7 +120,7 @@ def must_be_finite(tensors: Mapping[str, torch.Tensor]) -> None:
         If a value is not finite; names its tensor.
     """
     for name, tensor in tensors.items():
-        if not torch.isfinite(tensor).all():
+        if not all_finite(tensor):
             raise FloatingPointError(f"{name!r} holds values that are not finite")
 
 
@@ -107,5 +137,7 @@ def quantize(tensor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def dequantize(values: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
     """Return the float32 tensor of ``quantize``'s result; off by half a step at most."""
     flat = values.float().flatten()
-    blocks = torch.nn.functional.pad(flat, (0, -flat.numel() % BLOCK)).reshape(-1, BLOCK)
-    return (blocks * scales[:, None]).flatten()[: flat.numel()].reshape(values.shape)
+    if -flat.numel() % BLOCK:
+        flat = torch.nn.functional.pad(flat, (0, -flat.numel() % BLOCK))
+    flat.view(-1, BLOCK).mul_(scales[:, None])
+    return flat[: values.numel()].reshape(values.shape)

@@ -13,6 +13,7 @@ from flwr.serverapp import Grid
 
 from flowertune.comms.agreement import norm_of, too_large, unlike_the_others
 from flowertune.comms.codec import pack, unpack
+from flowertune.comms.decoded import DecodedRecord
 from flowertune.comms.failures import InvalidReply
 from flowertune.comms.ledger import Ledger
 from flowertune.comms.nodes import NodeRegistry, exchange
@@ -110,6 +111,8 @@ class Exchanger:
     most_examples: Callable[[int], int] = lambda partition: MOST_EXAMPLES
     sent: dict[int, Tensors] = field(default_factory=dict, repr=False)
     _packed: dict[str, _Packed] = field(default_factory=dict, repr=False)
+    _digests: dict[tuple[tuple[str, int], ...], str] = field(default_factory=dict, repr=False)
+    _norms: dict[int, float] = field(default_factory=dict, repr=False)
 
     def once(
         self, server_round: int, messages: Sequence[Message], last_rounds: Mapping[int, int]
@@ -133,7 +136,8 @@ class Exchanger:
             If there is no message, one has no adapter, or two are for one node.
         """
         check_messages(messages)
-        self._packed.clear()
+        for known in (self._packed, self._digests, self._norms):
+            known.clear()
         partitions = self.registry.by_node()
         outgoing: dict[int, Message] = {}
         packed: dict[int, _Packed] = {}  # by node, what it was sent
@@ -171,23 +175,24 @@ class Exchanger:
             except InvalidReply as error:
                 reasons[partition] = str(error)
                 continue
-            adapter, updates = self._trained(tensors, self.sent[partition])
-            reply.content[ARRAYS] = ArrayRecord(adapter)
             valid[partition] = reply
-            if not is_layerwise(self.cfg):
-                norms[partition] = norm_of(updates)
+            if is_layerwise(self.cfg):
+                continue
+            base, packed_as = self.sent[partition], None
+            if self.cfg.train.transport == "int8":
+                # Replies are updates; the server keeps the unrounded adapter.
+                norms[partition] = norm_of(tensors)
+                tensors = {name: update.add_(base[name]) for name, update in tensors.items()}
+            else:
+                norms[partition] = norm_of(tensors, base)
+            if self.cfg.train.transport == "float32":
+                packed_as = reply.content.array_records[ARRAYS]
+            reply.content[ARRAYS] = DecodedRecord(tensors, packed_as)
         refused = self._refused(valid, norms)
         reasons = {p: why for p, why in reasons.items() if p not in valid} | refused
         # The order of arrival must not decide how sums are rounded.
         counted = [valid[partition] for partition in sorted(valid.keys() - refused.keys())]
         return counted, dict(sorted(reasons.items()))
-
-    def _trained(self, tensors: Tensors, base: Tensors) -> tuple[Tensors, Tensors]:
-        """Return the adapter of a reply's tensors, and how far it is from what was sent."""
-        if self.cfg.train.transport == "int8":
-            # Replies are updates; the server keeps the unrounded adapter.
-            return {name: base[name] + update for name, update in tensors.items()}, tensors
-        return tensors, {name: tensor - base[name] for name, tensor in tensors.items()}
 
     def _refused(self, valid: Mapping[int, Message], norms: Mapping[int, float]) -> dict[int, str]:
         """Return why replies do not count beside the others, by partition."""
@@ -200,9 +205,16 @@ class Exchanger:
         others = {partition: norm for partition, norm in norms.items() if partition not in refused}
         return refused | too_large(
             others,
-            lambda partition: norm_of(self.sent[partition]),
+            self._norm_sent,
             self.cfg.strategy.max_update_norm,
         )
+
+    def _norm_sent(self, partition: int) -> float:
+        """Return the norm of what a partition was sent, computed once for each adapter."""
+        sent = self.sent[partition]
+        if id(sent) not in self._norms:
+            self._norms[id(sent)] = norm_of(sent)
+        return self._norms[id(sent)]
 
     def _send(
         self, server_round: int, outgoing: list[Message], partitions: dict[int, int]
@@ -217,7 +229,9 @@ class Exchanger:
 
     def _pack(self, record: ArrayRecord) -> _Packed:
         """Return an adapter as it travels; packed once for all messages of equal content."""
-        key = _digest(record)
+        # Most messages of a round hold one record, which need not be read for each of them.
+        same = tuple((name, id(array.data)) for name, array in record.items())
+        key = self._digests[same] = self._digests.get(same) or _digest(record)
         if key not in self._packed:
             tensors = unpack(record)
             self._packed[key] = _Packed(tensors, pack(tensors, self.cfg.train.transport))

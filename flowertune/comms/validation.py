@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from flwr.app import ArrayRecord, Message, RecordDict
 
 from flowertune.base.errors import UserError
 from flowertune.base.numbers import as_float, as_int
-from flowertune.comms.codec import unpack
+from flowertune.comms.codec import all_finite, decode, unpack
 from flowertune.comms.failures import InvalidReply, read_reply
 from flowertune.rules.manifest import ROWS_OF_A_CLIENT
 
@@ -93,15 +94,16 @@ def check_messages(messages: Sequence[Message], where: str = "configure_train") 
             f"{where} returned no messages; return one for each client that is to train "
             "(strategy.py)."
         )
+    often = Counter(nodes)
     for node, message in zip(nodes, messages, strict=True):
         if ARRAYS not in message.content.array_records:
             raise UserError(
                 f"{where} returned a message without the record {ARRAYS!r}; put the adapter "
                 "there (strategy.py)."
             )
-        if nodes.count(node) > 1:
+        if often[node] > 1:
             raise UserError(
-                f"{where} returned {nodes.count(node)} messages for node {node}; a client trains "
+                f"{where} returned {often[node]} messages for node {node}; a client trains "
                 "once in a round (strategy.py)."
             )
 
@@ -109,7 +111,7 @@ def check_messages(messages: Sequence[Message], where: str = "configure_train") 
 def validate_reply(
     reply: Message, expected: Expected, partition: int | None, most_examples: int = MOST_EXAMPLES
 ) -> dict[str, Any]:
-    """Return the tensors of a reply that counts.
+    """Return the tensors of a reply that counts; they are not to be written to (see ``decode``).
 
     Parameters
     ----------
@@ -128,7 +130,7 @@ def validate_reply(
         for name, array in packed.items():
             if array.dtype != expected.dtypes[name]:
                 raise InvalidReply(f"{name!r} has dtype {array.dtype}, not {expected.dtypes[name]}")
-        tensors = unpack(packed)
+        tensors = decode(packed)
         validate_tensors(tensors, expected.shapes)
         for key, record in content.array_records.items():
             if key != ARRAYS:
@@ -216,5 +218,5 @@ def _check_names(given: Mapping[str, object], wanted: Mapping[str, object]) -> N
 
 def _check_finite(tensors: Mapping[str, torch.Tensor]) -> None:
     for name, tensor in tensors.items():
-        if not torch.isfinite(tensor).all():
+        if not all_finite(tensor):
             raise InvalidReply(f"{name!r} holds values that are not finite")

@@ -17,6 +17,7 @@ from flwr.serverapp import Grid
 from flowertune.base.errors import UserError
 from flowertune.base.text import one_line
 from flowertune.comms.codec import unpack
+from flowertune.comms.decoded import DecodedRecord
 from flowertune.comms.nodes import NodeRegistry
 from flowertune.comms.validation import ARRAYS, CLIENT, METRICS, check_messages
 
@@ -371,6 +372,11 @@ def _try(step: Callable[[], Any]) -> Any:
     except (UserError, CannotRehearse):
         raise
     except Exception as error:  # a strategy is its author's and may raise anything
+        if isinstance(error, ValueError) and "read-only" in str(error):
+            raise BrokenContract(
+                "the strategy changes the values of a reply in place, which are read without a "
+                "copy; change array.numpy().copy() instead (strategy.py)."
+            ) from None
         raise CannotRehearse(f"{type(error).__name__}: {one_line(error)}") from error
 
 
@@ -426,7 +432,7 @@ def _reply(message: Message, tensors: Tensors, weight: int, partition: int) -> M
     metrics = {"num-examples": weight, "train-loss": 1.0, "tokens": weight}
     content = {
         **message.content.array_records,
-        ARRAYS: ArrayRecord(dict(tensors)),
+        ARRAYS: DecodedRecord(tensors),
         METRICS: _AnyMetrics(metrics),
         CLIENT: ConfigRecord({"partition-id": partition}),
     }

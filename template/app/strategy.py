@@ -1,6 +1,7 @@
 """Federated averaging of LoRA adapters: who trains in a round, and how replies are combined."""
 
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
@@ -10,6 +11,8 @@ from flwr.serverapp.strategy import FedAvg
 
 import flowertune
 
+BLOCK = 2**15  # values that are added up at a time
+
 
 def weighted_mean(tensors: Sequence[np.ndarray], weights: Sequence[int]) -> np.ndarray:
     """Return the weighted mean of same-shaped tensors, in their own dtype.
@@ -17,12 +20,17 @@ def weighted_mean(tensors: Sequence[np.ndarray], weights: Sequence[int]) -> np.n
     Values are added up in a wider type (float64 for 32-bit values), multiplied by whole
     weights and divided once: the mean of identical tensors is that tensor, bit for bit.
     """
-    dtype = tensors[0].dtype
-    wide = np.longdouble if dtype == np.float64 else np.float64
-    total = np.zeros(tensors[0].shape, wide)
-    for tensor, weight in zip(tensors, weights, strict=True):
-        total += tensor.astype(wide) * weight
-    return (total / sum(weights)).astype(dtype)
+    mean = np.empty_like(tensors[0], order="C")
+    wide = np.longdouble if mean.dtype == np.float64 else np.float64
+    rows = [tensor.reshape(-1) for tensor in tensors]
+    # Block by block, so that the sum stays in the processor's cache.
+    for start in range(0, mean.size, BLOCK):
+        part = slice(start, start + BLOCK)
+        total = rows[0][part].astype(wide) * weights[0]
+        for row, weight in zip(rows[1:], weights[1:], strict=True):
+            total += row[part].astype(wide) * weight
+        mean.reshape(-1)[part] = total / sum(weights)
+    return mean
 
 
 class LoraFedAvg(FedAvg):
@@ -65,7 +73,12 @@ class LoraFedAvg(FedAvg):
         ]
         adapters = [content.array_records["arrays"] for content in contents]
         arrays = ArrayRecord()
-        for name in adapters[0]:
+
+        def mean_of(name: str) -> Array:
             tensors = [adapter[name].numpy() for adapter in adapters]
-            arrays[name] = Array(weighted_mean(tensors, weights))
+            return Array(weighted_mean(tensors, weights))
+
+        with ThreadPoolExecutor() as pool:  # NumPy computes without holding Python's lock
+            for name, mean in zip(adapters[0], pool.map(mean_of, adapters[0]), strict=True):
+                arrays[name] = mean
         return arrays, self.train_metrics_aggr_fn(contents, "num-examples")
