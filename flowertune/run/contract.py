@@ -16,7 +16,7 @@ from flwr.serverapp import Grid
 
 from flowertune.base.errors import UserError
 from flowertune.base.text import one_line
-from flowertune.comms.codec import unpack
+from flowertune.comms.codec import all_finite, unpack
 from flowertune.comms.decoded import DecodedRecord
 from flowertune.comms.nodes import NodeRegistry
 from flowertune.comms.validation import ARRAYS, CLIENT, METRICS, check_messages
@@ -120,7 +120,7 @@ class StrategyContract:
                     "adapter of a run keeps the names, shapes and dtype that lora_config of "
                     "models.py gives it."
                 )
-            if not torch.isfinite(tensors[key]).all():
+            if not all_finite(tensors[key]):
                 raise BrokenContract(
                     f"{where} returned {key!r} with values that are not finite; the replies' "
                     "values are all finite."
@@ -259,7 +259,7 @@ class StrategyContract:
         arrays, metrics = actor.aggregate_train(server_round, answers)
         if isinstance(arrays, ArrayRecord):
             for name, tensor in arrays.to_torch_state_dict().items():
-                if not torch.isfinite(tensor).all():
+                if not all_finite(tensor):
                     raise CannotRehearse(f"{name!r} is not finite after it")
         return self._checked(arrays, metrics, like)
 
