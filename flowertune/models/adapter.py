@@ -1,8 +1,9 @@
 """Adapters as tensors: those of a model, onto a model, and the one a run starts from."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 
@@ -19,30 +20,65 @@ from flowertune.models.targets import Vain, unknown_name, unused_pattern
 SEEDED = (True, "gaussian")
 
 
+# A model's adapter as tensors that share the parameters' memory: PEFT takes longer to find their
+# names than a small model takes for a step, and a worker has one model for all its messages.
+_KEPT: WeakKeyDictionary[Any, dict[str, torch.Tensor]] = WeakKeyDictionary()
+
+
 def adapter_of(model: Any) -> dict[str, torch.Tensor]:
-    """Return the adapter of a PEFT model as tensors: what is trained, and nothing of the base."""
-    # Late: peft takes seconds to import, and a client's other answers do without.
-    from peft.utils import get_peft_model_state_dict
+    """Return the adapter of a PEFT model as tensors: what is trained, and nothing of the base.
 
-    return get_peft_model_state_dict(model)
+    They share the parameters' memory.
+    """
+    return _adapter_of(model, _trained(dict(model.named_parameters())))
 
 
-def load_adapter(model: Any, adapter: Mapping[str, torch.Tensor]) -> None:
+def _trained(parameters: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: parameter for name, parameter in parameters.items() if parameter.requires_grad}
+
+
+def _adapter_of(model: Any, trained: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    places = _places(trained.values())
+    own = _KEPT.get(model)
+    if own is None or _places(own.values()) != places:
+        # Late: peft takes seconds to import, and a client's other answers do without.
+        from peft.utils import get_peft_model_state_dict
+
+        # Else PEFT asks the hub whether the vocabulary was enlarged.
+        own = get_peft_model_state_dict(model, save_embedding_layers=False)
+        if _places(own.values()) == places:
+            _KEPT[model] = own
+        else:
+            _KEPT.pop(model, None)
+    return dict(own)
+
+
+def _places(tensors: Iterable[torch.Tensor]) -> set[int]:
+    return {tensor.data_ptr() for tensor in tensors}
+
+
+def load_adapter(
+    model: Any,
+    adapter: Mapping[str, torch.Tensor],
+    parameters: Mapping[str, torch.Tensor] | None = None,
+) -> None:
     """Put an adapter's values on a PEFT model.
+
+    Parameters
+    ----------
+    parameters : Mapping[str, torch.Tensor], optional
+        The model's parameters by name, where the caller has found them.
 
     Raises
     ------
     UserError
         If its names or shapes are not the model's, or the model trains what is no part of it.
     """
-    # Late, as above.
-    from peft.utils import set_peft_model_state_dict
-
-    own = adapter_of(model)
-    # Storage, not names: PEFT's names for what it saves are not those of the parameters.
-    sent = {tensor.data_ptr() for tensor in own.values()}
-    trained = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-    lost = [name for name, parameter in trained if parameter.data_ptr() not in sent]
+    trained = _trained(parameters or dict(model.named_parameters()))
+    own = _adapter_of(model, trained)
+    # Memory, not names: PEFT's names for what it saves are not those of the parameters.
+    sent = _places(own.values())
+    lost = [name for name, parameter in trained.items() if parameter.data_ptr() not in sent]
     if lost:
         raise UserError(
             f"load_model of models.py lets {lost[0]!r} be trained ({len(lost)} such parameters), "
@@ -57,6 +93,14 @@ def load_adapter(model: Any, adapter: Mapping[str, torch.Tensor]) -> None:
                 f"{_shape(given)} in it and {_shape(wanted)} in the model; lora_config and "
                 "load_model of models.py must make the same adapter as the server sends."
             )
+    if model in _KEPT:
+        with torch.no_grad():
+            for name, tensor in own.items():
+                tensor.copy_(adapter[name])
+        return
+    # Late, as above.
+    from peft.utils import set_peft_model_state_dict
+
     set_peft_model_state_dict(model, dict(adapter))
 
 
@@ -104,6 +148,11 @@ def adapter_shapes(cfg: Settings, peft_config: Any, base: Any = None) -> dict[st
     base = base or skeleton(settings_source(cfg))
     loaded(source_at(cfg.model.name, cfg), base.config, cfg.model.quantization)
     check_positions(cfg, base.config)
+    if cfg.model.gradient_checkpointing is True and not base.supports_gradient_checkpointing:
+        raise UserError(
+            f"model.gradient-checkpointing is true, and {cfg.model.name} cannot compute its layers "
+            f"again in the backward pass; set it to false ({WHERE})."
+        )
     if peft_config.is_prompt_learning:
         raise UserError(
             f"lora_config of models.py gives an adapter of type {peft_config.peft_type.value}, "

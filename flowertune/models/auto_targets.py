@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -31,6 +31,10 @@ _TOGETHER = (
 # an adapter on those would do nothing.
 _STATE_SPACE = (("in_proj",), ("in_proj_qkvz",))
 _ATTENTION = re.compile(r"attention|attn|mla", re.IGNORECASE)
+# Of images and sound, or from an encoder: no text goes through them.
+_UNUSED = re.compile(
+    r"vision|visual|image|img_|audio|speech|encoder_attn|cross_?attn|crossattention", re.IGNORECASE
+)
 _BLOCK = re.compile(r"mixer|mamba|ssm|recurrent|rwkv|lstm|conv", re.IGNORECASE)
 
 
@@ -111,6 +115,11 @@ def find_targets(model: Any) -> Targets | None:
     layers: dict[str, dict[str, str]] = {"attention": {}, "block": {}, "other": {}}
     for owners, name, target in _linear_layers(model):
         layers[_kind(owners)].setdefault(name, target)
+    found = _among(layers)
+    return found and replace(found, modules=_without_unused(model, found.modules))
+
+
+def _among(layers: Mapping[str, Mapping[str, str]]) -> Targets | None:
     attention, block, other = layers.values()
     if chosen := _chosen(attention, (*_PAIRS, *_TOGETHER)):
         return Targets(chosen, "the projections of its attention")
@@ -122,6 +131,14 @@ def find_targets(model: Any) -> Targets | None:
         if found:
             return Targets(sorted(found.values()), "its linear layers")
     return None
+
+
+def _without_unused(model: Any, targets: list[str] | str) -> list[str] | str:
+    """Return the targets; by their whole names where layers without text have the same names."""
+    ends = tuple(f".{target}" for target in targets)
+    named = [name for name, _ in model.named_modules() if f".{name}".endswith(ends)]
+    used = [name for name in named if not _UNUSED.search(name)]
+    return targets if len(used) == len(named) else used
 
 
 def _chosen(layers: Mapping[str, str], groups: tuple[tuple[str, ...], ...]) -> list[str]:
@@ -139,6 +156,8 @@ def _linear_layers(model: Any) -> Iterator[tuple[list[str], str, str]]:
     kinds = {name: type(module).__name__ for name, module in model.named_modules()}
     for full, module in model.named_modules():
         if module is head or not isinstance(module, torch.nn.Linear | Conv1D):
+            continue
+        if _UNUSED.search(full):
             continue
         parts = full.split(".")
         while len(parts) > 1 and kinds[".".join(parts[:-1])].endswith("Linear"):

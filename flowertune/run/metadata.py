@@ -9,6 +9,7 @@ from flowertune.comms.ledger import Ledger
 from flowertune.comms.nodes import NodeRegistry
 from flowertune.config.app import App
 from flowertune.config.settings import Settings
+from flowertune.models.auto_targets import AUTO, auto_targets
 from flowertune.rules import lock
 from flowertune.rules.manifest import FORMAT
 from flowertune.rules.provenance import Library
@@ -72,6 +73,7 @@ def build_manifest(run: RunFacts, server_round: int, more: Mapping[str, Any]) ->
         "partitions": max(run.registry.partitions),
         "round": server_round,
         "base-model": {"name": cfg.model.name, "revision": cfg.model.revision},
+        "auto-targets": _auto_targets(run),
         "prompt-template": cfg.prompt.template,
         "settings": dict(cfg),
         "seed": cfg.seed,
@@ -110,6 +112,7 @@ def run_info(run: RunFacts, status: str, data: Mapping[str, Any] | None) -> dict
         "reason": run.reason,
         "settings": dict(run.cfg),
         "adapter-config": run.adapter_config,
+        "auto-targets": _auto_targets(run),
         "library": run.library.record(),
         "replies": run.lost.record(),
         "data": data,
@@ -133,6 +136,18 @@ def first_info(cfg: Settings, app: App, run_id: int) -> dict[str, Any]:
         "reason": None,
         "settings": dict(cfg),
     }
+
+
+def _auto_targets(run: RunFacts) -> dict[str, Any] | None:
+    """Return what "auto" stood for; None where modules are named, or the app chose its own."""
+    adapter = run.adapter_config
+    if adapter is None or run.cfg.model.lora.target_modules != AUTO:
+        return None
+    chosen = auto_targets(run.cfg)
+    named = adapter.get("target_modules")
+    if isinstance(chosen.modules, list) and sorted(named or []) != sorted(chosen.modules):
+        return None
+    return {"modules": named, "chosen-as": chosen.what}
 
 
 def _identity(run: RunFacts) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 from flowertune.base.errors import UserError
 from flowertune.models.adapter import adapter_shapes, initial_adapter
@@ -44,3 +44,10 @@ def test_the_first_adapter_is_loras_own_and_needs_no_weights(start, tiny_model, 
 def test_an_adapter_on_an_embedding_is_refused(start, layer):
     with pytest.raises(UserError, match="adapts an embedding or the output head"):
         start({"model.lora.target-modules": f"q_proj,{layer}"})
+
+
+def test_layers_that_cannot_be_computed_again_are_refused_before_the_run(start, monkeypatch):
+    monkeypatch.setattr(LlamaForCausalLM, "supports_gradient_checkpointing", False)
+    start({"model.gradient-checkpointing": False})
+    with pytest.raises(UserError, match=r"^model.gradient-checkpointing is true, and .*to false"):
+        start({"model.gradient-checkpointing": True})

@@ -22,6 +22,7 @@ FOUND = {
     "xlstm": ["q", "v"],
     "moshi": ["q_proj.linear", "v_proj.linear"],
     "longcat_flash": ["q_b_proj", "kv_b_proj"],
+    "phi4_multimodal": ["qkv_proj"],
     "xlnet": ["layer_1", "layer_2"],
 }
 SMALL = {"num_hidden_layers": 3, "num_layers": 3, "n_layer": 3}
@@ -60,3 +61,10 @@ def test_a_model_without_linear_layers_has_none():
             return None
 
     assert find_targets(Bare()) is None
+
+
+@pytest.mark.parametrize("kind", ["trocr", "gemma3"])
+def test_no_adapter_goes_where_no_text_goes(kind):
+    found = find_targets(skeleton(kind))
+    assert found is not None and found.modules
+    assert not [name for name in found.modules if "encoder_attn" in name or "vision" in name]
