@@ -180,6 +180,12 @@ def adapter_shapes(cfg: Settings, peft_config: Any, base: Any = None) -> dict[st
         ) from None
     inner = [name for name, module in model.get_base_model().named_modules() if _adapted(module)]
     _check_names(cfg, unused_pattern(peft_config, inner))
+    if router := _adapted_router(model.get_base_model()):
+        raise UserError(
+            f"model.lora.target-modules is {modules!r}, which adapts {router!r}, a router of "
+            f"{cfg.model.name} that PEFT cannot adapt; set it to 'auto', or name other modules "
+            f"({WHERE})."
+        )
     shapes = get_peft_model_state_dict(model)
     for name in shapes:
         # PEFT saves the whole weight of an adapted embedding; biases are there if asked for.
@@ -205,6 +211,16 @@ def _adapted(module: Any) -> bool:
     from peft.tuners.tuners_utils import BaseTunerLayer  # late, as above
 
     return isinstance(module, BaseTunerLayer)
+
+
+def _adapted_router(model: Any) -> str | None:
+    # Some routers are linear layers that return several tensors; PEFT takes them for plain ones.
+    for name, module in model.named_modules():
+        kind = type(module.get_base_layer()) if _adapted(module) else torch.nn.Linear
+        own = issubclass(kind, torch.nn.Linear) and kind.forward is not torch.nn.Linear.forward
+        if own and "router" in kind.__name__.lower():
+            return name
+    return None
 
 
 def _check_names(cfg: Settings, vain: Vain | None) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, LlamaForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaForCausalLM
 
 from flowertune.base.errors import UserError
 from flowertune.models.adapter import adapter_shapes, initial_adapter
@@ -44,6 +44,20 @@ def test_the_first_adapter_is_loras_own_and_needs_no_weights(start, tiny_model, 
 def test_an_adapter_on_an_embedding_is_refused(start, layer):
     with pytest.raises(UserError, match="adapts an embedding or the output head"):
         start({"model.lora.target-modules": f"q_proj,{layer}"})
+
+
+def test_a_router_that_peft_takes_for_a_linear_layer_is_refused(tiny_model):
+    class Router(torch.nn.Linear):
+        def forward(self, input):
+            return super().forward(input), None
+
+    with torch.device("meta"):
+        base = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(tiny_model))
+        base.model.layers[0].mlp.router = Router(32, 4)
+    changes = {"model.name": str(tiny_model), "model.quantization": 0}
+    named = {**changes, "model.lora.target-modules": "all-linear"}
+    with pytest.raises(UserError, match=r"adapts 'model.layers.0.mlp.router', a router"):
+        adapter_shapes(settings(named), lora_config(settings(named)), base)
 
 
 def test_layers_that_cannot_be_computed_again_are_refused_before_the_run(start, monkeypatch):
