@@ -25,6 +25,8 @@ def quiet_models() -> None:
     warnings.filterwarnings("ignore", "`torch.jit.script_method` is deprecated")
     # bitsandbytes, which peft imports, tells of a kernel on the hub that it does without.
     getLogger("bitsandbytes.backends.cpu.ops").setLevel(ERROR)
+    # It tells of a cast that 8 bits are made of, at each layer of each pass.
+    getLogger("bitsandbytes.autograd._functions").setLevel(ERROR)
 
 
 @contextmanager

@@ -59,8 +59,9 @@ def precision(
         trained = choice.manifest.get("settings", {}).get("model.quantization", 0)
         quantization = trained if kind == "cuda" and trained in (4, 8) else 0
     if dtype == "auto":
-        fast = kind == "cuda" and torch.cuda.is_bf16_supported()
-        dtype = "bfloat16" if fast else "float16" if kind == "cuda" else "float32"
+        from flowertune.models.cuda import fast_dtype  # late: it imports torch
+
+        dtype = str(fast_dtype()).removeprefix("torch.") if kind == "cuda" else "float32"
     return Precision(name, quantization, dtype)
 
 

@@ -1,5 +1,6 @@
 """A client must leave the base weights alone: its worker keeps the model for the next client."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -7,11 +8,11 @@ import torch
 TENSORS, VALUES = 16, 64  # that are looked at: a few milliseconds for any model
 
 
-def fingerprint(model: Any) -> dict[str, bytes]:
+def fingerprint(parameters: Mapping[str, torch.Tensor]) -> dict[str, bytes]:
     """Return samples of a model's frozen parameters, by name; of those that are loaded."""
     frozen = [
         (name, parameter)
-        for name, parameter in model.named_parameters()
+        for name, parameter in parameters.items()
         if not parameter.requires_grad and parameter.device.type != "meta" and parameter.numel()
     ]
     return {name: _sample(p) for name, p in frozen[:: max(1, len(frozen) // TENSORS)]}
@@ -19,9 +20,12 @@ def fingerprint(model: Any) -> dict[str, bytes]:
 
 def changed(model: Any, before: dict[str, bytes]) -> str | None:
     """Return the name of a parameter that is not as it was, or None."""
-    parameters = dict(model.named_parameters())
     for name, sample in before.items():
-        if name in parameters and _sample(parameters[name]) != sample:
+        try:
+            parameter = model.get_parameter(name)
+        except AttributeError:  # its module is another one now
+            continue
+        if _sample(parameter) != sample:
             return name
     return None
 

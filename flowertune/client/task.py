@@ -1,8 +1,8 @@
 """One round on one client, as the app sees it: what came, the rows to train on, the reply."""
 
 import json
-from collections.abc import Callable, Hashable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from typing import Any, TypeVar
 
@@ -14,6 +14,7 @@ from flowertune.base.errors import UserError
 from flowertune.base.numbers import as_float, as_int
 from flowertune.base.progress_bars import disable_progress_bars
 from flowertune.base.seeds import derive_seed
+from flowertune.base.text import one_line
 from flowertune.client.functions import AppFunctions
 from flowertune.client.leaks import changed, fingerprint
 from flowertune.client.rows import load_rows
@@ -22,9 +23,10 @@ from flowertune.comms.codec import unpack
 from flowertune.comms.partition_files import RESIDUAL, STATE, TRAINED, PartitionFiles
 from flowertune.comms.validation import ARRAYS, CLIENT, CONFIG, METRICS, ROWS
 from flowertune.config.checks import check_settings, is_layerwise
-from flowertune.config.settings import Settings, keys_of_models
+from flowertune.config.settings import WHERE, Settings, keys_of_models
 from flowertune.data.steps import Step, steps_of_round, tokens_in
 from flowertune.models.adapter import adapter_of, load_adapter
+from flowertune.models.cuda import repeatable
 from flowertune.profiling.phases import profile_of
 
 T = TypeVar("T")
@@ -78,9 +80,26 @@ class ClientTask:
     def phase(self, name: str) -> AbstractContextManager[Any]:
         """Time what happens inside, where ``profile.enabled`` is true (``flwr profile``).
 
-        The phase "train" counts the round's tokens, so that the profile has tokens a second.
+        The phase "train" counts the round's tokens, so that the profile has tokens a second. In it
+        a GPU sums in the same order each time, unless ``train.deterministic`` is false.
         """
-        return self._profile.phase(name, tokens=self._tokens if name == "train" else 0)
+        training = name == "train"
+        phase = self._profile.phase(name, tokens=self._tokens if training else 0)
+        return self._repeatable(phase) if training else phase
+
+    @contextmanager
+    def _repeatable(self, phase: AbstractContextManager[Any]) -> Iterator[Any]:
+        try:
+            with repeatable(self.cfg.train.deterministic), phase as timed:
+                yield timed
+        except RuntimeError as error:
+            if "deterministic" not in str(error) or not self.cfg.train.deterministic:
+                raise
+            raise UserError(
+                "train.deterministic is true, and this model computes with an operation that gives "
+                f"other bits each time on this GPU ({one_line(error, 120)}); set it to false: the "
+                f"result then differs a little from run to run ({WHERE})."
+            ) from error
 
     def cached(self, make: Callable[..., T], *arguments: Hashable) -> T:
         """Return ``make(cfg, *arguments)``, made once in this worker for the settings of a model.
@@ -98,8 +117,9 @@ class ClientTask:
         UserError
             If its names or shapes are not the model's.
         """
-        load_adapter(model, self.adapter)
-        self._model, self._frozen = model, fingerprint(model)
+        parameters = dict(model.named_parameters())  # found once: a model has hundreds
+        load_adapter(model, self.adapter, parameters)
+        self._model, self._frozen = model, fingerprint(parameters)
 
     def steps(self, tokenizer: Any, device: torch.device | str) -> list[Step]:
         """Return this round's ``max-steps`` steps: which rows, in which order, is repeatable.

@@ -40,6 +40,8 @@ def _problem(entry: Entry, run_config: Mapping[str, Any]) -> str | None:
     if key not in run_config:
         return f"{key} is missing; use {rule.allowed} ({WHERE})."
     value = run_config[key]
+    if isinstance(value, str) and value in rule.also:
+        return None
     wrong_kind = isinstance(value, bool) != (rule.kind is bool) or not isinstance(
         value, (int, float) if rule.kind is float else rule.kind
     )

@@ -26,6 +26,7 @@ class Rule:
     allowed: str
     test: Callable[[Any], bool] = lambda value: True
     one_line: bool = False  # a text that holds no control characters
+    also: tuple[str, ...] = ()  # texts that are allowed beside values of the kind
 
 
 def placeholders(template: str) -> set[str]:
@@ -69,7 +70,9 @@ def _format(allowed: str) -> Rule:
     return Rule(str, allowed, lambda v: bool(placeholders(v)))
 
 
+AUTO = "auto"
 _SWITCH = Rule(bool, "true or false")
+_AUTO_SWITCH = Rule(bool, "auto, true or false", also=(AUTO,))
 _NOT_SETTINGS = ("flat", "app_dir")
 _CHALLENGE = object()  # the default is a fact of the challenge
 
@@ -130,7 +133,7 @@ class Model:
     dtype: str = setting(
         "auto",
         _one_of("auto", "float32", "bfloat16", "float16"),
-        "type of the computation; auto is bfloat16 on a GPU that has it, else float32",
+        "type of the computation; auto is bfloat16 on a GPU that has it, float16 on others",
     )
     device_map: str = setting(
         "auto",
@@ -146,7 +149,17 @@ class Model:
         _one_of("checkpoint", "synthetic"),
         "synthetic: made-up weights in the model's shapes, to try out whole-model aggregation",
     )
-    gradient_checkpointing: bool = setting(True, _SWITCH, "true: less memory, slower steps")
+    gradient_checkpointing: bool | str = setting(
+        AUTO,
+        _AUTO_SWITCH,
+        "true: less memory, slower steps; auto: where the GPU needs it",
+    )
+    compile: bool = setting(
+        False, _SWITCH, "true: torch.compile; faster after minutes, other bits than without"
+    )
+    liger_kernels: bool = setting(
+        False, _SWITCH, "true: Liger's kernels for NVIDIA and AMD GPUs (pip install liger-kernel)"
+    )
     trust_remote_code: bool = setting(
         False, _SWITCH, "true runs code that comes with the model: only for authors you trust"
     )
@@ -220,6 +233,9 @@ class Train:
     )
     dynamic_data_seed: bool = setting(
         True, _SWITCH, "true: other rows in every round; false: the same rows in every round"
+    )
+    deterministic: bool = setting(
+        True, _SWITCH, "false: a GPU may sum faster, and the same seed gives other last bits"
     )
     training_arguments: TrainingArguments
 

@@ -13,7 +13,10 @@ from flowertune.base.progress_bars import without_remarks
 from flowertune.base.text import is_utf8, one_line
 from flowertune.config.settings import WHERE, Settings
 from flowertune.models import quantized
-from flowertune.models.config import read_config, read_generation_config
+from flowertune.models.checkpointing import checkpoints
+from flowertune.models.config import read_config, read_generation_config, skeleton
+from flowertune.models.cuda import fast_dtype, prepare
+from flowertune.models.faster import make_faster
 from flowertune.models.fit import bad_scale, misfit, unusable
 from flowertune.models.resolve import resolve_model
 from flowertune.models.source import Source
@@ -57,6 +60,7 @@ def pretrained(
             raise source.refusal(problem)
         # transformers goes on without one that is damaged.
         read_generation_config(source, config)
+    prepare()
     compute = getattr(torch, dtype) if isinstance(dtype, str) else dtype
     how = quantized.loaded(source, config, quantization)
     options: dict[str, Any] = {}
@@ -220,17 +224,19 @@ def load_base_model(cfg: Settings) -> Any:
     """
     bits = cfg.model.quantization
     source = settings_source(cfg)
+    config = read_config(source)
     model = pretrained(
         source,
-        read_config(source),
+        config,
         quantization=bits,
         dtype=compute_dtype(cfg),
         device_map=device_map(cfg),
     )
     # PEFT's own preparation would compute in float32 what is not quantized.
     model.requires_grad_(False)
-    if cfg.model.gradient_checkpointing:
+    if checkpoints(cfg, lambda: skeleton(source, config), model.device):
         _checkpoint(model, bits)
+    make_faster(cfg, model)
     return model
 
 
@@ -300,11 +306,11 @@ def source_at(path: str, cfg: Settings) -> Source:
 
 
 def compute_dtype(cfg: Settings) -> torch.dtype:
-    """Return ``model.dtype``; "auto" is bfloat16 on a GPU that has it and float32 elsewhere."""
-    if cfg.model.dtype != "auto":
-        return getattr(torch, cfg.model.dtype)
-    fast = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    return torch.bfloat16 if fast else torch.float32
+    """Return ``model.dtype``; "auto" is bfloat16 on a GPU that has it, else float16 there.
+
+    On a CPU it is float32. The adapter is float32 always.
+    """
+    return fast_dtype() if cfg.model.dtype == "auto" else getattr(torch, cfg.model.dtype)
 
 
 def device_map(cfg: Settings) -> dict[str, Any] | None:

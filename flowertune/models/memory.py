@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
+from flowertune.config.settings import Settings
+
 GB = 1e9
 FLOAT32 = 4
 # bitsandbytes keeps a float32 scale for every 64 values (4-bit) or every row (8-bit).
@@ -244,6 +246,21 @@ def layer_bytes(shapes: Shapes, work: Work, dropout_mask: int = 1) -> float:
 def int8_bytes(shapes: Shapes, work: Work) -> int:
     """Return the bytes per token that 8-bit layers keep of one decoder layer: their inputs."""
     return (2 * shapes.hidden + shapes.intermediate) * work.value if work.bits == 8 else 0
+
+
+def work_of(cfg: Settings, tokens: int) -> Work:
+    """Return what one forward and backward pass of a run has to do, with rows of ``tokens``.
+
+    Where ``model.gradient-checkpointing`` is "auto", layers are computed again.
+    """
+    return Work(
+        bits=cfg.model.quantization,
+        # "auto" is a type of 16 bits on a GPU.
+        value=FLOAT32 if cfg.model.dtype == "float32" else 2,
+        rows=cfg.train.training_arguments.per_device_train_batch_size,
+        tokens=tokens,
+        checkpointing=bool(cfg.model.gradient_checkpointing),
+    )
 
 
 def estimate(shapes: Shapes, work: Work) -> Memory:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from flowertune.base.errors import SettingsError
 from flowertune.config.checks import client_problems, clients_per_round
 from flowertune.config.settings import Settings
-from flowertune.models.memory import FLOAT32, Memory, Work, estimate
+from flowertune.models.memory import Memory, estimate, work_of
 from flowertune.planning.architecture import Architecture
 from flowertune.planning.communication import Communication, adapter_bytes
 from flowertune.planning.published import Comparison, comparisons
@@ -106,18 +106,6 @@ def make_plan(
         memory=estimate(shape.shapes, work),
         other_memory=estimate(shape.shapes, replace(work, checkpointing=not work.checkpointing)),
         published=comparisons(cfg.model.name, shape.shapes),
-    )
-
-
-def work_of(cfg: Settings, tokens: int) -> Work:
-    """Return what one forward and backward pass of a run has to do, with rows of ``tokens``."""
-    return Work(
-        bits=cfg.model.quantization,
-        # "auto" is a type of 16 bits on a GPU.
-        value=FLOAT32 if cfg.model.dtype == "float32" else 2,
-        rows=cfg.train.training_arguments.per_device_train_batch_size,
-        tokens=tokens,
-        checkpointing=bool(cfg.model.gradient_checkpointing),
     )
 
 

@@ -4,6 +4,7 @@ from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from flowertune.base.text import MIB, counted, duration
+from flowertune.config.settings import AUTO
 from flowertune.planning.estimate import Plan, warnings
 from flowertune.planning.published import ROWS, TOKENS, WHY
 
@@ -78,11 +79,13 @@ def _memory(plan: Plan) -> str:
     for name, gb in vars(memory).items():
         note = "   (not at the same time)" if name == smaller else ""
         lines.append(f"  {gb:6.2f} GB   {PARTS[name]}{note}")
-    how, otherwise = ("with", "without")[:: 1 if plan.cfg.model.gradient_checkpointing else -1]
+    given = plan.cfg.model.gradient_checkpointing
+    how, otherwise = ("with", "without")[:: 1 if given else -1]
+    auto = ", which auto does where that fits" if given == AUTO else ""
     batch = plan.cfg.train.training_arguments.per_device_train_batch_size
     lines += [
         f"  for {batch} rows of {plan.tokens} tokens, {how} gradient checkpointing ({otherwise} it "
-        f"about {plan.other_memory.total:.1f} GB);",
+        f"about {plan.other_memory.total:.1f} GB{auto});",
         "  shorter rows take less (--tokens)",
     ]
     if plan.gpu_gb is not None:

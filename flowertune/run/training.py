@@ -49,6 +49,7 @@ from flowertune.run.resume import restore_strategy
 from flowertune.run.round_cost import RoundCost
 from flowertune.run.setup import RunContext, app_folder, prepare_run
 
+_REPEATABLE = ("train.deterministic",)  # true where the same seed gives the same bits
 OWN_ROWS = lock.Difference(
     "the rows that clients trained on", "loaded by the app itself", "loaded by the library"
 )
@@ -126,6 +127,7 @@ class TrainingRun(BaseRun):
         # Kept as it is now: what an app changes on the object later is not in a checkpoint.
         self.adapter_config = checkpoint_config(peft_config, shapes)
         self._say_targets()
+        self._say_what_differs()
         if self.origin is None:
             adapter = first_adapter(
                 self.cfg, peft_config, shapes, self.registry, self.ledger, self.grid
@@ -160,6 +162,18 @@ class TrainingRun(BaseRun):
             # A run that is killed in its first round goes on from here.
             self._save(0, adapter, {})
         return ArrayRecord(adapter)
+
+    def _say_what_differs(self) -> None:
+        cfg = self.cfg
+        chosen = {
+            "model.compile": cfg.model.compile,
+            "model.liger-kernels": cfg.model.liger_kernels,
+            "train.deterministic": cfg.train.deterministic,
+        }
+        given = [f"{k}={str(v).lower()}" for k, v in chosen.items() if v != (k in _REPEATABLE)]
+        if given:
+            log(WARNING, "with %s the same seed need not give the same bits again",
+                " and ".join(given))  # fmt: skip
 
     def _say_targets(self) -> None:
         if self.cfg.model.lora.target_modules == AUTO:

@@ -49,12 +49,16 @@ def train(message: Message, context: Context) -> Message:
             step_loss = 0.0
             for batch in step.batches:
                 loss = answer_loss(model, batch)
-                (loss / step.answer_tokens).backward()
+                loss.backward()  # of the sum: small gradients would be zero in float16
                 step_loss += loss.item()
-            if not math.isfinite(step_loss):
-                raise FloatingPointError(f"the loss of step {number} is {step_loss}")
+            gradients = [p.grad.div_(step.answer_tokens) for p in parameters if p.grad is not None]
+            norm = torch.nn.utils.get_total_norm(gradients)
+            if not (math.isfinite(step_loss) and math.isfinite(norm)):
+                raise FloatingPointError(
+                    f"step {number} has the loss {step_loss} and a gradient of norm {norm.item()}"
+                )
             if arguments.max_grad_norm > 0:
-                torch.nn.utils.clip_grad_norm_(parameters, arguments.max_grad_norm)
+                torch.nn.utils.clip_grads_with_norm_(parameters, arguments.max_grad_norm, norm)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             total_loss += step_loss

@@ -101,7 +101,7 @@ def calls(tree: ast.AST) -> set[str]:
             "client_app.py",
             "train",
             {"torch.optim.AdamW", "optimizer.step", "optimizer.zero_grad", "answer_loss",
-             "torch.nn.utils.clip_grad_norm_", "(loss / step.answer_tokens).backward"},
+             "torch.nn.utils.clip_grads_with_norm_", "loss.backward", "p.grad.div_"},
         ),
         ("client_app.py", "answer_loss", {"cross_entropy", "model"}),
         ("strategy.py", "aggregate_train", {"weighted_mean"}),

@@ -144,7 +144,7 @@ def test_defaults_are_the_official_ones(apps: Mapping[str, Path]) -> None:
         "num-server-rounds": 200,
         "model.name": "mistralai/Mistral-7B-v0.3",
         "model.quantization": 4,
-        "model.gradient-checkpointing": True,
+        "model.gradient-checkpointing": "auto",
         "model.trust-remote-code": False,
         "model.lora.peft-lora-r": 32,
         "model.lora.peft-lora-alpha": 64,

@@ -3,6 +3,7 @@
 # Toy objects stand in for the libraries' own types here.
 # pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false
 
+import math
 from contextlib import nullcontext
 
 import pytest
@@ -194,7 +195,9 @@ def test_gradients_that_a_failed_client_left_are_not_used(fit, folder):
 
 def test_without_a_limit_gradients_are_not_clipped(fit, folder, monkeypatch):
     clipped = []
-    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda _, norm: clipped.append(norm))
+    monkeypatch.setattr(
+        torch.nn.utils, "clip_grads_with_norm_", lambda _, most, norm: clipped.append(most)
+    )
     fit(lora_model(folder), [[EXAMPLES]], **{"max-grad-norm": 0.0})
     assert clipped == []
     fit(lora_model(folder), [[EXAMPLES]], **{"max-grad-norm": 0.5})
@@ -209,5 +212,34 @@ def test_a_loss_that_is_no_number_is_an_error(fit, folder):
     model = lora_model(folder)
     with torch.no_grad():
         model.get_base_model().lm_head.weight.fill_(float("nan"))
-    with pytest.raises(FloatingPointError, match="the loss of step 1 is nan"):
+    with pytest.raises(FloatingPointError, match="step 1 has the loss nan"):
         fit(model, [[EXAMPLES]])
+
+
+def test_a_gradient_that_is_no_number_is_an_error_too(fit, folder):
+    """Where float16 overflows in the backward pass, the loss is a number."""
+    model = lora_model(folder)
+    next(p for p in model.parameters() if p.requires_grad).register_hook(lambda g: g * math.inf)
+    with pytest.raises(FloatingPointError, match=r"the loss \d.* and a gradient of norm (nan|inf)"):
+        fit(model, [[EXAMPLES]])
+
+
+def test_float16_loses_no_small_gradients(fit, folder, monkeypatch):
+    """A T4 computes in float16, whose smallest number is 6e-8; gradients of a mean are less."""
+    seen = []
+    monkeypatch.setattr(
+        torch.nn.utils, "get_total_norm", lambda grads: seen.append(grads) or torch.tensor(1.0)
+    )
+    rows = [Example(tuple(2 + (n * k) % 250 for n in range(200)), 1) for k in range(1, 17)]
+    for dtype in (torch.float32, torch.float16):
+        model = lora_model(folder)
+        base = model.get_base_model()
+        with torch.no_grad():
+            base.lm_head.weight.mul_(1e-3)  # gradients as small as those of a large model
+        for parameter in base.parameters():
+            if not parameter.requires_grad:
+                parameter.data = parameter.data.to(dtype)
+        fit(model, [[rows]])
+    exact, found = (torch.cat([g.flatten() for g in grads]) for grads in seen)
+    assert found.dtype == torch.float32  # the adapter's gradients, whatever the base computes in
+    assert (found - exact).norm() < 0.1 * exact.norm()

@@ -12,8 +12,7 @@ from flowertune.models.adapter import adapter_shapes
 from flowertune.models.config import skeleton
 from flowertune.models.known import known_models
 from flowertune.models.loader import settings_source
-from flowertune.models.memory import GB, Memory, Shapes, estimate, shapes_of
-from flowertune.planning.estimate import work_of
+from flowertune.models.memory import GB, Memory, Shapes, estimate, shapes_of, work_of
 from template.app.models import lora_config
 from tests.trace.checkpoints import QWEN, write
 from tests.trace.workload import ROWS, STEPS, Traced, training

@@ -15,6 +15,15 @@ TENSORS = {
 }
 
 
+@pytest.mark.parametrize("shape", [(), (1,), (3, 5), (0, 4), (2, 3, 4)])
+def test_float32_travels_as_flowers_own_arrays(shape):
+    tensor = torch.randn(shape)
+    for given in (tensor, tensor.t() if tensor.dim() == 2 else tensor):
+        (packed,) = pack({"a": given}, "float32").values()
+        assert packed == Array(given.contiguous().numpy())
+        assert torch.equal(unpack(pack({"a": given}, "float32"))["a"], given)
+
+
 def test_float32_travels_as_it_is():
     back = unpack(pack(TENSORS, "float32"))
     assert all(torch.equal(back[n], TENSORS[n]) for n in TENSORS)

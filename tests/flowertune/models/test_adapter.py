@@ -5,8 +5,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaForCausalLM
 
 from flowertune.base.errors import UserError
-from flowertune.models.adapter import adapter_shapes, initial_adapter
-from template.app.models import lora_config
+from flowertune.models.adapter import adapter_of, adapter_shapes, initial_adapter, load_adapter
+from template.app.models import load_model, lora_config
 from tests.apps import settings
 
 
@@ -65,3 +65,39 @@ def test_layers_that_cannot_be_computed_again_are_refused_before_the_run(start, 
     start({"model.gradient-checkpointing": False})
     with pytest.raises(UserError, match=r"^model.gradient-checkpointing is true, and .*to false"):
         start({"model.gradient-checkpointing": True})
+
+
+@pytest.mark.parametrize("dora", [False, True])
+def test_an_adapter_is_put_on_a_model_again_and_again(tiny_model, monkeypatch, dora):
+    """PEFT's functions tell what is right; names are found once for a model, and values anew."""
+    from peft import get_peft_model
+    from peft.utils import get_peft_model_state_dict, save_and_load
+
+    monkeypatch.setattr(save_and_load, "check_file_exists_on_hf_hub", None)  # asks the hub
+    cfg = settings({"model.name": str(tiny_model), "model.quantization": 0})
+    config = lora_config(cfg)
+    config.use_dora = dora
+    model = get_peft_model(load_model(cfg).unload(), config)
+    for value in (0.5, 0.25):
+        sent = {name: torch.full_like(t, value) for name, t in adapter_of(model).items()}
+        load_adapter(model, sent)
+        theirs = get_peft_model_state_dict(model, save_embedding_layers=False)
+        assert theirs.keys() == sent.keys()
+        assert all(torch.equal(theirs[name], tensor) for name, tensor in sent.items())
+    trained = [p for p in model.parameters() if p.requires_grad]
+    trained[0].data.fill_(3)  # in place, as an optimizer does
+    trained[1].data = torch.full_like(trained[1], 4)  # elsewhere, as a move to a GPU does
+    theirs, ours = get_peft_model_state_dict(model, save_embedding_layers=False), adapter_of(model)
+    assert {3.0, 4.0} <= {float(tensor.flatten()[0]) for tensor in ours.values()}
+    assert all(torch.equal(theirs[name], tensor) for name, tensor in ours.items())
+
+
+def test_names_are_looked_for_once(tiny_model, monkeypatch):
+    from peft import utils
+
+    model = load_model(settings({"model.name": str(tiny_model), "model.quantization": 0}))
+    sent = adapter_of(model)
+    monkeypatch.setattr(utils, "get_peft_model_state_dict", None)
+    monkeypatch.setattr(utils, "set_peft_model_state_dict", None)
+    load_adapter(model, {name: tensor + 1 for name, tensor in sent.items()})
+    assert adapter_of(model).keys() == sent.keys()

@@ -24,7 +24,7 @@ from flowertune.comms.ledger import tensor_bytes
 from flowertune.config.settings import TRANSPORTS, Settings
 from flowertune.models.adapter import adapter_shapes, initial_adapter
 from flowertune.models.known import known_models
-from flowertune.models.memory import Work, estimate, layer_bytes
+from flowertune.models.memory import Work, estimate, layer_bytes, work_of
 from flowertune.models.memory import shapes_of as shapes_of_model
 from flowertune.planning import stored
 from flowertune.planning.architecture import Architecture, architecture
@@ -34,7 +34,7 @@ from flowertune.planning.communication import (
     adapter_bytes,
     message_bytes,
 )
-from flowertune.planning.estimate import Plan, make_plan, warnings, work_of
+from flowertune.planning.estimate import Plan, make_plan, warnings
 from flowertune.planning.probe import probe
 from flowertune.planning.published import published
 from flowertune.planning.text import as_text
