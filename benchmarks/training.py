@@ -1,10 +1,12 @@
 """What a training step costs: the app's loop, a bare loop, and TRL's SFTTrainer, in one run.
 
-    python -m benchmarks.training [--steps 4] [--repeats 3] [--threads 1]
+    python -m benchmarks.training [--steps 4] [--repeats 3] [--threads 1] [--old FOLDER]
 
-The built-in model SmolLM2-135M-Instruct in float32 with LoRA (r=32), batches of 16 rows of the
-finance sample. A second table has 160 rows whose lengths are log-normal (median 90 tokens, 95 % at
-most 380, cut at 512), as long answers have them, against the same loop with each batch in one part.
+The built-in model SmolLM2-135M-Instruct in float32 with LoRA (r=32) without dropout, which would
+make losses differ, batches of 16 rows of the finance sample. A second table has 160 rows whose
+lengths are log-normal (median 90 tokens, 95 % at most 380, cut at 512), as long answers have them,
+against the same loop with each batch in one part, or with --old against the loop of an earlier
+commit: `git worktree add FOLDER 6f07a24`.
 The sides alternate; CPU seconds of the process, medians. TRL is compared where it is installed.
 """
 
@@ -12,11 +14,14 @@ import argparse
 import os
 import random
 import statistics
+import sys
 import tempfile
 import time
 from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import cache
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -97,6 +102,12 @@ class Sides:
         ):
             return self.ours()
 
+    def earlier(self, folder: Path) -> float:
+        """Return the loss of the loop in the template of a checkout of 6f07a24."""
+        loop = earlier_loop(folder)
+        steps = [step.micro_batches for step in self.steps]
+        return loop.fit(self.model, steps, self.tokenizer.pad_token_id, Task.learning_rate)
+
     def bare(self) -> float:
         """Return the loss of the loop that a tutorial has: padding on the right, all logits."""
         import torch
@@ -170,6 +181,20 @@ class Sides:
                 return float(trainer.train().training_loss)
 
 
+@cache
+def earlier_loop(folder: Path) -> Any:
+    """Return the module ``flowertune.training.loop``, which the library has no longer."""
+    modules = ["flowertune.training", "flowertune.training.tokens", "flowertune.training.loop"]
+    for name in modules:
+        path = folder / "template" / name.replace(".", "/")
+        file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+        spec = spec_from_file_location(name, file)
+        assert spec is not None and spec.loader is not None
+        sys.modules[name] = module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[modules[-1]]
+
+
 @contextmanager
 def measuring_only_training(sides: Sides) -> Iterator[None]:
     """Take the seconds that a trainer needs to be made out of its measurement."""
@@ -216,8 +241,9 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--steps", type=int, default=4, help="of the first table (default 4)")
-    parser.add_argument("--repeats", type=int, default=3, help="of each way (default 3)")
+    parser.add_argument("--repeats", type=int, default=3, help="of the first table (default 3)")
     parser.add_argument("--threads", type=int, default=1, help="of torch (default 1)")
+    parser.add_argument("--old", type=Path, metavar="FOLDER", help="a checkout of 6f07a24")
     arguments = parser.parse_args()
     import json
     from importlib.util import find_spec
@@ -231,7 +257,8 @@ def main() -> None:
 
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     torch.set_num_threads(arguments.threads)
-    cfg = settings({"model.name": "smollm2-135m-instruct", "model.quantization": 0})
+    changes = {"model.quantization": 0, "model.lora.peft-lora-dropout": 0.0}
+    cfg = settings({"model.name": "smollm2-135m-instruct", **changes})
     tokenizer = load_tokenizer(cfg)
     lines = (ROOT / "challenges" / "samples" / "finance.jsonl").read_text("utf-8").splitlines()
     pairs = [prompt_and_answer(json.loads(line), cfg, tokenizer) for line in lines]
@@ -243,7 +270,8 @@ def main() -> None:
     ways = [("ours", sides.ours), ("bare loop", sides.bare)]
     if find_spec("trl"):
         ways.append(("TRL SFTTrainer", sides.trl))
-    compare(sides, ways, arguments.repeats)
+    if arguments.repeats:
+        compare(sides, ways, arguments.repeats)
 
     lengths = [
         min(LONGEST, max(16, round(rng.lognormvariate(MEDIAN, SPREAD)))) for _ in range(ROWS)
@@ -260,7 +288,10 @@ def main() -> None:
         for n in range(0, ROWS, BATCH)
     ]
     print(f"log-normal lengths, {ROWS} rows; {padding(sides)}")
-    compare(sides, [("ours", sides.ours), ("whole batches", sides.whole_batches)], 1)
+    other = ("whole batches", sides.whole_batches)
+    if arguments.old:
+        other = ("6f07a24", lambda: sides.earlier(arguments.old))
+    compare(sides, [("ours", sides.ours), other], 1)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 from importlib.util import find_spec
 from typing import Any
 
+import torch
+
 from flowertune.base.errors import UserError
 from flowertune.base.text import one_line
 from flowertune.config.settings import WHERE, Settings
@@ -23,13 +25,37 @@ def make_faster(cfg: Settings, model: Any) -> None:
         model.compile(dynamic=True)
 
 
-def _use_liger(model: Any) -> None:
+def unrepeatable(cfg: Settings) -> list[str]:
+    """Return the settings by which the same seed need not give the same bits again, as text."""
+    given = {
+        "model.compile": cfg.model.compile,
+        "model.liger-kernels": cfg.model.liger_kernels,
+        "train.deterministic": not cfg.train.deterministic,
+    }
+    return [f"{key}={str(cfg[key]).lower()}" for key, chosen in given.items() if chosen]
+
+
+def check_liger(kind: str, device: torch.device) -> None:
+    """Refuse Liger's kernels where they cannot be used.
+
+    Parameters
+    ----------
+    kind : str
+        The base model's ``model_type``.
+    device : torch.device
+        Where it computes.
+
+    Raises
+    ------
+    UserError
+        If Liger is not installed here, there is no GPU, or it does not know the architecture.
+    """
     if find_spec("liger_kernel") is None:
         raise UserError(
             "model.liger-kernels is true, and the package liger-kernel is not installed here; "
             f"install it (pip install liger-kernel), or set it to false ({WHERE})."
         )
-    if model.device.type == "cpu":
+    if device.type == "cpu":
         raise UserError(
             "model.liger-kernels is true, and there is no GPU here, which they need; set it "
             f"to false ({WHERE})."
@@ -38,13 +64,19 @@ def _use_liger(model: Any) -> None:
     from liger_kernel.transformers.monkey_patch import (  # type: ignore[import-not-found]
         MODEL_TYPE_TO_APPLY_LIGER_FN as KNOWN,
     )
-    from transformers.integrations.liger import apply_liger_kernel
 
-    if (kind := model.config.model_type) not in KNOWN:
+    if kind not in KNOWN:
         raise UserError(
             f"model.liger-kernels is true, and Liger has none for models of type {kind}; set it to "
             f"false ({WHERE})."
         )
+
+
+def _use_liger(model: Any) -> None:
+    check_liger(model.config.model_type, model.device)
+    # Late, as above.
+    from transformers.integrations.liger import apply_liger_kernel
+
     try:
         # The app computes its own loss, of the answers only.
         apply_liger_kernel(model, {"cross_entropy": False, "fused_linear_cross_entropy": False})

@@ -10,6 +10,7 @@ from flowertune.comms.nodes import NodeRegistry
 from flowertune.config.app import App
 from flowertune.config.settings import Settings
 from flowertune.models.auto_targets import AUTO, auto_targets
+from flowertune.models.faster import unrepeatable
 from flowertune.rules import lock
 from flowertune.rules.manifest import FORMAT
 from flowertune.rules.provenance import Library
@@ -77,6 +78,7 @@ def build_manifest(run: RunFacts, server_round: int, more: Mapping[str, Any]) ->
         "prompt-template": cfg.prompt.template,
         "settings": dict(cfg),
         "seed": cfg.seed,
+        "repeatable": not unrepeatable(cfg),
         "replies": run.lost.record(),
         "communication": run.ledger.summary(),
         "library": run.library.record(),
@@ -111,6 +113,7 @@ def run_info(run: RunFacts, status: str, data: Mapping[str, Any] | None) -> dict
         "status": status,
         "reason": run.reason,
         "settings": dict(run.cfg),
+        "repeatable": not unrepeatable(run.cfg),
         "adapter-config": run.adapter_config,
         "auto-targets": _auto_targets(run),
         "library": run.library.record(),

@@ -32,6 +32,7 @@ from flowertune.loggers.loggers import Loggers, run_loggers
 from flowertune.loggers.plot import plot_run
 from flowertune.models.adapter import adapter_shapes, check_initialization
 from flowertune.models.auto_targets import AUTO, auto_targets
+from flowertune.models.faster import unrepeatable
 from flowertune.models.loader import quantization_of, source_of
 from flowertune.rules import lock
 from flowertune.rules.values import shown
@@ -49,7 +50,6 @@ from flowertune.run.resume import restore_strategy
 from flowertune.run.round_cost import RoundCost
 from flowertune.run.setup import RunContext, app_folder, prepare_run
 
-_REPEATABLE = ("train.deterministic",)  # true where the same seed gives the same bits
 OWN_ROWS = lock.Difference(
     "the rows that clients trained on", "loaded by the app itself", "loaded by the library"
 )
@@ -164,14 +164,7 @@ class TrainingRun(BaseRun):
         return ArrayRecord(adapter)
 
     def _say_what_differs(self) -> None:
-        cfg = self.cfg
-        chosen = {
-            "model.compile": cfg.model.compile,
-            "model.liger-kernels": cfg.model.liger_kernels,
-            "train.deterministic": cfg.train.deterministic,
-        }
-        given = [f"{k}={str(v).lower()}" for k, v in chosen.items() if v != (k in _REPEATABLE)]
-        if given:
+        if given := unrepeatable(self.cfg):
             log(WARNING, "with %s the same seed need not give the same bits again",
                 " and ".join(given))  # fmt: skip
 

@@ -7,7 +7,7 @@ import pytest
 
 from flowertune.base.errors import UserError
 from flowertune.models import faster
-from flowertune.models.faster import make_faster
+from flowertune.models.faster import make_faster, unrepeatable
 from tests.apps import settings
 
 
@@ -36,6 +36,14 @@ def liger(monkeypatch):
         lambda model, kernels: applied.append(kernels),
     )
     return applied
+
+
+def test_what_is_outside_the_promise_of_the_same_bits():
+    assert unrepeatable(settings({})) == []
+    changes = {"model.compile": True, "model.liger-kernels": True, "train.deterministic": False}
+    assert unrepeatable(settings(changes)) == [
+        "model.compile=true", "model.liger-kernels=true", "train.deterministic=false"
+    ]  # fmt: skip
 
 
 def test_nothing_is_done_by_default(liger):

@@ -72,3 +72,10 @@ def test_an_adapter_that_could_not_be_scored_is_refused_before_it_trains(short, 
     given(monkeypatch, lambda config: replace(config, rank_pattern={".*.*.*q_proj": 2}))
     with pytest.raises(UserError, match=r"the adapter of lora_config .* has rank_pattern"):
         run_app(short, NODES)
+
+
+def test_liger_that_is_missing_is_said_before_the_first_round(short, caplog):
+    with pytest.raises(UserError, match=r"failed alike: .*liger-kernel is not installed here"):
+        run_app({**short, "model.liger-kernels": True}, NODES)
+    assert "with model.liger-kernels=true the same seed need not give the same bits" in caplog.text
+    assert json.loads((folder(short) / "run.json").read_text())["repeatable"] is False
