@@ -1,7 +1,10 @@
 """One round as the app sees it: what a worker keeps, and what it makes anew."""
 
+import pytest
+import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 
+from flowertune.base.errors import UserError
 from tests.apps import default_settings, rendered
 from tests.local_grid import load
 
@@ -40,3 +43,22 @@ def test_a_setting_that_no_model_depends_on_makes_nothing_anew():
     for rate in (1e-4, 2e-4):
         task_of(**{"train.learning-rate-max": rate}).cached(load_something)
     assert len(made) == 1
+
+
+def test_training_has_one_order_of_sums_and_says_what_cannot_have_it(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    try:
+        with task_of().phase("load"):
+            assert not torch.are_deterministic_algorithms_enabled()
+        with pytest.raises(
+            UserError, match=r"train.deterministic is true.*\(scatter does not have"
+        ):
+            with task_of().phase("train"):
+                assert torch.are_deterministic_algorithms_enabled()
+                raise RuntimeError("scatter does not have a deterministic implementation")
+        with task_of(**{"train.deterministic": False}).phase("train"):
+            assert not torch.are_deterministic_algorithms_enabled()
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(before)

@@ -78,6 +78,7 @@ def test_an_adapter_is_put_on_a_model_again_and_again(tiny_model, monkeypatch, d
     config = lora_config(cfg)
     config.use_dora = dora
     model = get_peft_model(load_model(cfg).unload(), config)
+    config.base_model_name_or_path = "someone/on-the-hub"
     for value in (0.5, 0.25):
         sent = {name: torch.full_like(t, value) for name, t in adapter_of(model).items()}
         load_adapter(model, sent)
