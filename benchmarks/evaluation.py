@@ -180,7 +180,7 @@ def loops(sides: Sides) -> tuple[Work, Work]:
             source = Source("sample", data.SAMPLES / challenge)
             documents = {item.name: data.load(item, source, 1) for item in known.sets}
             plan = run.Plan(
-                challenge, "official", known.sets, documents, known.seed, limit=sides.rows
+                challenge, "official", list(known.sets), documents, known.seed, limit=sides.rows
             )
             answers = run.score(sides.whole, plan).answers
             found += [one.outcome.answer for item in known.sets for one in answers[item.name]]

@@ -87,7 +87,9 @@ def test_a_base_model_that_comes_quantized_is_scored_as_that(tiny, tmp_path):
     (folder / "config.json").write_text(json.dumps({**config, "quantization_config": nf4}))
     how = loading.quantization(choice(folder, quantization=4))
     assert how is not None and (how.kind, how.from_model) == ("nf4", True)
-    asked = argparse.Namespace(quantization=4, dtype="float32", answer_tokens=None)
+    asked = argparse.Namespace(
+        quantization=4, dtype="float32", answer_tokens=None, backend="transformers"
+    )
     finance, base = sets.of_challenge("finance"), BaseModel(str(folder), None, "--model")
     (said,) = provenance.deviations(finance, asked, base, how)
     assert said.startswith("a base model that comes quantized to 4 bits (bitsandbytes nf4)")

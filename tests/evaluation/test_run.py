@@ -110,7 +110,7 @@ def test_a_run_that_was_killed_goes_on_where_it_was(tiny, tmp_path, capsys, monk
 
     monkeypatch.setattr(store.Store, "put", counted)
     cut = run("finance", *words, "--output", tmp_path / "cut")
-    assert "resuming after 9 answers" in capsys.readouterr().err
+    assert "9 answers are there already" in capsys.readouterr().err
     answers = 24 if suite == "official" else 72
     assert again == answers - 9
     assert cut["sets"] == whole["sets"]

@@ -53,7 +53,8 @@ def check_decisions(
     screen = Screen(kind)
     found: dict[int, int] = {}
     close = screen.choices(
-        *engines,
+        engines[0],
+        engines[1],
         documents,
         lambda number, own: found.update({number: max(range(4), key=lambda n: own[n][0])}),
     )
