@@ -12,6 +12,17 @@ from flowertune.models.source import Source
 
 _BYTES = 8 * 2**20
 _LAYERS = 1000  # far more than any model has; shapes of each are made
+# Encoders that transformers lists among models that continue texts. Their tokens see later ones,
+# unless this value of their configuration is true; without one, always.
+_SEES_LATER = {
+    "bert": "is_decoder", "bert-generation": "is_decoder", "big_bird": "is_decoder",
+    "camembert": "is_decoder", "data2vec-text": "is_decoder", "electra": "is_decoder",
+    "ernie": "is_decoder", "megatron-bert": "is_decoder", "reformer": "is_decoder",
+    "rembert": "is_decoder", "roberta": "is_decoder", "roberta-prelayernorm": "is_decoder",
+    "roc_bert": "is_decoder", "roformer": "is_decoder", "xlm": "causal",
+    "xlm-roberta": "is_decoder", "xlm-roberta-xl": "is_decoder", "xmod": "is_decoder",
+    "cpmant": "", "xlnet": "",
+}  # fmt: skip
 
 
 def read_config(source: Source) -> Any:
@@ -20,7 +31,8 @@ def read_config(source: Source) -> Any:
     Raises
     ------
     UserError
-        If it is missing, damaged, or of an architecture that transformers does not know.
+        If it is missing, damaged, of an architecture that transformers does not know, or of one
+        whose tokens see later ones.
     """
     quiet_models()
     # Late: transformers takes seconds to import, and a server needs it for shapes only.
@@ -49,6 +61,14 @@ def read_config(source: Source) -> Any:
     own_code = getattr(config, "auto_map", None) or {}
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING and "AutoModelForCausalLM" not in own_code:
         raise source.refusal(f"it is of type {config.model_type}, which does not continue texts")
+    value = _SEES_LATER.get(config.model_type)
+    if value is not None and not getattr(config, value, False):
+        cure = f"set {value} to true in its config.json if it was trained so, or {source.cure}"
+        raise source.refusal(
+            f"it is of type {config.model_type}, in which tokens see those that come after them, so "
+            "that training would show it the answers",
+            cure if value else None,
+        )
     return config
 
 

@@ -118,6 +118,12 @@ def test_damaged_weights_are_one_sentence(folder, damage, said):
         (write(CONFIG, " " * 9_000_000), r"its config\.json has 9,000,000 bytes"),
         (edit(CONFIG, model_type="nope"), "does not recognize this architecture"),
         (edit(CONFIG, model_type="t5"), "it is of type t5, which does not continue texts"),
+        (
+            edit(CONFIG, model_type="bert"),
+            "it is of type bert, in which tokens see those that come after them, so that training "
+            "would show it the answers; set is_decoder to true in its config.json if it was "
+            "trained so, or name another",
+        ),
         (edit(CONFIG, hidden_size="x"), "expected int, got str"),
         (edit(CONFIG, num_attention_heads=0), "ZeroDivisionError"),
         (edit(CONFIG, num_hidden_layers=10**9), "num_hidden_layers is 1000000000"),
