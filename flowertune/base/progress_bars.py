@@ -1,5 +1,7 @@
 """Keep libraries' progress bars and remarks out of a run's log and of a command's output."""
 
+import os
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,9 +10,10 @@ from logging import ERROR, getLogger
 
 def disable_progress_bars() -> None:
     """Switch off progress bars in this process, and remarks that ask for nothing."""
-    import datasets  # late: whoever only loads a model does without
-
-    datasets.disable_progress_bars()
+    # It takes a second to import, and a server without rows does without.
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    if datasets := sys.modules.get("datasets"):
+        datasets.disable_progress_bars()
     quiet_models()
 
 

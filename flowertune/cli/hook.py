@@ -3,8 +3,9 @@
 flwr has no plug-ins. Where Python runs ``flwr``, the command line gets one more command,
 ``profile``, and `flwr run` first looks at an app of ours: what a run would refuse after a minute is
 said at once, and where the app lies is written down. Where Python runs a simulation, a ServerApp or
-a worker of Ray, its log is kept readable. A flwr that brings a ``profile`` of its own keeps it,
-other apps are run as without this, and whatever goes wrong here leaves flwr as it is.
+a worker of Ray, its log is kept readable; and a simulation starts of Ray what it needs. A flwr that
+brings a ``profile`` of its own keeps it, other apps are run as without this, and whatever goes
+wrong here leaves flwr as it is.
 """
 
 import sys
@@ -19,19 +20,27 @@ from typing import Any
 
 TARGET, NAME, RUN = "flwr.cli.app", "profile", "run"
 COMMAND_LINE = ("flwr", "flwr.exe")
+SIMULATION = "flwr-simulation"
 
 
 def install(program: str) -> None:
     """Wait for flwr's command line to be imported; in Flower's other programs, mind the log."""
     if program in COMMAND_LINE:
-        # Where two paths lead to the folder of packages, Python runs the line in it twice.
-        if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
-            sys.meta_path.insert(0, _Finder())
+        _once_imported(TARGET, lambda module: _each(module.app, register, look_first))
         return
     # Late: flwr's command line goes without.
     from flowertune.deploy.flower_log import keep_readable
+    from flowertune.deploy.ray_start import BACKEND, start_lean
 
     keep_readable()
+    if program == SIMULATION:
+        _once_imported(BACKEND, start_lean)
+
+
+def _each(app: Any, *changes: Callable[[Any], Any]) -> None:
+    for change in changes:
+        with suppress(Exception):
+            change(app)
 
 
 def register(flwr: Any) -> bool:
@@ -81,28 +90,37 @@ def _looking_first(run: Callable[..., Any]) -> Callable[..., Any]:
     return looks_first
 
 
+def _once_imported(module: str, change: Callable[[ModuleType], Any]) -> None:
+    # Where two paths lead to the folder of packages, Python runs the line in it twice.
+    if not any(isinstance(f, _Finder) and f.module == module for f in sys.meta_path):
+        sys.meta_path.insert(0, _Finder(module, change))
+
+
 class _Finder(MetaPathFinder):
-    """Finds one module where it is, and has the command added once it has run."""
+    """Finds one module where it is, and has it changed once it has run."""
+
+    def __init__(self, module: str, change: Callable[[ModuleType], Any]) -> None:
+        self.module, self._change = module, change
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname != TARGET:
+        if fullname != self.module:
             return None
         with suppress(Exception):
             sys.meta_path.remove(self)
             spec = find_spec(fullname)
             if spec is not None and spec.loader is not None:
-                spec.loader = _Loader(spec.loader)
+                spec.loader = _Loader(spec.loader, self._change)
             return spec
         return None
 
 
 class _Loader(Loader):
-    """Runs a module as its own loader would, and then adds the command."""
+    """Runs a module as its own loader would, and then has it changed."""
 
-    def __init__(self, own: Loader) -> None:
-        self._own = own
+    def __init__(self, own: Loader, change: Callable[[ModuleType], Any]) -> None:
+        self._own, self._change = own, change
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._own, name)
@@ -112,6 +130,5 @@ class _Loader(Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         self._own.exec_module(module)
-        for change in (register, look_first):
-            with suppress(Exception):
-                change(module.app)
+        with suppress(Exception):
+            self._change(module)

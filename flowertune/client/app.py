@@ -1,5 +1,6 @@
 """The ClientApp of an app: what the library answers by itself is registered here."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from flwr import clientapp
 from flwr.app import Context, Message
 
 from flowertune.aggregation import messages
+from flowertune.base.imports import Meanwhile
 from flowertune.client.buckets import answer_bucket, answer_manifest
 from flowertune.client.functions import AppFunctions
 from flowertune.client.memory import with_memory_errors
@@ -18,6 +20,8 @@ from flowertune.config.checks import check_settings
 from flowertune.config.settings import Settings
 from flowertune.data.prompts import PromptAndAnswer
 from flowertune.profiling.messages import profiled
+
+MAX_STEPS = "train.training-arguments.max-steps"
 
 
 class ClientApp(clientapp.ClientApp):
@@ -36,6 +40,7 @@ class ClientApp(clientapp.ClientApp):
         self.package = Path(file).resolve().parent
         self.app_dir = self.package.parent
         self.functions = functions
+        self._imports: Meanwhile | None = None
         for name, answer in (
             (DISCOVER, self._discovery),
             (LENGTHS, self._lengths),
@@ -63,18 +68,26 @@ class ClientApp(clientapp.ClientApp):
         SettingsError
             With a sentence for each setting that is wrong.
         """
+        self._imported()
         # Late: torch and datasets take seconds, and the app is imported for every kind of message.
         from flowertune.client.task import ClientTask
 
         return ClientTask(message, context, self.functions, self.app_dir)
 
     def _discovery(self, message: Message, context: Context) -> Message:
+        if self._imports is None and _serves_more(context):
+            self._imports = Meanwhile(_import_training)  # while the server prepares the run
         return answer_discovery(message, context, self.package)
+
+    def _imported(self) -> None:
+        if self._imports is not None:
+            self._imports.done()
 
     # In the Deployment Engine every message starts a process: what an answer needs is imported
     # with the answer, since torch and datasets take seconds.
 
     def _lengths(self, message: Message, context: Context) -> Message:
+        self._imported()
         from flowertune.base.progress_bars import disable_progress_bars
         from flowertune.client.lengths import answer_lengths
 
@@ -82,6 +95,7 @@ class ClientApp(clientapp.ClientApp):
         return answer_lengths(message, context, self.settings(context), self.functions)
 
     def _initial(self, message: Message, context: Context) -> Message:
+        self._imported()
         from flowertune.base.progress_bars import disable_progress_bars
         from flowertune.client.initial import answer_initial
 
@@ -93,6 +107,21 @@ class ClientApp(clientapp.ClientApp):
 
     def _bucket(self, message: Message, context: Context) -> Message:
         return answer_bucket(message, context, self.settings(context))
+
+
+def _serves_more(context: Context) -> bool:
+    """Whether this process is a worker of the Simulation Engine, in a run that trains."""
+    return "ray" in sys.modules and context.run_config.get(MAX_STEPS) != 0
+
+
+def _import_training() -> None:
+    from flowertune.base.progress_bars import disable_progress_bars
+
+    disable_progress_bars()
+    import flowertune.client.lengths
+    import flowertune.client.task  # noqa: F401
+    import peft  # noqa: F401  # isort: skip
+    from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401
 
 
 def client_app(

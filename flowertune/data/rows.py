@@ -10,8 +10,6 @@ from typing import Any
 
 from datasets import Dataset, DatasetDict, Json, load_dataset, load_from_disk
 from datasets import config as datasets_config
-from flwr_datasets import FederatedDataset
-from flwr_datasets.partitioner import IidPartitioner, Partitioner
 
 from flowertune.base import hub
 from flowertune.base.errors import UserError
@@ -68,8 +66,9 @@ def load_partition(
     UserError
         If the rows cannot be had, or there are fewer rows than partitions.
     """
-    partitioner = _partitioner(name, revision, app_dir, num_partitions)
-    return partitioner.load_partition(partition_id)
+    rows = _shuffled_rows(name, revision, app_dir, num_partitions)
+    # As IidPartitioner of flwr-datasets does.
+    return rows.shard(num_shards=num_partitions, index=partition_id, contiguous=True)
 
 
 def check_columns(columns: Collection[str], question: str, answer: str, prompt: str) -> None:
@@ -102,31 +101,40 @@ def columns_of(*templates: str) -> list[str]:
 
 
 @lru_cache(maxsize=4)
-def _partitioner(name: str, revision: str, app_dir: Path, num_partitions: int) -> Partitioner:
-    partitioner = IidPartitioner(num_partitions)
+def _shuffled_rows(name: str, revision: str, app_dir: Path, num_partitions: int) -> Dataset:
     if is_local(name):
-        partitioner.dataset = load_rows(name, revision, app_dir).shuffle(seed=SHUFFLE_SEED)
+        shuffled = load_rows(name, revision, app_dir).shuffle(seed=SHUFFLE_SEED)
     else:
-        _expect_hub(name, revision)
-        federated = FederatedDataset(
-            dataset=name,
-            partitioners={SPLIT: partitioner},
-            shuffle=True,
-            seed=SHUFFLE_SEED,
-            revision=revision,
-        )
-        try:
-            federated.load_partition(0, SPLIT)
-        except Exception as error:  # datasets and the HTTP library raise many kinds
-            raise hub.refusal(SETTING, name, revision, hub.why_not(error), OFFLINE) from error
-    rows = len(partitioner.dataset)
+        shuffled = _hub_rows(name, revision, num_partitions)
+    rows = len(shuffled)
     if rows < num_partitions:
         raise UserError(
             f"{SETTING} is {name!r} with {rows} rows, too few for {num_partitions} SuperNodes; "
             "give each at least one row, or set up fewer SuperNodes (flowertune connect "
             f"--num-supernodes {max(rows, 1)})."
         )
-    return partitioner
+    return shuffled
+
+
+def _hub_rows(name: str, revision: str, num_partitions: int) -> Dataset:
+    # Late: it takes a second, most of it for plots, and rows on this machine do without.
+    from flwr_datasets import FederatedDataset
+    from flwr_datasets.partitioner import IidPartitioner
+
+    _expect_hub(name, revision)
+    partitioner = IidPartitioner(num_partitions)
+    federated = FederatedDataset(
+        dataset=name,
+        partitioners={SPLIT: partitioner},
+        shuffle=True,
+        seed=SHUFFLE_SEED,
+        revision=revision,
+    )
+    try:
+        federated.load_partition(0, SPLIT)
+    except Exception as error:  # datasets and the HTTP library raise many kinds
+        raise hub.refusal(SETTING, name, revision, hub.why_not(error), OFFLINE) from error
+    return partitioner.dataset
 
 
 def _expect_hub(name: str, revision: str) -> None:

@@ -2,13 +2,15 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import ModuleType
 from typing import Any
 
 
 @contextmanager
-def replaced(module: ModuleType, name: str, other: Callable[[Any], Any]) -> Iterator[None]:
-    """Put ``other(part)`` in the place of a module's part; does nothing where there is none."""
+def replaced(module: Any, name: str, other: Callable[[Any], Any]) -> Iterator[None]:
+    """Put ``other(part)`` in the place of a part of a module, or of a class.
+
+    Does nothing where there is none.
+    """
     if not hasattr(module, name):
         yield
         return

@@ -15,6 +15,7 @@ import psutil
 
 from flowertune.base.errors import UserError
 from flowertune.deploy.pages import with_large_pages
+from flowertune.deploy.superlink import OFTEN, POLL
 
 # Flower's components start others, some of them detached; all inherit this variable.
 MARK = "FLOWERTUNE_FEDERATION"
@@ -119,7 +120,9 @@ def environment_with(mark: str, env: Mapping[str, str]) -> dict[str, str]:
     """Return ``env`` for a component: marked, and with this Python's programs found first."""
     here = str(Path(sys.executable).parent)
     path = os.pathsep.join([here, env.get("PATH", os.defpath)])
-    return {**with_large_pages(env), MARK: mark, "PATH": path, "PYTHONUNBUFFERED": "1"}
+    return {
+        POLL: OFTEN, **with_large_pages(env), MARK: mark, "PATH": path, "PYTHONUNBUFFERED": "1",
+    }  # fmt: skip
 
 
 def marked(mark: str) -> list[psutil.Process]:

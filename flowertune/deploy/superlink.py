@@ -20,7 +20,9 @@ from flowertune.deploy.flower_parts import replaced
 from flowertune.deploy.ports import listens
 
 NO_INSTALL = "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION"
-PATIENCE = 600.0  # seconds
+# How often a SuperLink looks for a run to start, in seconds; Flower's own choice is 1.
+POLL, OFTEN = "FLWR_SUPEREXEC_TASK_POLL_INTERVAL", "0.1"
+PATIENCE, TELL_EVERY = 600.0, 10.0  # seconds
 _PROGRAM = "flower-superlink"
 _RUN = "flwr-simulation"
 
@@ -101,7 +103,7 @@ def start_superlink(
     Raises
     ------
     UserError
-        It did not start; says where its log is.
+        It did not start; says why, where its log is, and what to do.
     """
     try:
         # Late: other versions of flwr may lack it.
@@ -124,7 +126,11 @@ def start_superlink(
         try:
             ensure_local_superlink(read_superlink_connection(connection))
         except click.ClickException as error:
-            raise UserError(" ".join(error.format_message().split())) from error
+            said = " ".join(error.format_message().split()).rstrip(".")
+            raise UserError(
+                f"The SuperLink did not start ({said}); mend what the end of its log names, or end "
+                "what keeps this machine busy, and run `flowertune connect` again."
+            ) from error
 
 
 @contextmanager
@@ -140,12 +146,12 @@ def patience() -> Iterator[None]:
 
 
 @contextmanager
-def _told(say: Callable[[str], None], every: float = 10.0) -> Iterator[None]:
-    """Say every so many seconds that something is still under way."""
+def _told(say: Callable[[str], None]) -> Iterator[None]:
+    """Say now and then that the SuperLink is still starting."""
     done, started = threading.Event(), time.monotonic()
 
     def tell() -> None:
-        while not done.wait(every):
+        while not done.wait(TELL_EVERY):
             say(f"The SuperLink is still starting, after {time.monotonic() - started:.0f} s …")
 
     teller = threading.Thread(target=tell, daemon=True)
@@ -269,6 +275,7 @@ def _environment_of_this_python(runtime_install: bool = False) -> Iterator[None]
     if shutil.which(_PROGRAM, path=here):
         os.environ["PATH"] = os.pathsep.join([here, before.get("PATH", os.defpath)])
     os.environ.update(pages.with_large_pages(os.environ))
+    os.environ.setdefault(POLL, OFTEN)
     if runtime_install:
         os.environ.pop(NO_INSTALL, None)
     else:

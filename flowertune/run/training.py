@@ -14,6 +14,7 @@ from flwr.common import log
 from flwr.serverapp import Grid
 
 from flowertune.aggregation.adapters import mean_adapter
+from flowertune.base.imports import Meanwhile
 from flowertune.base.numbers import as_float
 from flowertune.base.progress_bars import disable_progress_bars
 from flowertune.base.text import one_line
@@ -95,8 +96,9 @@ class TrainingRun(BaseRun):
             With the sentence to show, if a setting is wrong, no SuperNode answers, or the results
             folder cannot be written.
         """
-        disable_progress_bars()
+        imports = Meanwhile(_import_models)  # the SuperNodes take seconds to start, too
         with log_error_last(), prepare_run(grid, context, app_folder(file)) as prepared:
+            imports.done()
             run = cls(prepared, grid)
             with run.recorded():
                 yield run
@@ -428,6 +430,12 @@ class TrainingRun(BaseRun):
         except Exception as error:  # matplotlib raises many kinds, and the run is complete
             log(WARNING, "%s could not be drawn (%s); nothing else is missing", file,
                 one_line(error))  # fmt: skip
+
+
+def _import_models() -> None:
+    disable_progress_bars()
+    # Late: it takes seconds, and imports transformers.
+    import peft  # noqa: F401
 
 
 def _learning_rate(message: Message) -> float | None:

@@ -8,6 +8,7 @@ import pytest
 from datasets import Dataset, DatasetDict
 from datasets import config as datasets_config
 from datasets.exceptions import DatasetNotFoundError
+from flwr_datasets.partitioner import IidPartitioner
 
 from flowertune.base import hub
 from flowertune.base.errors import UserError
@@ -21,7 +22,7 @@ ROWS = [{"instruction": f"do {i}", "input": "{{ x }} {% y", "output": str(i)} fo
 def fresh(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets_config, "HF_DATASETS_CACHE", tmp_path / "datasets-cache")
     rows.load_partition.cache_clear()
-    rows._partitioner.cache_clear()
+    rows._shuffled_rows.cache_clear()
 
 
 @pytest.fixture
@@ -155,7 +156,8 @@ def test_partitions_hold_every_row_once_and_evenly(tmp_path):
 
 
 def test_a_local_copy_is_cut_as_the_hub_dataset(tmp_path, monkeypatch):
-    asked = []
+    asked, official = [], IidPartitioner(50)
+    official.dataset = Dataset.from_list(ROWS).shuffle(seed=42)
 
     def from_hub(path, name=None, **kwargs):
         asked.append((path, kwargs))
@@ -168,6 +170,7 @@ def test_a_local_copy_is_cut_as_the_hub_dataset(tmp_path, monkeypatch):
         one = load_partition("owner/name", "v1", tmp_path, 50, part)
         other = load_partition("a.jsonl", "main", tmp_path, 50, part)
         assert one.to_list() == other.to_list()
+        assert one.to_list() == official.load_partition(part).to_list()
     assert asked == [("owner/name", {"revision": "v1"})]
 
 

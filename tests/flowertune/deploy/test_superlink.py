@@ -10,15 +10,20 @@ from pathlib import Path
 import psutil
 import pytest
 
+from flowertune.base.errors import UserError
+from flowertune.deploy import superlink
 from flowertune.deploy.pages import NAME
 from flowertune.deploy.superlink import (
     NO_INSTALL,
+    OFTEN,
+    POLL,
     SuperLink,
     _environment_of_this_python,
     differences,
     find_superlink,
     is_superlink,
     runs_in_progress,
+    start_superlink,
     stop_superlink,
 )
 
@@ -158,3 +163,65 @@ def test_every_difference_is_named():
 
 def _runs(pid):
     return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+# Answers after the seconds that it is given, or ends where it is given none.
+SLOW = """#!{python}
+import http.server, os, sys, time
+delay = os.environ["STAND_IN_DELAY"]
+if not delay:
+    sys.exit(7)
+time.sleep(float(delay))
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+    def log_message(self, *_): pass
+with open(os.environ["STAND_IN_FILE"], "w") as file:
+    file.write(f"{{os.getpid()}} {{os.environ.get('{poll}')}}")
+http.server.HTTPServer(("127.0.0.1", int(os.environ["STAND_IN_PORT"])), Handler).serve_forever()
+"""
+
+
+@pytest.fixture
+def stand_in(tmp_path, monkeypatch):
+    """A program that `connect` takes for flower-superlink; flwr would wait for it 0.3 s."""
+    local = pytest.importorskip("flwr.cli.local_superlink")
+    port, file = free_port(), tmp_path / "started"
+    script = tmp_path / "bin" / "flower-superlink"
+    script.parent.mkdir()
+    script.write_text(SLOW.format(python=sys.executable, poll=POLL))
+    script.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(script.parent / "python"))
+    monkeypatch.setattr(local, "LOCAL_SUPERLINK_HTTP_API_PORT", str(port))
+    monkeypatch.setattr(local, "LOCAL_SUPERLINK_STARTUP_TIMEOUT", 0.3)
+    monkeypatch.setattr(superlink, "TELL_EVERY", 0.2)
+    monkeypatch.setenv("FLWR_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("STAND_IN_PORT", str(port))
+    monkeypatch.setenv("STAND_IN_FILE", str(file))
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "config.toml").write_text('[superlink.flowertune]\naddress = ":local:"\n')
+    yield file
+    if file.exists():
+        os.kill(int(file.read_text().split()[0]), 9)
+
+
+def test_a_busy_machine_gets_the_time_it_needs_and_says_so(stand_in, monkeypatch):
+    said = []
+    monkeypatch.setenv("STAND_IN_DELAY", "1")
+    start_superlink("flowertune", said.append)
+    assert stand_in.read_text().split()[1] == OFTEN
+    assert any("still starting, after" in line for line in said)
+
+
+@pytest.mark.parametrize(("delay", "words"), [("", "exited with code 7"), ("60", "within 1s")])
+def test_a_superlink_that_ends_or_takes_too_long_is_one_sentence(
+    stand_in, delay, words, monkeypatch
+):
+    monkeypatch.setenv("STAND_IN_DELAY", delay)
+    monkeypatch.setattr(superlink, "PATIENCE", 1.0)
+    with pytest.raises(UserError, match=words) as caught:
+        start_superlink("flowertune", lambda text: None)
+    text = str(caught.value)
+    assert "superlink.log" in text and "run `flowertune connect` again" in text
+    assert "\n" not in text
