@@ -7,7 +7,8 @@ make losses differ, batches of 16 rows of the finance sample. A second table has
 lengths are log-normal (median 90 tokens, 95 % at most 380, cut at 512), as long answers have them,
 against the same loop with each batch in one part, or with --old against the loop of an earlier
 commit: `git worktree add FOLDER 6f07a24`.
-The sides alternate; CPU seconds of the process, medians. TRL is compared where it is installed.
+The sides alternate; CPU seconds of the process, medians. TRL is compared where it is
+installed: `pip install --no-deps --target ELSEWHERE trl`, with ELSEWHERE in PYTHONPATH.
 """
 
 import argparse
