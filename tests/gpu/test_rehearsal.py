@@ -167,7 +167,8 @@ def test_two_cards_are_asked_for_by_one():
 
 def test_the_commands_of_this_environment_run_with_another_python(tmp_path, monkeypatch):
     here, there = tmp_path / "here", tmp_path / "there"
-    here.mkdir(), there.mkdir()
+    here.mkdir()
+    there.mkdir()
     (here / "flwr").write_text(f"#!{here}/python\nimport sys\n")
     (here / "other").write_text(f"#!{here}/python\n")
     monkeypatch.setattr(suite.sys, "executable", str(here / "python"))

@@ -146,9 +146,10 @@ def test_a_busy_machine_may_take_longer_than_flower_waits():
     assert flwr[name] == before
 
 
-def test_a_start_that_takes_long_says_so():
+def test_a_start_that_takes_long_says_so(monkeypatch):
     said: list[str] = []
-    with superlink._told(said.append, every=0.01):
+    monkeypatch.setattr(superlink, "TELL_EVERY", 0.01)
+    with superlink._told(said.append):
         while not said:
             pass
     assert "still starting" in said[0]
