@@ -1,11 +1,13 @@
-"""How long a new worker takes from its first message to its first training step.
+"""How long a run takes to its first step, and a new worker from its first message to it.
 
     python -m benchmarks.start [--pairs 3] [--quantization 0]
+    python -m benchmarks.start --against COMMIT [--pairs 5]
 
-Measured against the least it could be: a process that imports torch, transformers and peft and
-loads the same model. Each time is a process of its own, with flwr imported before the clock starts,
-as it is in a worker of the Simulation Engine. Built-in model SmolLM2-135M-Instruct, the quickstart
-of finance, one of 50 partitions.
+With --against: from `flwr run` to the first step, in turn with another commit (see
+benchmarks/first_step.py). Without: a worker, measured against the least it could be, a process that
+imports torch, transformers and peft and loads the same model. Each time is a process of its own,
+with flwr imported before the clock starts, as it is in a worker of the Simulation Engine. Built-in
+model SmolLM2-135M-Instruct, the quickstart of finance, one of 50 partitions.
 """
 
 import argparse
@@ -91,7 +93,14 @@ def main() -> None:
     )
     parser.add_argument("--pairs", type=int, default=3, help="pairs of processes (default 3)")
     parser.add_argument("--quantization", type=int, default=0, help="0, 4 or 8 (default 0)")
+    parser.add_argument("--against", metavar="COMMIT", help="measure whole runs against a commit")
     arguments = parser.parse_args()
+    if arguments.against:
+        from benchmarks import first_step
+
+        with tempfile.TemporaryDirectory() as folder:
+            first_step.compare(arguments.against, arguments.pairs, Path(folder))
+        return
     from benchmarks.round import settings
     from flowertune.models import smollm2
     from tests.apps import rendered

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from threading import Thread
 
+STAYS = "FLOWERTUNE_PROCESS_STAYS"  # in the environment of a process that serves many messages
+
 
 class Meanwhile:
     """A function that imports, run in a thread; ``done`` waits for it."""

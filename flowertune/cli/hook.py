@@ -3,7 +3,8 @@
 flwr has no plug-ins. Where Python runs ``flwr``, the command line gets one more command,
 ``profile``, and `flwr run` first looks at an app of ours: what a run would refuse after a minute is
 said at once, and where the app lies is written down. Where Python runs a simulation, a ServerApp or
-a worker of Ray, its log is kept readable; and a simulation starts of Ray what it needs. A flwr that
+a worker of Ray, its log is kept readable; and a simulation starts of Ray what it needs. A SuperNode
+looks for messages as often as there is a need, and keeps the process of an app of ours. A flwr that
 brings a ``profile`` of its own keeps it, other apps are run as without this, and whatever goes
 wrong here leaves flwr as it is.
 """
@@ -20,7 +21,6 @@ from typing import Any
 
 TARGET, NAME, RUN = "flwr.cli.app", "profile", "run"
 COMMAND_LINE = ("flwr", "flwr.exe")
-SIMULATION = "flwr-simulation"
 
 
 def install(program: str) -> None:
@@ -28,13 +28,22 @@ def install(program: str) -> None:
     if program in COMMAND_LINE:
         _once_imported(TARGET, lambda module: _each(module.app, register, look_first))
         return
-    # Late: flwr's command line goes without.
-    from flowertune.deploy.flower_log import keep_readable
-    from flowertune.deploy.ray_start import BACKEND, start_lean
+    # Late, each: no program needs all of them.
+    if program == "flower-superexec":
+        from flowertune.deploy import kept_clients
 
-    keep_readable()
-    if program == SIMULATION:
-        _once_imported(BACKEND, start_lean)
+        _once_imported(kept_clients.MODULE, kept_clients.keep_clients)
+        return
+    if program == "flower-supernode":
+        from flowertune.deploy import polls
+
+        _once_imported(polls.MODULE, polls.poll_often)
+        return
+    from flowertune.deploy import flower_log, ray_start
+
+    flower_log.keep_readable()
+    if program == "flwr-simulation":
+        _once_imported(ray_start.BACKEND, ray_start.start_lean)
 
 
 def _each(app: Any, *changes: Callable[[Any], Any]) -> None:

@@ -1,5 +1,6 @@
 """The ClientApp of an app: what the library answers by itself is registered here."""
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ from flwr import clientapp
 from flwr.app import Context, Message
 
 from flowertune.aggregation import messages
-from flowertune.base.imports import Meanwhile
+from flowertune.base.imports import STAYS, Meanwhile
 from flowertune.client.buckets import answer_bucket, answer_manifest
 from flowertune.client.functions import AppFunctions
 from flowertune.client.memory import with_memory_errors
@@ -110,8 +111,9 @@ class ClientApp(clientapp.ClientApp):
 
 
 def _serves_more(context: Context) -> bool:
-    """Whether this process is a worker of the Simulation Engine, in a run that trains."""
-    return "ray" in sys.modules and context.run_config.get(MAX_STEPS) != 0
+    """Whether this process answers the messages of a run that trains, and not only this one."""
+    stays = "ray" in sys.modules or STAYS in os.environ
+    return stays and context.run_config.get(MAX_STEPS) != 0
 
 
 def _import_training() -> None:

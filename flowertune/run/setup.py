@@ -17,6 +17,7 @@ from flwr.serverapp import Grid
 
 from flowertune.base.errors import SettingsError, UserError
 from flowertune.base.files import write_json
+from flowertune.comms.channel import look_often
 from flowertune.comms.ledger import Ledger
 from flowertune.comms.nodes import NodeRegistry
 from flowertune.comms.run_settings import carry_settings
@@ -111,6 +112,7 @@ def prepare_run(grid: Grid, context: Context, app_dir: Path) -> Iterator[RunCont
     """
     if in_simulation(grid):
         replace_dead_workers()
+    look_often(grid)
     app = read_app(app_dir)
     with ExitStack() as held:
         origin = origin_of(context.run_config, app_dir)

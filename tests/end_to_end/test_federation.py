@@ -95,6 +95,10 @@ def test_training_over_tls_with_keys_and_nothing_left_at_the_end(tmp_path):
             (0, "received"), (0, "sent"), (1, "received"), (1, "sent"),
         }  # fmt: skip
 
+        # The process of each SuperNode's client stays, with its model.
+        kept = [p for p in relatives(home) if "flowertune.deploy.client_process" in p.cmdline()]
+        assert len(kept) == 2
+
         before = online()
         node = next(p for p in relatives(home) if "partition-id=1 num-partitions=2" in p.cmdline())
         node.terminate()

@@ -85,6 +85,8 @@ def test_a_wheel_has_the_line_and_the_commands(tmp_path):
         (["/venv/bin/flwr", "run"], ["flwr"]),
         (["flwr.exe"], ["flwr.exe"]),
         (["/venv/bin/flwr-simulation"], ["flwr-simulation"]),
+        (["/venv/bin/flower-supernode"], ["flower-supernode"]),
+        (["/venv/bin/flower-superexec"], ["flower-superexec"]),
         (["/venv/bin/flower-superlink"], []),
         (["python"], []),
         ([], []),
