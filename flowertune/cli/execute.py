@@ -56,6 +56,9 @@ def execute(commands: typer.Typer, argv: Sequence[str] | None, name: str) -> int
         sys.stdout.flush()
         return int(status or 0)
     except click.UsageError as error:
+        # Typer says which commands have a like name, and Click would say it again.
+        if "Did you mean" in error.message and hasattr(error, "possibilities"):
+            error.possibilities = None  # type: ignore[attr-defined]
         error.show()
         return error.exit_code
     except click.ClickException as error:

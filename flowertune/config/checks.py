@@ -139,12 +139,12 @@ def client_problems(cfg: Settings, nodes: int) -> list[str]:
 
 
 def supernodes_note(cfg: Settings, nodes: int) -> str | None:
-    """Return what to do where the number of SuperNodes is not the locked one; else None."""
+    """Return what to do where a simulation has not the locked number of SuperNodes; else None."""
     locked = cfg.static.num_supernodes
     if locked in (0, nodes):
         return None
     there = f"{nodes} SuperNode{'' if nodes == 1 else 's'}"
     return (
-        f"This run has {there}, and the challenge is locked to {locked}: in a simulation, "
-        "`flowertune connect` sets them up."
+        f"This run has {there}, and the challenge is locked to {locked}: `flowertune connect` sets "
+        "them up."
     )

@@ -14,6 +14,8 @@ from typing import Any
 
 from flowertune.base.errors import SettingsError, UserError
 from flowertune.base.files import flower_home
+from flowertune.base.gpus import may_have_gpu
+from flowertune.config.app import QUICKSTART
 from flowertune.config.apps import app_id, read_project, record_app, record_start
 from flowertune.config.paths import is_path, local_path
 from flowertune.config.read import read_settings
@@ -24,6 +26,7 @@ from flowertune.deploy.config_file import CONNECTION, supernodes_of
 from flowertune.deploy.flower_parts import replaced
 from flowertune.deploy.preflight import look_around, problems
 from flowertune.deploy.prepare import default_text
+from flowertune.models.known import known_models
 
 # The names of the parameters of flwr's own command.
 APP, SUPERLINK = "app", "superlink"
@@ -66,7 +69,7 @@ def before_run(options: Mapping[str, Any]) -> Findings:
         running = superlink.find_superlink(superlink.managed_port())
         around = look_around(() if running else superlink.managed_ports())
         wrong = (*problems(around), *missing_paths(cfg))
-        notes = installs_anew(running, os.environ)
+        notes = (*slow_without_gpu(cfg), *installs_anew(running, os.environ))
     if not wrong and not is_sent_copy(folder, os.environ):
         home, app = flower_home(os.environ), app_id(folder) or ""
         record_app(home, app, folder)
@@ -111,6 +114,26 @@ def installs_anew(running: superlink.SuperLink | None, env: Mapping[str, str]) -
     return (
         "Flower installs the app's dependencies for this run, which takes minutes and gigabytes; "
         f"after `flowertune connect{again}` runs use the packages of this environment.",
+    )
+
+
+def slow_without_gpu(cfg: Settings, here: bool | None = None) -> tuple[str, ...]:
+    """Say that a model of billions of values is about to be trained on a CPU, if so.
+
+    Parameters
+    ----------
+    here
+        Whether there may be a GPU; None looks for one.
+    """
+    values = known_models().get(cfg.model.name, {})
+    width, inner = values.get("hidden_size", 0), values.get("intermediate_size", 0)
+    billions = values.get("num_hidden_layers", 0) * width * (4 * width + 3 * inner) / 1e9
+    trains = cfg.train.training_arguments.max_steps > 0 and cfg.resume_from == ANEW
+    if not trains or billions < 1 or (may_have_gpu() if here is None else here):
+        return ()
+    return (
+        f"There is no GPU here, and model.name is {cfg.model.name!r}: a step of a model of so many "
+        f"values takes minutes on a CPU; --run-config {QUICKSTART} trains a small one.",
     )
 
 

@@ -140,6 +140,32 @@ def edit(
     return edited
 
 
+def remove(text: str, connection: str) -> str:
+    """Remove ``[superlink.<connection>]``; everything else in the text stays.
+
+    Raises
+    ------
+    UserError
+        The text is no TOML, or is written in a form that cannot be edited safely.
+    """
+    expected = _parse(text)
+    windows = "\r\n" in text and "\n" not in text.replace("\r\n", "")
+    try:
+        document = tomlkit.parse(text.replace("\r\n", "\n") if windows else text)
+        for tables in (document, expected):
+            tables["superlink"].pop(connection, None)  # type: ignore[union-attr]
+            if not tables["superlink"]:
+                tables.pop("superlink")
+        edited = tomlkit.dumps(document)
+        edited = edited.replace("\n", "\r\n") if windows else edited
+        good = tomllib.loads(edited) == expected
+    except (TypeError, ValueError, KeyError, AttributeError):
+        good, edited = False, text
+    if not good:
+        raise UserError(f"remove [superlink.{connection}] by hand: it cannot be edited safely")
+    return edited
+
+
 def _parse(text: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)

@@ -1,9 +1,12 @@
 """Compare the library that an app asks for with the one that is installed."""
 
+import subprocess
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from packaging.requirements import InvalidRequirement, Requirement
 
@@ -42,12 +45,10 @@ def pinned_library(project: Mapping[str, Any], name: str = NAME) -> str | None:
     if same:
         return None
     pip = "pip" if find_spec("pip") else "uv pip"  # uv makes environments without pip
-    remove = f"{pip} uninstall{' -y' if pip == 'pip' else ''} {name}"
     there = f"{name} {installed.version}" + (f" from {origin['url']}" if "url" in origin else "")
     return (
-        f"The app asks for {asked}, and {there} is installed here. Runs use what is installed; "
-        f"for the other, type {remove} and then {pip} install -e . in the app's folder, or connect "
-        "with --runtime-install."
+        f"Runs use {there}; for what the app asks for ({asked}): {pip} uninstall"
+        f"{' -y' if pip == 'pip' else ''} {name} && {pip} install -e . in its folder."
     )
 
 
@@ -66,7 +67,23 @@ def _is_from(url: str, origin: Mapping[str, Any]) -> bool:
     vcs = origin.get("vcs_info") or {}
     known = {vcs.get("commit_id"), vcs.get("requested_revision")} - {None}
     address, _, revision = url.removeprefix("git+").rpartition("@")
-    return bool(known) and revision in known and _bare(address) == _bare(str(origin.get("url")))
+    if _bare(address) != _bare(str(origin.get("url"))):
+        return False
+    return revision in known or ("dir_info" in origin and _is_at(_bare(address), revision))
+
+
+def _is_at(address: str, revision: str) -> bool:
+    """Whether a repository on this machine is at a revision, without changes to its files."""
+    git = ("git", "-C", url2pathname(urlsplit(address).path))
+    said = [
+        subprocess.run([*git, *words], capture_output=True, text=True, check=False).stdout.strip()
+        for words in (
+            ("rev-parse", "HEAD"),
+            ("rev-parse", f"{revision}^{{commit}}"),
+            ("status", "--porcelain", "--untracked-files=no"),
+        )
+    ]
+    return bool(said[0]) and said[0] == said[1] and not said[2]
 
 
 def _bare(address: str) -> str:

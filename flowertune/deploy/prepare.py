@@ -10,7 +10,7 @@ from pathlib import Path
 
 from flowertune.base.errors import UserError
 from flowertune.base.files import flower_home, write_atomically
-from flowertune.deploy.config_file import address_of, edit
+from flowertune.deploy.config_file import address_of, edit, remove
 from flowertune.deploy.keys import make_certificates, make_supernode_key, public_of
 from flowertune.deploy.layout import HOST, Layout
 from flowertune.deploy.ports import free_ports, holder_of
@@ -155,6 +155,25 @@ def write_connection(layout: Layout, name: str, file: Path) -> None:
         raise UserError(f"{file} was left as it is: {error}.") from error
     if after != text:
         write_atomically(file, after)
+
+
+def remove_connection(layout: Layout, name: str, file: Path) -> bool:
+    """Remove the connection to a federation that has ended; return whether it was there.
+
+    One that leads elsewhere by now is left alone.
+    """
+    try:
+        text = file.read_bytes().decode("utf-8")
+        if address_of(text, name) != layout.address:
+            return False
+        write_atomically(file, remove(text, name))
+    except (
+        OSError,
+        UnicodeDecodeError,
+        UserError,
+    ):  # somebody edits it: a line too many is no harm
+        return False
+    return True
 
 
 def default_text() -> str:

@@ -14,7 +14,14 @@ from flowertune.config.app import QUICKSTART
 from flowertune.deploy import control
 from flowertune.deploy.local import Federation, federation
 from flowertune.deploy.preflight import look_around, proxied
-from flowertune.deploy.prepare import Options, folder_of, held, layout_of, write_connection
+from flowertune.deploy.prepare import (
+    Options,
+    folder_of,
+    held,
+    layout_of,
+    remove_connection,
+    write_connection,
+)
 from flowertune.deploy.processes import run_inside
 
 
@@ -62,14 +69,22 @@ def _run(options: Options, command: list[str], restart: bool, timeout: float) ->
         (folder / "commands.txt").write_text(layout.commands(), "utf-8")
         _say(f"{file}: wrote [superlink.{options.name}].")
         _say(f"Logs, and the command lines: {folder}")
-        with federation(layout, options.name, timeout, _say) as running:
-            if command:
-                status = _run_inside(running, command, restart)
-                return status or _status_of_runs(running, restart)
-            _say(f"Ready (Ctrl-C stops everything): {run_command(options.name)}")
-            while True:
-                running.look_after(_say, restart)
-                time.sleep(0.3)
+        try:
+            with federation(layout, options.name, timeout, _say) as running:
+                return _until_the_end(running, options.name, command, restart)
+        finally:
+            if remove_connection(layout, options.name, file):
+                _say(f"{file}: removed [superlink.{options.name}].")
+
+
+def _until_the_end(running: Federation, name: str, command: list[str], restart: bool) -> int:
+    if command:
+        status = _run_inside(running, command, restart)
+        return status or _status_of_runs(running, restart)
+    _say(f"Ready (Ctrl-C stops everything): {run_command(name)}")
+    while True:
+        running.look_after(_say, restart)
+        time.sleep(0.3)
 
 
 def _run_inside(running: Federation, command: list[str], restart: bool) -> int:

@@ -133,7 +133,8 @@ def prepare_run(grid: Grid, context: Context, app_dir: Path) -> Iterator[RunCont
             own = installed_library()
             differences = rule_violations(cfg, registry, own)
             log(INFO, lock.verdict(lock.static_values(cfg), differences))
-            if note := supernodes_note(cfg, len(registry.nodes)):
+            note = supernodes_note(cfg, len(registry.nodes))
+            if note and in_simulation(grid):
                 log(INFO, note)
             if problems := client_problems(cfg, len(registry.nodes)):
                 raise SettingsError(problems)

@@ -12,6 +12,7 @@ from flowertune.cli.main import main
 from flowertune.deploy import pinned, resources, superlink
 from flowertune.deploy.resources import Machine
 from tests.flower import free_port
+from tests.templates import commit, git
 
 APP = """\
 [project]
@@ -171,12 +172,12 @@ def test_two_apps_of_one_name_are_told_of(run, tmp_path):
 def test_another_library_than_the_app_asks_for_is_said(run, tmp_path):
     app = make_app(tmp_path / "pinned", pin="==0.0.9")
     note = run(app=app)[1]
-    assert "asks for flowertune==0.0.9" in note and "is installed here" in note
+    assert "Runs use flowertune 1.0.0" in note and "asks for (flowertune==0.0.9)" in note
     assert "asks for" not in run("--runtime-install", app=app)[1]
     assert "asks for" not in run()[1]
 
 
-@pytest.mark.parametrize(("pip", "words"), [(True, "type pip uninst"), (False, "type uv pip unin")])
+@pytest.mark.parametrize(("pip", "words"), [(True, ": pip uninst"), (False, ": uv pip unin")])
 def test_the_way_to_the_other_library_is_one_of_this_environment(pip, words, monkeypatch):
     monkeypatch.setattr(pinned, "find_spec", lambda name: pip)
     said = pinned.pinned_library({"project": {"dependencies": ["flowertune==0.0.9"]}})
@@ -211,6 +212,22 @@ def test_a_pin_is_compared_with_what_is_installed(asked, origin, same, tmp_path,
     assert (said is None) == same
     if said:
         assert "pinned-thing 1.5.0" in said and asked.strip("@ ") in said
+
+
+def test_a_folder_at_the_pinned_commit_is_the_same_library(tmp_path):
+    repository = tmp_path / "the library"
+    repository.mkdir()
+    git(repository, "init", "--quiet")
+    (repository / "a.py").write_text("1\n")
+    commit(repository, "v1")
+    head = git(repository, "rev-parse", "HEAD").strip()
+    origin = {"url": repository.as_uri(), "dir_info": {}}
+    for revision in (head, "v1"):
+        assert pinned._is_from(f"git+{repository.as_uri()}@{revision}", origin)
+    assert not pinned._is_from(f"git+{repository.as_uri()}@v2", origin)
+    assert not pinned._is_from(f"git+{tmp_path.as_uri()}@{head}", origin)
+    (repository / "a.py").write_text("2\n")
+    assert not pinned._is_from(f"git+{repository.as_uri()}@v1", origin)
 
 
 def test_help_is_worth_reading(capsys):

@@ -88,6 +88,12 @@ def test_a_wrong_command_line_is_status_2_and_said(words, sentence, capsys):
     assert sentence in err and out == ""
 
 
+def test_what_a_wrong_command_may_mean_is_said_once(capsys):
+    assert main(["conect"]) == 2
+    err = capsys.readouterr().err
+    assert err.count("Did you mean") == 1 == err.count("'connect'")
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [

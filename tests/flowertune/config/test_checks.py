@@ -134,7 +134,7 @@ def test_another_number_of_supernodes_than_the_locked_one_says_run_connect():
     cfg = check_settings(default_settings("finance"), APP)
     assert supernodes_note(cfg, 50) is None
     assert supernodes_note(cfg, 2) == (
-        "This run has 2 SuperNodes, and the challenge is locked to 50: in a simulation, "
-        "`flowertune connect` sets them up."
+        "This run has 2 SuperNodes, and the challenge is locked to 50: `flowertune connect` sets "
+        "them up."
     )
     assert supernodes_note(cfg.replace({"static.num-supernodes": 0}), 2) is None

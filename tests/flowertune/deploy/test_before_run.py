@@ -43,6 +43,7 @@ def home(tmp_path, monkeypatch):
     monkeypatch.setenv(superlink.NO_INSTALL, "1")
     monkeypatch.setattr(module, "look_around", lambda ports: ports)
     monkeypatch.setattr(module, "problems", lambda around: [])
+    monkeypatch.setattr(module, "may_have_gpu", lambda: True)
     return tmp_path / "home"
 
 
@@ -143,6 +144,22 @@ def test_what_is_wrong_with_the_machine_counts_where_flower_starts_something(
 def test_an_installation_for_this_run_is_told_of(running, env, words):
     notes = module.installs_anew(running, env)
     assert (words in notes[0]) if words else notes == ()
+
+
+def test_a_large_model_without_a_gpu_is_told_of(home, app, monkeypatch):
+    def notes(here, *config, superlink=None):
+        monkeypatch.setattr(module, "may_have_gpu", lambda: here)
+        given = {"app": str(app), "superlink": superlink, "run_config_overrides": list(config)}
+        found = before_run(given)
+        assert not found.problems
+        return [note for note in found.notes if "There is no GPU here" in note]
+
+    (note,) = notes(False)
+    assert "'mistralai/Mistral-7B-v0.3'" in note and "--run-config quickstart.toml" in note
+    assert not notes(True)
+    assert not notes(False, str(app / "quickstart.toml"))
+    assert not notes(False, "train.training-arguments.max-steps=0 model.quantization=0")
+    assert not notes(False, superlink="remote")
 
 
 def test_an_app_of_another_kind_is_run_as_it_is(home, tmp_path):

@@ -5,7 +5,7 @@ import tomllib
 import pytest
 
 from flowertune.base.errors import UserError
-from flowertune.deploy.config_file import client_resources, connection_values, edit
+from flowertune.deploy.config_file import client_resources, connection_values, edit, remove
 
 VALUES = connection_values(50, 6, 1.0)
 
@@ -52,6 +52,15 @@ def test_only_the_wanted_values_change_and_a_second_edit_changes_nothing(text, m
     edited = edit(text, VALUES, make_default)
     assert tomllib.loads(edited) == with_values(text, make_default)
     assert edit(edited, VALUES, make_default) == edited
+
+
+@pytest.mark.parametrize("text", FORMS.values(), ids=FORMS.keys())
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_what_was_added_is_removed_and_nothing_else(text, end):
+    text = text.replace("\n", end)
+    added = edit(text, VALUES, make_default=False, connection="guest")
+    left = remove(added, "guest")
+    assert tomllib.loads(left) == tomllib.loads(text)
 
 
 def test_comments_order_and_spelling_stay():

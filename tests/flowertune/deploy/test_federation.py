@@ -22,7 +22,14 @@ from flowertune.cli.main import main
 from flowertune.deploy import control, local, session
 from flowertune.deploy.keys import make_certificates, make_supernode_key, public_of
 from flowertune.deploy.layout import Layout
-from flowertune.deploy.prepare import Options, held, layout_of, make_keys, write_connection
+from flowertune.deploy.prepare import (
+    Options,
+    held,
+    layout_of,
+    make_keys,
+    remove_connection,
+    write_connection,
+)
 from flowertune.deploy.processes import Component, environment_with, marked, stop_marked
 
 PYTHON = sys.executable
@@ -172,6 +179,20 @@ def test_the_connection_is_written_and_nothing_else_changes(tmp_path):
     found = tomllib.loads(file.read_text())["superlink"]["local-deployment"]
     assert found == {"address": "127.0.0.1:8000", "insecure": True}
     assert file.read_text().startswith("# mine\n")
+
+
+def test_the_connection_goes_with_the_federation_and_nothing_else_does(tmp_path):
+    file = tmp_path / "config.toml"
+    text = '# mine\n[superlink]\ndefault = "far"\n[superlink.far]\naddress = "x:1"\n'
+    file.write_text(text)
+    assert not remove_connection(layout(tmp_path), "fed", file)
+    write_connection(layout(tmp_path), "fed", file)
+    assert not remove_connection(layout(tmp_path), "far", file)
+    assert remove_connection(layout(tmp_path), "fed", file)
+    assert tomllib.loads(file.read_text()) == tomllib.loads(text)
+    assert file.read_text().startswith("# mine\n")
+    file.unlink()
+    assert not remove_connection(layout(tmp_path), "fed", file)
 
 
 def test_a_connection_to_somewhere_else_is_not_taken(tmp_path):
