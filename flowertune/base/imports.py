@@ -1,7 +1,7 @@
 """Import what takes seconds while a process waits for something else."""
 
+import sys
 from collections.abc import Callable
-from contextlib import suppress
 from threading import Thread
 
 STAYS = "FLOWERTUNE_PROCESS_STAYS"  # in the environment of a process that serves many messages
@@ -11,9 +11,18 @@ class Meanwhile:
     """A function that imports, run in a thread; ``done`` waits for it."""
 
     def __init__(self, imports: Callable[[], object]) -> None:
+        # Importing is all Python, and a thread that waits for Python's lock would wait 5 ms for it
+        # each time: those that talk with other processes meanwhile do so thousands of times.
+        before = sys.getswitchinterval()
+
         def run() -> None:
-            with suppress(Exception):  # whoever needs a module imports it again: the error is there
+            sys.setswitchinterval(min(before, 0.0005))
+            try:
                 imports()
+            except Exception:  # whoever needs a module imports it again, and gets the error
+                pass
+            finally:
+                sys.setswitchinterval(before)
 
         # Not a daemon: a process that ends within the import of an extension may crash.
         self._thread = Thread(target=run, name="imports")
@@ -22,3 +31,18 @@ class Meanwhile:
     def done(self) -> None:
         """Wait for it: two threads must not import modules that import each other."""
         self._thread.join()
+
+
+_begun: dict[Callable[[], object], Meanwhile] = {}
+
+
+def begin(imports: Callable[[], object]) -> None:
+    """Begin to run a function that imports, once in a process."""
+    if imports not in _begun:
+        _begun[imports] = Meanwhile(imports)
+
+
+def finish(imports: Callable[[], object]) -> None:
+    """Wait for what was begun, if anything was."""
+    if imports in _begun:
+        _begun[imports].done()

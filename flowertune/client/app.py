@@ -10,7 +10,7 @@ from flwr import clientapp
 from flwr.app import Context, Message
 
 from flowertune.aggregation import messages
-from flowertune.base.imports import STAYS, Meanwhile
+from flowertune.base.imports import STAYS, begin, finish
 from flowertune.client.buckets import answer_bucket, answer_manifest
 from flowertune.client.functions import AppFunctions
 from flowertune.client.memory import with_memory_errors
@@ -41,7 +41,6 @@ class ClientApp(clientapp.ClientApp):
         self.package = Path(file).resolve().parent
         self.app_dir = self.package.parent
         self.functions = functions
-        self._imports: Meanwhile | None = None
         for name, answer in (
             (DISCOVER, self._discovery),
             (LENGTHS, self._lengths),
@@ -69,26 +68,22 @@ class ClientApp(clientapp.ClientApp):
         SettingsError
             With a sentence for each setting that is wrong.
         """
-        self._imported()
+        finish(_import_training)
         # Late: torch and datasets take seconds, and the app is imported for every kind of message.
         from flowertune.client.task import ClientTask
 
         return ClientTask(message, context, self.functions, self.app_dir)
 
     def _discovery(self, message: Message, context: Context) -> Message:
-        if self._imports is None and _serves_more(context):
-            self._imports = Meanwhile(_import_training)  # while the server prepares the run
+        if _serves_more(context):
+            begin(_import_training)  # while the server prepares the run
         return answer_discovery(message, context, self.package)
-
-    def _imported(self) -> None:
-        if self._imports is not None:
-            self._imports.done()
 
     # In the Deployment Engine every message starts a process: what an answer needs is imported
     # with the answer, since torch and datasets take seconds.
 
     def _lengths(self, message: Message, context: Context) -> Message:
-        self._imported()
+        finish(_import_training)
         from flowertune.base.progress_bars import disable_progress_bars
         from flowertune.client.lengths import answer_lengths
 
@@ -96,7 +91,7 @@ class ClientApp(clientapp.ClientApp):
         return answer_lengths(message, context, self.settings(context), self.functions)
 
     def _initial(self, message: Message, context: Context) -> Message:
-        self._imported()
+        finish(_import_training)
         from flowertune.base.progress_bars import disable_progress_bars
         from flowertune.client.initial import answer_initial
 

@@ -1,22 +1,25 @@
 """flowertune.base.imports: imports in a thread of their own."""
 
+import sys
 from threading import Event, current_thread
 
-from flowertune.base.imports import Meanwhile
+from flowertune.base.imports import Meanwhile, begin, finish
 
 
 def test_imports_go_on_meanwhile_and_done_waits_for_them():
-    may_end, threads = Event(), []
+    may_end, threads, before = Event(), [], sys.getswitchinterval()
 
     def imports():
         may_end.wait(10)
-        threads.append(current_thread())
+        threads.append((current_thread(), sys.getswitchinterval()))
 
     meanwhile = Meanwhile(imports)
     assert not threads
     may_end.set()
     meanwhile.done()
-    assert threads and threads[0] is not current_thread() and not threads[0].daemon
+    ((thread, interval),) = threads
+    assert thread is not current_thread() and not thread.daemon
+    assert interval < before == sys.getswitchinterval()
 
 
 def test_a_module_that_cannot_be_imported_is_left_to_whoever_needs_it():
@@ -24,3 +27,16 @@ def test_a_module_that_cannot_be_imported_is_left_to_whoever_needs_it():
         raise ImportError("no such module")
 
     Meanwhile(imports).done()
+
+
+def test_what_was_begun_is_begun_once_in_a_process():
+    calls = []
+
+    def imports():
+        calls.append(1)
+
+    finish(imports)
+    for _ in range(3):  # as each message in a worker does
+        begin(imports)
+        finish(imports)
+    assert calls == [1]
