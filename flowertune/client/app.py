@@ -79,7 +79,7 @@ class ClientApp(clientapp.ClientApp):
             begin(_import_training)  # while the server prepares the run
         return answer_discovery(message, context, self.package)
 
-    # In the Deployment Engine every message starts a process: what an answer needs is imported
+    # In the Deployment Engine a message may start a process: what an answer needs is imported
     # with the answer, since torch and datasets take seconds.
 
     def _lengths(self, message: Message, context: Context) -> Message:
