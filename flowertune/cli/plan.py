@@ -11,6 +11,7 @@ import typer
 
 from flowertune.base.errors import UserError
 from flowertune.base.gpus import may_have_gpu
+from flowertune.base.imports import uncollected
 from flowertune.cli.options import AppFolder, RunConfig
 from flowertune.config.app import read_app
 from flowertune.config.read import read_settings
@@ -94,15 +95,16 @@ def _shapes(cfg: Settings, app: Path) -> "Architecture":
     key = stored.key_of(cfg, app / read_app(app).package)
     if (kept := stored.load(key)) is not None:
         return kept
-    # Late: torch and transformers take seconds; --help, wrong settings and shapes that were
-    # worked out before need neither.
-    from flowertune.base.progress_bars import disable_progress_bars
+    with uncollected():
+        # Late: torch and transformers take seconds; --help, wrong settings and shapes that were
+        # worked out before need neither.
+        from flowertune.base.progress_bars import disable_progress_bars
 
-    disable_progress_bars()
-    from flowertune.cli.app import load_app
-    from flowertune.planning.architecture import architecture
+        disable_progress_bars()
+        from flowertune.cli.app import load_app
+        from flowertune.planning.architecture import architecture
 
-    made = architecture(cfg, load_app(app).functions.lora_config(cfg))
+        made = architecture(cfg, load_app(app).functions.lora_config(cfg))
     stored.save(key, made)
     return made
 
