@@ -9,6 +9,7 @@ brings a ``profile`` of its own keeps it, other apps are run as without this, an
 wrong here leaves flwr as it is.
 """
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
@@ -18,6 +19,8 @@ from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
+
+from flowertune.base.imports import STAYS
 
 TARGET, NAME, RUN = "flwr.cli.app", "profile", "run"
 COMMAND_LINE = ("flwr", "flwr.exe")
@@ -44,6 +47,8 @@ def install(program: str) -> None:
     flower_log.keep_readable()
     if program == "flwr-simulation":
         _once_imported(ray_start.BACKEND, ray_start.start_lean)
+    if program == "default_worker.py":  # Ray's
+        os.environ[STAYS] = "1"
 
 
 def _each(app: Any, *changes: Callable[[Any], Any]) -> None:

@@ -1,7 +1,6 @@
 """The ClientApp of an app: what the library answers by itself is registered here."""
 
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -107,8 +106,7 @@ class ClientApp(clientapp.ClientApp):
 
 def _serves_more(context: Context) -> bool:
     """Whether this process answers the messages of a run that trains, and not only this one."""
-    stays = "ray" in sys.modules or STAYS in os.environ
-    return stays and context.run_config.get(MAX_STEPS) != 0
+    return STAYS in os.environ and context.run_config.get(MAX_STEPS) != 0
 
 
 def _import_training() -> None:

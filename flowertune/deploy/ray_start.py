@@ -41,7 +41,7 @@ def starts_here() -> bool:
     """Whether ``ray.init`` would start Ray on this machine; it joins a cluster that is there."""
     from ray._private import services
 
-    return services.canonicalize_bootstrap_address(None) is None
+    return services.canonicalize_bootstrap_address(None) is None  # type: ignore[arg-type]
 
 
 @contextmanager

@@ -1,11 +1,12 @@
 """A worker imports what training takes while the server prepares the run."""
 
-import sys
+import os
 from types import SimpleNamespace
 
 import pytest
 
 from flowertune.base.imports import STAYS
+from flowertune.cli import hook
 from flowertune.client import app as module
 from flowertune.client.app import MAX_STEPS, ClientApp
 
@@ -16,19 +17,16 @@ def begun(monkeypatch):
     found = []
     monkeypatch.setattr(module, "begin", found.append)
     monkeypatch.setattr(module, "answer_discovery", lambda *_: "answer")
-    monkeypatch.delitem(sys.modules, "ray", raising=False)
     monkeypatch.delenv(STAYS, raising=False)
     return found
 
 
 @pytest.mark.parametrize(
-    ("ray", "stays", "steps", "expected"),
-    [(1, 0, 1, 1), (0, 1, 1, 1), (0, 0, 1, 0), (1, 1, 0, 0)],
-    ids=["simulation", "kept", "one message only", "whole models"],
+    ("stays", "steps", "expected"),
+    [(1, 1, 1), (0, 1, 0), (1, 0, 0)],
+    ids=["a worker", "one message only", "whole models"],
 )
-def test_it_does_so_where_it_serves_more_messages(ray, stays, steps, expected, begun, monkeypatch):
-    if ray:
-        monkeypatch.setitem(sys.modules, "ray", SimpleNamespace())
+def test_it_does_so_where_it_serves_more_messages(stays, steps, expected, begun, monkeypatch):
     if stays:
         monkeypatch.setenv(STAYS, "1")
     functions = module.AppFunctions(*[None] * 4)  # type: ignore[arg-type]
@@ -36,3 +34,15 @@ def test_it_does_so_where_it_serves_more_messages(ray, stays, steps, expected, b
     context = SimpleNamespace(run_config={MAX_STEPS: steps})
     assert client._discovery(None, context) == "answer"  # type: ignore[arg-type]
     assert begun == [module._import_training] * expected
+
+
+@pytest.mark.parametrize(
+    ("program", "stays"), [("default_worker.py", True), ("flwr-simulation", False)]
+)
+def test_a_worker_of_ray_serves_more_messages(program, stays, monkeypatch):
+    monkeypatch.setenv(STAYS, "1")  # so that it is as it was afterwards
+    monkeypatch.delenv(STAYS)
+    monkeypatch.setattr(hook, "_once_imported", lambda *_: None)
+    monkeypatch.setattr("flowertune.deploy.flower_log.keep_readable", lambda: None)
+    hook.install(program)
+    assert (STAYS in os.environ) == stays
