@@ -24,7 +24,6 @@ the server's sums and writes, and the clients' reading.
 import argparse
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -32,6 +31,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from tests.flower import flower_env
 
 ROOT = Path(__file__).parent.parent
 MIB = 2**20
@@ -197,25 +198,14 @@ def synthetic() -> None:
     print(f"  synthetic float16 weights: {rate:.2f} GB/s on one core")
 
 
-def free_port() -> int:
-    """A TCP port of the loopback interface that nobody listens on."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
 def end_to_end() -> None:
     """Run both engines with flwr's own commands, and print what they reached."""
     with tempfile.TemporaryDirectory() as folder:
         app, home = Path(folder, "app"), Path(folder, "home")
         environment = {
-            **os.environ, "FLWR_HOME": str(home), "FLWR_TELEMETRY_ENABLED": "0",
-            "FLWR_DISABLE_UPDATE_CHECK": "1", "RAY_USAGE_STATS_ENABLED": "0",
-            "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(free_port()),
-            "FLWR_LOCAL_CONTROL_API_PORT": str(free_port()),
+            **flower_env(home, Path(sys.executable).parent),
             "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1",
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        }  # fmt: skip
+        }
 
         def typed(*words: str, cwd: Path = app) -> None:
             done = subprocess.run(

@@ -1,17 +1,17 @@
 """Two commits side by side, each with an environment, a home of Flower and an app of its own."""
 
 import contextlib
-import os
 import re
 import shutil
 import site
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from tests.flower import flower_env
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = "flowertune_finance"
@@ -73,23 +73,7 @@ def environment(root: Path, folder: Path) -> dict[str, str]:
         own = venv / "bin" / script.name
         own.write_text(f"#!{venv / 'bin' / 'python'}\n{rest}", "utf-8")
         own.chmod(0o755)
-    kept = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    return {
-        **kept,
-        "PATH": f"{venv / 'bin'}{os.pathsep}{os.environ['PATH']}",
-        "FLWR_HOME": str(folder / "flwr"),
-        "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(_free_port()),
-        "FLWR_LOCAL_CONTROL_API_PORT": str(_free_port()),
-        "FLWR_TELEMETRY_ENABLED": "0",
-        "FLWR_DISABLE_UPDATE_CHECK": "1",
-        "HF_HUB_OFFLINE": "1",
-    }
-
-
-def _free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    return flower_env(folder / "flwr", venv / "bin")
 
 
 @contextlib.contextmanager

@@ -9,10 +9,8 @@ from evaluation import sets
 def text() -> str:
     """Return what the command prints: the command of every challenge with evaluation sets."""
     lines = []
-    for name in challenges.names():
+    for name in sets.scored_challenges():
         facts = challenges.load(name)
-        if not (facts.get("evaluation") or {}).get("sets"):
-            continue
         titles = ", ".join(entry["title"] for entry in facts["evaluation"]["sets"])
         lines.append(f"  python -m {sets.module_name(name):<23} {titles}")
     return "\n".join(

@@ -7,7 +7,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import challenges
 from evaluation import checkpoint as checkpoints
 from evaluation import cli, sets
 from evaluation.evaluate import score
@@ -38,12 +37,6 @@ examples:
 """
 
 
-def scored_challenges() -> list[str]:
-    """Return the challenges that have evaluation sets."""
-    known = {name: challenges.load(name).get("evaluation") for name in challenges.names()}
-    return [name for name, facts in known.items() if facts and facts.get("sets")]
-
-
 def parser() -> argparse.ArgumentParser:
     """Return the options of the command."""
     options = argparse.ArgumentParser(
@@ -60,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="CKPT",
         help="folders peft_<round>; the folder of a run stands for its last one",
     )
-    names = scored_challenges()
+    names = sets.scored_challenges()
     add(
         "--challenges",
         metavar="A,B",
@@ -87,7 +80,7 @@ def requests(arguments: argparse.Namespace) -> list[tuple[str, argparse.Namespac
         names = wanted
         if names is None:
             try:
-                names = scored_challenges() if given is None else [_own(given)]
+                names = sets.scored_challenges() if given is None else [_own(given)]
             except UserError as error:
                 problems.append(str(error))
                 continue
@@ -98,7 +91,7 @@ def requests(arguments: argparse.Namespace) -> list[tuple[str, argparse.Namespac
 
 def _own(checkpoint: Path) -> str:
     own = checkpoints.trained_for(checkpoints.find(checkpoint))
-    if own not in scored_challenges():
+    if own not in sets.scored_challenges():
         raise UserError(
             f"{checkpoint} does not say which challenge it was trained for: name one with "
             "--challenges"
@@ -109,7 +102,7 @@ def _own(checkpoint: Path) -> str:
 def _wanted(given: str | None) -> list[str] | None:
     if given is None:
         return None
-    there = scored_challenges()
+    there = sets.scored_challenges()
     names = there if given == "all" else [name.strip() for name in given.split(",")]
     wrong = [name for name in names if name not in there]
     if wrong:
@@ -184,15 +177,9 @@ def _raise(problems: list[str]) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Run the command; exits with 1 if a score could not be made."""
     arguments = parser().parse_args(argv)
-    try:
+    with cli.ending_in_a_sentence():
         if not score_all(arguments):
             sys.exit(1)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on where it was", file=sys.stderr)
-        sys.exit(130)
 
 
 if __name__ == "__main__":

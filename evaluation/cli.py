@@ -2,7 +2,8 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import challenges
@@ -222,8 +223,15 @@ def main(challenge: str, argv: list[str] | None = None) -> None:
     words = sys.argv[1:] if argv is None else argv
     arguments = parser(challenge).parse_args(words)
     arguments.words = words
-    try:
+    with ending_in_a_sentence():
         evaluate(challenge, arguments)
+
+
+@contextmanager
+def ending_in_a_sentence() -> Iterator[None]:
+    """Exit with 1 and one sentence on stderr for a UserError, and with 130 for Ctrl-C."""
+    try:
+        yield
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)

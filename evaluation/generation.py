@@ -28,11 +28,12 @@ from transformers import (
 
 from evaluation.decoding.batch import can_decode, decode
 from evaluation.decoding.choice import Finite, Sampling, draw
-from evaluation.decoding.memory import Slots, is_out_of_memory, too_large
+from evaluation.decoding.memory import Slots, too_large
 from evaluation.decoding.rounding import FLOOR
 from evaluation.decoding.row import Row
 from evaluation.model_settings import unbatchable
 from evaluation.screening import Screen
+from flowertune.base.out_of_memory import out_of_memory
 
 __all__ = ["Row", "Sampling", "end_token_ids", "generate", "settled_by_text"]
 
@@ -110,7 +111,7 @@ def _generated(model: Any, **options: Any) -> torch.Tensor:
     try:
         return model.generate(**options)
     except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
+        if out_of_memory(error) is None:
             raise
     raise too_large()
 

@@ -19,11 +19,12 @@ from transformers import LogitsProcessorList, StoppingCriteria, StoppingCriteria
 
 from evaluation.decoding.batch import can_decode, decode
 from evaluation.decoding.choice import Finite
-from evaluation.decoding.memory import Slots, is_out_of_memory
+from evaluation.decoding.memory import Slots
 from evaluation.decoding.rounding import FLOOR
 from evaluation.decoding.row import Row
 from evaluation.model_settings import relevant, unbatchable
 from flowertune.base.errors import UserError
+from flowertune.base.out_of_memory import out_of_memory
 
 Settled = Callable[[list[int], str], Callable[[list[int]], bool] | None]
 
@@ -211,7 +212,7 @@ def _as_it_is(
             stopping_criteria=StoppingCriteriaList(criteria),
         )
     except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
+        if out_of_memory(error) is None:
             raise
         raise UserError(
             f"out of memory with a batch of the official {len(batch.rows)} rows, which "

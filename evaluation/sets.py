@@ -7,6 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import challenges
 from evaluation.columns import Column
 from evaluation.model_settings import Way
 
@@ -148,6 +149,12 @@ class Challenge:
     def named(self) -> dict[str, EvalSet]:
         """The sets by name."""
         return {item.name: item for item in self.sets}
+
+
+def scored_challenges() -> list[str]:
+    """The challenges that have evaluation sets."""
+    facts = {name: challenges.load(name).get("evaluation") or {} for name in challenges.names()}
+    return [name for name, evaluation in facts.items() if evaluation.get("sets")]
 
 
 def module_name(challenge: str) -> str:

@@ -19,6 +19,24 @@ def free_port() -> int:
         return s.getsockname()[1]
 
 
+def flower_env(home: Path, programs: Path) -> dict[str, str]:
+    """The environment of commands with a home and ports of Flower's own, and the programs here."""
+    env = {
+        **os.environ,
+        "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
+        "FLWR_HOME": str(home),
+        "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(free_port()),
+        "FLWR_LOCAL_CONTROL_API_PORT": str(free_port()),
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "HF_HUB_OFFLINE": "1",
+    }
+    for name in ("PYTHONPATH", "VIRTUAL_ENV"):
+        env.pop(name, None)
+    return env
+
+
 @dataclass(frozen=True)
 class Shell:
     """Commands in a fresh virtual environment that sees the packages of the test's own."""
@@ -57,18 +75,5 @@ def make_shell(folder: Path) -> Shell:
          "--force-reinstall", "-c", constraints, "flwr", "copier"],
         check=True,
     )  # fmt: skip
-    env = {
-        **os.environ,
-        "PATH": f"{venv / 'bin'}{os.pathsep}{os.environ['PATH']}",
-        "FLWR_HOME": str(folder / "flwr-home"),
-        "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(free_port()),
-        "FLWR_LOCAL_CONTROL_API_PORT": str(free_port()),
-        "FLWR_TELEMETRY_ENABLED": "0",
-        "FLWR_DISABLE_UPDATE_CHECK": "1",
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "HF_HUB_OFFLINE": "1",
-        "PIP_CONSTRAINT": constraints,
-    }
-    env.pop("PYTHONPATH", None)
-    env.pop("VIRTUAL_ENV", None)
-    return Shell(folder / "flwr-home", env)
+    home = folder / "flwr-home"
+    return Shell(home, {**flower_env(home, venv / "bin"), "PIP_CONSTRAINT": constraints})

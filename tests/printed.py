@@ -141,11 +141,10 @@ def in_helps() -> Iterator[Printed]:
         where = f"{command.name} --help"
         yield from _examples(f"{command.help}\n{command.epilog or ''}", where, app)
     yield from _examples(several.parser().epilog or "", "evaluation.all --help", app)
-    for name in challenges.names():
-        if challenges.load(name)["evaluation"]["sets"]:
-            parser: ArgumentParser = cli.parser(name)
-            where = f"{sets.module_name(name)} --help"
-            yield from _examples(parser.epilog or "", where, rendered(name))
+    for name in sets.scored_challenges():
+        parser: ArgumentParser = cli.parser(name)
+        where = f"{sets.module_name(name)} --help"
+        yield from _examples(parser.epilog or "", where, rendered(name))
 
 
 def _examples(text: str, where: str, app: Path) -> Iterator[Printed]:

@@ -12,9 +12,10 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from evaluation.decoding.cache import RaggedCache
 from evaluation.decoding.choice import NotFinite, Sampling, best, draw, penalize
 from evaluation.decoding.forward import Reader, alike
-from evaluation.decoding.memory import Slots, in_slots, is_out_of_memory
+from evaluation.decoding.memory import Slots, in_slots
 from evaluation.decoding.prompt_lookup import NGramDraft, draft_length
 from evaluation.decoding.row import Row
+from flowertune.base.out_of_memory import out_of_memory
 
 
 def can_decode(model: Any, tokens: int) -> bool:
@@ -73,7 +74,7 @@ def decode(
             _decode(model, waiting, size, end_ids, pad_id, sampling, on_done)
             return
         except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
+            if out_of_memory(error) is None:
                 raise
         # Outside of the handler: what it holds on to would keep the memory of the failed pass.
         slots.halve(size)

@@ -1,22 +1,20 @@
 """How many rows fit into memory at once: estimated beforehand, and halved where they do not."""
 
-import gc
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import psutil
 import torch
 
 from evaluation.decoding.prompt_lookup import MOST
 from flowertune.base.errors import UserError
+from flowertune.base.memory import available
+from flowertune.base.out_of_memory import free_memory, out_of_memory
 from flowertune.base.text import counted
 
 AUTO = "auto"
 MOST_ROWS = 128  # on a GPU; more rows only wait for each other
 ROWS_PER_CORE = 16  # on a CPU
 _SHARE = 0.7  # of free memory; the rest is for what an estimate leaves out
-_CPU_GROUP = Path("/sys/fs/cgroup")
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -93,27 +91,12 @@ def in_slots(
             results.extend(work(part))
             continue
         except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
+            if out_of_memory(error) is None:
                 raise
         # Outside of the handler: what it holds on to would keep the memory of the failed pass.
         slots.halve(len(part))
         rows = max(1, len(part) // 2)
     return results
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that memory, of a GPU or of the machine, does not suffice."""
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    # torch has no type of its own for the machine's memory.
-    return isinstance(error, RuntimeError) and "allocate memory" in str(error)
-
-
-def free_memory() -> None:
-    """Give back what nothing refers to any more."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def estimated(model: Any, tokens: int) -> int:
@@ -168,15 +151,4 @@ def free_bytes(device: torch.device) -> int | None:
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     if device.type != "cpu":
         return None
-    limits = [psutil.virtual_memory().available]
-    try:
-        most = (_CPU_GROUP / "memory.max").read_text("utf-8").strip()
-        if most.isdigit():
-            used = int((_CPU_GROUP / "memory.current").read_text("utf-8"))
-            lines = (_CPU_GROUP / "memory.stat").read_text("utf-8").splitlines()
-            # Files that were read once count as used, and make way when memory is wanted.
-            used -= sum(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
-            limits.append(max(0, int(most) - used))
-    except OSError:
-        pass
-    return min(limits)
+    return available()

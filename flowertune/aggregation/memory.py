@@ -1,7 +1,6 @@
-"""Memory: a process's peak, what is available, and what all_at_once would need."""
+"""Memory: a process's peak, and what all_at_once would need."""
 
 import threading
-from pathlib import Path
 
 from flowertune.aggregation.accumulate import bytes_of_accumulator
 from flowertune.aggregation.dtypes import SIZES
@@ -55,28 +54,6 @@ class Peak:
         if memory is not None:
             self.rss = max(self.rss, memory.rss)
             self.anon = max(self.anon, memory.anon or 0)
-
-
-def available() -> int | None:
-    """Return the bytes that can be had without swapping, as the system and a cgroup allow."""
-    limits = []
-    try:
-        lines = Path("/proc/meminfo").read_text("utf-8").splitlines()
-        limits += [int(x.split()[1]) * 1024 for x in lines if x.startswith("MemAvailable:")]
-    except OSError:
-        return None
-    group = Path("/sys/fs/cgroup")
-    try:
-        most = (group / "memory.max").read_text("utf-8").strip()
-        if most.isdigit():
-            used = int((group / "memory.current").read_text("utf-8"))
-            # Files that were read once count as used, and make way when memory is wanted.
-            lines = (group / "memory.stat").read_text("utf-8").splitlines()
-            used -= sum(int(x.split()[1]) for x in lines if x.startswith("inactive_file "))
-            limits.append(max(0, int(most) - used))
-    except OSError:
-        pass
-    return min(limits, default=None)
 
 
 def all_at_once_bytes(plan: Plan, clients: int, exact: bool, copies_of_clients: int) -> int:

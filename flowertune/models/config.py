@@ -65,8 +65,8 @@ def read_config(source: Source) -> Any:
     if value is not None and not getattr(config, value, False):
         cure = f"set {value} to true in its config.json if it was trained so, or {source.cure}"
         raise source.refusal(
-            f"it is of type {config.model_type}, in which tokens see those that come after them, so "
-            "that training would show it the answers",
+            f"it is of type {config.model_type}, in which tokens see those that come after them, "
+            "so that training would show it the answers",
             cure if value else None,
         )
     return config

@@ -21,11 +21,12 @@ from flowertune.aggregation.average import Averaging, AveragingOptions
 from flowertune.aggregation.cohort import Cohort, request_manifests
 from flowertune.aggregation.journal import FILE as JOURNAL
 from flowertune.aggregation.journal import Journal, read_journal
-from flowertune.aggregation.memory import Peak, available, refuse_if_too_large
+from flowertune.aggregation.memory import Peak, refuse_if_too_large
 from flowertune.aggregation.plan import Piece, Plan
 from flowertune.aggregation.row_check import RowCheck
 from flowertune.aggregation.sinks import DigestSink, SafetensorsSink, part_of
 from flowertune.base.errors import UserError
+from flowertune.base.memory import available
 from flowertune.base.text import MIB, duration
 from flowertune.comms.channel import Channel
 from flowertune.config.checks import least_replies, whole_models

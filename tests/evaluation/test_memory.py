@@ -86,7 +86,7 @@ def test_other_errors_are_not_taken_for_memory(model):
     model.lm_head = torch.nn.Linear(3, 3)
     with pytest.raises(RuntimeError, match="shape"):
         generated(model, Slots(8), 12)
-    assert memory.is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you"))
+    assert memory.out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you"))
 
 
 def test_prompts_are_not_held_twice(model, monkeypatch):

@@ -1,6 +1,5 @@
 """A real `flwr run` of two clients at a time: Ray, workers, a SuperLink of the suite's own."""
 
-import os
 import shutil
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from flwr.common.config import flatten_dict
 
 from flowertune.profiler.reading import Reader
 from tests import apps
-from tests.flower import free_port
+from tests.flower import flower_env
 from tests.gpu.bench import Bench, Failed
 from tests.gpu.card import memory_used
 
@@ -41,7 +40,7 @@ def run(bench: Bench, name: str, cfg: dict[str, Any], num_gpus: float) -> tuple[
         "".join(f"{key} = {_toml(value)}\n" for key, value in cfg.items() if given[key] != value),
         "utf-8",
     )
-    env = _environment(folder)
+    env = flower_env(folder / "flwr-home", Path(sys.executable).parent)
     cores = ["--num-cpus", "1"] if bench.rehearsal else []
     _type(env, "flowertune", "connect", "--app", str(app), "--num-supernodes", "2",
           "--num-gpus", f"{num_gpus:g}", *cores)  # fmt: skip
@@ -55,20 +54,6 @@ def run(bench: Bench, name: str, cfg: dict[str, Any], num_gpus: float) -> tuple[
     (results,) = Path(cfg["results-dir"]).iterdir()
     _check_at_once(results)
     return results, max(most, default=0.0)
-
-
-def _environment(folder: Path) -> dict[str, str]:
-    env = {
-        **os.environ,
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
-        "FLWR_HOME": str(folder / "flwr-home"),
-        "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(free_port()),
-        "FLWR_LOCAL_CONTROL_API_PORT": str(free_port()),
-        "FLWR_TELEMETRY_ENABLED": "0",
-        "FLWR_DISABLE_UPDATE_CHECK": "1",
-        "RAY_USAGE_STATS_ENABLED": "0",
-    }
-    return env
 
 
 def _type(env: dict[str, str], *words: str) -> str:
