@@ -10,7 +10,7 @@ import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
-from evaluation import generation, replay, score, screening
+from evaluation import generation, official_batches, score, screening
 from evaluation.decoding import rounding
 from evaluation.decoding.batch import can_decode, learned_positions
 from evaluation.decoding.choice import NotFinite
@@ -287,7 +287,7 @@ class RowwiseLM(_Base):
         self._measure(prompts, kwargs["max_length"])
         for task in tasks:
             members = [(index, request) for index, request, _ in group if request.task_name == task]
-            rows = replay.answers(
+            rows = official_batches.answers(
                 self.model,
                 self.tokenizer,
                 [str(request.args[0]) for _, request in members],

@@ -85,7 +85,7 @@ class Session:
         # Late: torch takes seconds to import.
         import torch
 
-        from evaluation import replay
+        from evaluation import official_batches
 
         if not self._serves(job):
             self.close()
@@ -99,7 +99,9 @@ class Session:
         self._job = job
         self._model = loading.adapted(self._base, job.choice)
         self._start = (
-            replay.Start(job.known.seed, self._model, job.tokenizer) if job.replayed else None
+            official_batches.Start(job.known.seed, self._model, job.tokenizer)
+            if job.replayed
+            else None
         )
         self._model.generation_config = job.settings.config
         return self._model

@@ -8,7 +8,7 @@ import torch
 from lm_eval.api.instance import Instance
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from evaluation import generation, lm, replay, run
+from evaluation import generation, lm, official_batches, run
 from evaluation.decoding.choice import NotFinite, Sampling
 from tests.evaluation.test_cli import run as score
 
@@ -41,9 +41,9 @@ def test_generated_answers(broken, sampling, batched, monkeypatch):
 @pytest.mark.parametrize("batched", [True, False])
 def test_replayed_batches(broken, batched, monkeypatch):
     model, tokenizer = broken
-    monkeypatch.setattr(replay, "can_decode", lambda *_: batched)
+    monkeypatch.setattr(official_batches, "can_decode", lambda *_: batched)
     with pytest.raises(NotFinite):
-        replay.answers(
+        official_batches.answers(
             model,
             tokenizer,
             ["One", "Two"],

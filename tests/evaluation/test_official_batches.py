@@ -8,7 +8,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from evaluation import cli, finance, replay
+from evaluation import cli, finance, official_batches
 from evaluation.decoding import rounding
 from evaluation.decoding.cache import RaggedCache
 from flowertune.base.files import write_jsonl
@@ -115,9 +115,11 @@ def test_base_and_adapter_each_begin_as_a_process_of_their_own(tmp_path):
 def test_only_a_near_tie_repeats_a_batch_as_it_is(side, tmp_path, monkeypatch):
     base = base_without_pad(tmp_path / "base", side, max_new_tokens=9)
     repeated = []
-    plain = replay._as_it_is
+    plain = official_batches._as_it_is
     monkeypatch.setattr(
-        replay, "_as_it_is", lambda *words: repeated.append(words[2].first) or plain(*words)
+        official_batches,
+        "_as_it_is",
+        lambda *words: repeated.append(words[2].first) or plain(*words),
     )
     monkeypatch.setattr(rounding, "tie_bound", lambda *_: 0)
     texts, _ = scored(tmp_path / "one", "--model", base)
