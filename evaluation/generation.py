@@ -27,13 +27,15 @@ from transformers import (
 )
 
 from evaluation.decoding.batch import can_decode, decode
-from evaluation.decoding.choice import Finite, Sampling, draw
+from evaluation.decoding.choice import Finite, NotFinite, Sampling, draw
 from evaluation.decoding.memory import Slots, too_large
 from evaluation.decoding.rounding import FLOOR
 from evaluation.decoding.row import Row
 from evaluation.model_settings import unbatchable
 from evaluation.screening import Screen
+from flowertune.base.errors import UserError
 from flowertune.base.out_of_memory import out_of_memory
+from flowertune.base.text import one_line
 
 __all__ = ["Row", "Sampling", "end_token_ids", "generate", "settled_by_text"]
 
@@ -110,9 +112,15 @@ def batchable(row: Row, penalty: float) -> bool:
 def _generated(model: Any, **options: Any) -> torch.Tensor:
     try:
         return model.generate(**options)
-    except (MemoryError, RuntimeError) as error:
+    except (NotFinite, UserError):
+        raise
+    except Exception as error:  # each architecture has its own code, and its own errors
         if out_of_memory(error) is None:
-            raise
+            raise UserError(
+                f"transformers cannot generate text with this model ({type(error).__name__}: "
+                f"{one_line(error, 200)}); choose another model, or --suite standard where no text "
+                "is generated"
+            ) from error
     raise too_large()
 
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -101,7 +102,8 @@ class RowwiseLM(_Base):
         """
         # lm-eval's own number is never used; its "auto" would try it out.
         own = 1 if batch_size == AUTO else batch_size
-        super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=own)
+        with _weights_as_they_are(model):
+            super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=own)
         self.slots = Slots(batch_size, say)
         self.screen = screening.resolve(screen, model)
         self.say = say
@@ -464,6 +466,20 @@ def check_vocabulary(
                     )
 
 
+@contextmanager
+def _weights_as_they_are(model: Any) -> Iterator[None]:
+    """Within this context nobody ties a model's weights: they were when it was loaded.
+
+    lm-eval ties them again. In a model whose layers share a block (Zamba), that would give all of
+    them the adapter of the first.
+    """
+    model.tie_weights = lambda *given, **named: None
+    try:
+        yield
+    finally:
+        del model.tie_weights
+
+
 @torch.inference_mode()
 def check_scores(model: Any, tokenizer: Any, document: dict[str, Any]) -> None:
     """Have a model say what follows the beginning of a document.
@@ -477,7 +493,8 @@ def check_scores(model: Any, tokenizer: Any, document: dict[str, Any]) -> None:
     tokens = tokenizer("\n".join(_texts(document)))["input_ids"][:64]
     if not tokens:
         return
-    scores = model(input_ids=torch.tensor([tokens], device=model.device)).logits[0, -1].float()
+    ids = torch.tensor([tokens], device=model.device)
+    scores = model(input_ids=ids, use_cache=False).logits[0, -1].float()
     if not scores.isfinite().all() or scores.max() == scores.min():
         raise NotFinite
 

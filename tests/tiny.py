@@ -7,8 +7,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 
-def save_tiny_llama(folder: Path, seed: int = 0, width: int = 32) -> Path:
-    """Write a 2-layer Llama (hidden size ``width``, float32) and its tokenizer to ``folder``."""
+def save_byte_tokenizer(folder: Path) -> int:
+    """Write a byte-level tokenizer to ``folder``: 0 begins, 1 ends and pads; returns its size."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: i for i, token in enumerate(["<s>", "</s>", *alphabet])}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
@@ -18,9 +18,15 @@ def save_tiny_llama(folder: Path, seed: int = 0, width: int = 32) -> Path:
         tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="</s>"
     )
     fast.save_pretrained(folder)
+    return len(vocabulary)
+
+
+def save_tiny_llama(folder: Path, seed: int = 0, width: int = 32) -> Path:
+    """Write a 2-layer Llama (hidden size ``width``, float32) and its tokenizer to ``folder``."""
+    vocabulary = save_byte_tokenizer(folder)
     torch.manual_seed(seed)
     config = LlamaConfig(
-        vocab_size=len(vocabulary),
+        vocab_size=vocabulary,
         hidden_size=width,
         intermediate_size=width * 3 // 2,
         num_hidden_layers=2,

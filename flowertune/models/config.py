@@ -17,8 +17,8 @@ _LAYERS = 1000  # far more than any model has; shapes of each are made
 _SEES_LATER = {
     "bert": "is_decoder", "bert-generation": "is_decoder", "big_bird": "is_decoder",
     "camembert": "is_decoder", "data2vec-text": "is_decoder", "electra": "is_decoder",
-    "ernie": "is_decoder", "megatron-bert": "is_decoder", "reformer": "is_decoder",
-    "rembert": "is_decoder", "roberta": "is_decoder", "roberta-prelayernorm": "is_decoder",
+    "ernie": "is_decoder", "megatron-bert": "is_decoder", "rembert": "is_decoder",
+    "roberta": "is_decoder", "roberta-prelayernorm": "is_decoder",
     "roc_bert": "is_decoder", "roformer": "is_decoder", "xlm": "causal",
     "xlm-roberta": "is_decoder", "xlm-roberta-xl": "is_decoder", "xmod": "is_decoder",
     "cpmant": "", "xlnet": "",
@@ -61,6 +61,11 @@ def read_config(source: Source) -> Any:
     own_code = getattr(config, "auto_map", None) or {}
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING and "AutoModelForCausalLM" not in own_code:
         raise source.refusal(f"it is of type {config.model_type}, which does not continue texts")
+    if config.model_type == "reformer":
+        raise source.refusal(
+            "it is of type reformer, which trains on rows of whole chunks only, and rows here are "
+            "as long as their texts"
+        )
     value = _SEES_LATER.get(config.model_type)
     if value is not None and not getattr(config, value, False):
         cure = f"set {value} to true in its config.json if it was trained so, or {source.cure}"
