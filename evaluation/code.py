@@ -148,6 +148,7 @@ def _multiple(language: str) -> EvalSet:
             1024,
             stops_in_rows=True,
         ),
+        texts=lambda row: (row["prompt"],),
     )
 
 
@@ -165,6 +166,8 @@ CHALLENGE = Challenge(
             whole=500,
             chance=0,
             forms=_forms(mbpp_document, "python", _MBPP_STOPS, 2048),
+            # Without the tests: they hold runs of numbers that any code may have.
+            texts=lambda row: (row["text"],),
         ),
         EvalSet(
             name="humaneval",
@@ -178,6 +181,7 @@ CHALLENGE = Challenge(
             chance=0,
             packaged=packaged_humaneval,
             forms=_forms(humaneval_document, "python", _HUMANEVAL_STOPS, 1024),
+            texts=lambda row: (row["prompt"],),
         ),
         _multiple("js"),
         _multiple("cpp"),

@@ -38,6 +38,7 @@ class Documents:
             not on record; "partial" for any other number of rows.
         sha256: over the documents.
         rows_sha256: over the columns of the rows they were made of, whatever the suite.
+        texts: of each row, what training rows are compared with (`EvalSet.texts`).
     """
 
     documents: list[dict[str, Any]]
@@ -45,6 +46,7 @@ class Documents:
     status: str
     sha256: str
     rows_sha256: str
+    texts: list[tuple[str, ...]]
 
     @property
     def full(self) -> bool:
@@ -110,7 +112,8 @@ def load(
         status = OFFICIAL if verified else UNVERIFIED
     documents = item.form(suite).documents(picked)
     facts = {**origin, "source-rows": len(raw), "on-record": rows_sha256 == known_sha256}
-    return Documents(documents, facts, status, json_sha256(documents), rows_sha256)
+    texts = [item.texts(row) for row in picked]
+    return Documents(documents, facts, status, json_sha256(documents), rows_sha256, texts)
 
 
 def on_record(challenge: str, rules: tuple[str, str] | None) -> dict[str, str]:

@@ -95,6 +95,11 @@ def _forms(document: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Fo
     }
 
 
+def _sentence(row: dict[str, Any]) -> tuple[str, ...]:
+    # The instruction is the same for all rows, here and in training rows.
+    return (row["sentence"],)
+
+
 CHALLENGE = Challenge(
     [
         EvalSet(
@@ -112,6 +117,7 @@ CHALLENGE = Challenge(
             chance=1 / 3,
             pick=official_quarter,
             forms=_forms(fpb_document),
+            texts=_sentence,
         ),
         EvalSet(
             name="fiqa",
@@ -121,6 +127,7 @@ CHALLENGE = Challenge(
             chance=1 / 3,
             pick=official_quarter,
             forms=_forms(fiqa_document),
+            texts=_sentence,
         ),
         EvalSet(
             name="tfns",
@@ -129,6 +136,7 @@ CHALLENGE = Challenge(
             whole=2388,
             chance=1 / 3,
             forms=_forms(tfns_document),
+            texts=lambda row: (row["text"],),
         ),
     ],
     replay_batch=32,

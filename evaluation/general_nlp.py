@@ -103,6 +103,7 @@ def _category(name: str) -> EvalSet:
             ),
             "standard": mcq.builtin("mmlu/default/_default_template_yaml", _with_target, _ABOUT),
         },
+        texts=lambda row: (row["question"], *row["choices"]),
         pick=pick,
         pick_always=True,
     )

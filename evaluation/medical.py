@@ -161,6 +161,10 @@ def _standard_careqa(row: dict[str, Any]) -> dict[str, Any]:
     return {**{name: filled[name] for name in columns}, "target": careqa(row)[1]}
 
 
+def _of_columns(row: dict[str, Any], *options: str) -> tuple[str, ...]:
+    return tuple(row[name] for name in ("question", *options))
+
+
 _LETTERS = ("a", "b", "c", "d")
 
 CHALLENGE = Challenge(
@@ -186,6 +190,7 @@ CHALLENGE = Challenge(
                 "official": mcq.official(pubmedqa, _PUBMEDQA, "boolean", ("yes", "no", "maybe")),
                 "standard": mcq.builtin("pubmedqa/pubmedqa.yaml", _standard_pubmedqa),
             },
+            texts=lambda row: (row["question"], *row["context"]["contexts"]),
             pick=pubmedqa_test,
             other_files={"ori_pqal.json": read_pubmedqa_json},
         ),
@@ -204,6 +209,7 @@ CHALLENGE = Challenge(
                 "official": mcq.official(medmcqa, _EXAM, "letter", _LETTERS),
                 "standard": mcq.builtin("medmcqa/medmcqa.yaml", _standard_medmcqa),
             },
+            texts=lambda row: _of_columns(row, "opa", "opb", "opc", "opd"),
         ),
         EvalSet(
             name="medqa",
@@ -221,6 +227,7 @@ CHALLENGE = Challenge(
                 "official": mcq.official(medqa, _MEDQA, "letter", _LETTERS),
                 "standard": mcq.builtin("medqa/medqa.yaml", _standard_medqa),
             },
+            texts=lambda row: (row["question"], *row["options"].values()),
         ),
         EvalSet(
             name="careqa",
@@ -238,6 +245,7 @@ CHALLENGE = Challenge(
                 "official": mcq.official(careqa, _EXAM, "letter", _LETTERS),
                 "standard": mcq.builtin("careqa/careqa_en.yaml", _standard_careqa),
             },
+            texts=lambda row: _of_columns(_careqa_filled(row), "op1", "op2", "op3", "op4"),
         ),
     ]
 )

@@ -91,6 +91,7 @@ class EvalSet:
         whole: number of rows of the source, before `pick`.
         chance: expected accuracy of a uniform guess among the allowed answers, 0 to 1.
         forms: by suite.
+        texts: the question of a row as a training row may have it, then what belongs to it.
         pick: the rows that are scored, in the official order.
         pick_always: apply `pick` to sources that are not whole, too.
         packaged: reads the rows from an installed package, if it is there.
@@ -103,6 +104,7 @@ class EvalSet:
     whole: int
     chance: float
     forms: dict[str, Form]
+    texts: Callable[[dict[str, Any]], tuple[str, ...]]
     pick: Callable[[Rows], Rows] = field(default=lambda rows: rows)
     pick_always: bool = False
     no_columns: tuple[str, ...] = ()

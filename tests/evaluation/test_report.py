@@ -34,7 +34,7 @@ def finance_results(found, published=True, suite="official"):
             named[entry["set"]],
             suite,
             entry,
-            Documents([], {}, "official", "", ""),
+            Documents([], {}, "official", "", "", []),
             found(entry),
             published,
         )

@@ -15,7 +15,7 @@ def test_what_is_collected_is_what_is_said():
         "{key} is {value!r}; use {rule.allowed} ({WHERE}).",  # a SettingsError's, put together
         "{named} is {name!r}, but {missing}; give a folder",  # made where it is raised
         "… there is no folder {folder}",  # a part of that one, assigned to a name
-        "… there is no file or folder {path}",  # a part of one that a function makes
+        "… {what} needs the package {package}, which is not installed",  # of one a function makes
     ):
         assert sentence in text
 

@@ -1,0 +1,1 @@
+"""Which rows of an evaluation set are also training rows, and the scores without them."""
