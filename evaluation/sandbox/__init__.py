@@ -5,6 +5,7 @@
     identity.py        whether this process may give programs users of their own
     filter.py          the system calls that are closed to a program
     cgroup.py          a limit on memory that the kernel keeps, where it can be had
+    output.py          takes files out of the sandbox
     job.py             runs one job in the sandbox, from outside
     namespaces.py      builds the sandbox where there is no bubblewrap
     inside.py          the supervisor in the sandbox: steps, verdict, and the end of every process

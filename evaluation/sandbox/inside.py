@@ -14,6 +14,8 @@ A job:
     limits   of all processes together: memory, disk (bytes), nodes (files and folders), processes;
              file (bytes of one file), threads (RLIMIT_NPROC, or None); what one of them counts as,
              in bytes: mapping (shared, without a file), socket, connection (TCP)
+    output   (may be missing) end: where to write the files that the program leaves, as
+             ``send_files`` does; folder: where it leaves them
     steps    a list of: argv; stdin (text or None); cpu (seconds, of all processes together);
              wall (seconds); space (bytes of address space of one process, or None); env; token
              (or None) to be given back besides exit status 0; until_end (judge when the process
@@ -27,6 +29,7 @@ import json
 import os
 import select
 import signal
+import stat
 import sys
 import time
 from contextlib import suppress
@@ -47,6 +50,8 @@ def main():
     # a low number, so that a program's closerange() reaches it
     lifeline = os.dup(job["lifeline"])
     os.close(job["lifeline"])
+    if "output" in job:
+        os.set_inheritable(job["output"]["end"], False)
     prepare(job)
     verdict = {}
     for number, step in enumerate(job["steps"]):
@@ -54,6 +59,8 @@ def main():
         verdict["step"] = number
         if verdict["status"] != "passed":
             break
+    if "output" in job:
+        send_files(job["output"])
     sys.stdout.write(json.dumps(verdict))
     sys.stdout.flush()
     os._exit(0)
@@ -184,6 +191,25 @@ def status_of(ended, step, has_token):
     if signaled in TIME_SIGNALS or seconds >= step["cpu"] - 0.1:
         return "timed out"
     return "killed" if signaled == signal.SIGKILL else "failed"
+
+
+def send_files(output):
+    """Write the regular files of a folder to a pipe: a line of JSON, then the bytes, for each.
+
+    All processes of the program have ended, so nothing changes meanwhile.
+    """
+    os.set_blocking(output["end"], True)
+    with os.fdopen(output["end"], "wb") as pipe, suppress(OSError):
+        for name in sorted(os.listdir(output["folder"])):
+            path = os.path.join(output["folder"], name)
+            if not stat.S_ISREG(os.lstat(path).st_mode):
+                continue
+            with open(path, "rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                pipe.write(json.dumps({"name": name, "bytes": size}).encode() + b"\n")
+                while piece := file.read(2**20):
+                    pipe.write(piece)
+        pipe.write(b"{}\n")
 
 
 def end_all(child, alone):

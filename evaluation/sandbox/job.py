@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from evaluation.sandbox.cgroup import memory_cap
 from evaluation.sandbox.filter import SHARED_MAPPING, system_call_filter
 from evaluation.sandbox.identity import counts_threads, program_user
 from evaluation.sandbox.layers import FOLDER, Layer
+from evaluation.sandbox.output import Output, received
 
 GRACE = 20.0  # seconds beyond the wall limits of the steps: the time to build and leave the sandbox
 MEMORY = 2 * 2**30  # bytes that all processes of a program may use together
@@ -66,6 +67,18 @@ class Sandboxes:
 
 
 @dataclass(frozen=True)
+class Limits:
+    """What all processes of a program may use together, where it is not what is usual here."""
+
+    memory: int | None = None  # bytes, with the files of its folder, which lie in memory
+    disk: int | None = None
+    nodes: int | None = None
+    file: int | None = None
+    processes: int | None = None
+    threads: int | None = None
+
+
+@dataclass(frozen=True)
 class Verdict:
     """What became of a job: the supervisor's word, or "error" where it could not give one."""
 
@@ -81,11 +94,15 @@ def run_job(
     steps: list[dict[str, Any]],
     slot: int = 0,
     sandboxes: Sandboxes | None = None,
+    limits: Limits | None = None,
+    output: Output | None = None,
 ) -> Verdict:
     """Run the steps of one program; nothing it started is left when this returns.
 
-    ``{folder}`` in a step's arguments becomes the folder that holds the files.
+    ``{folder}`` in a step's arguments becomes the folder that holds the files. With ``output``
+    the files that the program leaves in one folder are copied out of the sandbox at the end.
     """
+    limits = limits or Limits()
     private = nullcontext(FOLDER)
     with private if layer.private else tempfile.TemporaryDirectory() as folder:
         code = system_call_filter() if sys.platform == "linux" else None
@@ -97,21 +114,35 @@ def run_job(
             "files": dict(files),
             "uid": program_user(slot) if layer.private else None,
             "filter": base64.b64encode(code).decode() if code else None,
-            "limits": _limits(layer.private),
+            "limits": _limits(layer.private, limits),
             "steps": [_in_folder(step, folder) for step in steps],
         }
         seconds = GRACE + sum(step["wall"] for step in steps)
-        return _converse(layer, job, seconds, sandboxes or Sandboxes())
+        return _converse(layer, job, seconds, sandboxes or Sandboxes(), output)
 
 
-def _converse(layer: Layer, job: dict[str, Any], seconds: float, sandboxes: Sandboxes) -> Verdict:
-    with memory_cap(MEMORY) as cap:
+def _converse(
+    layer: Layer,
+    job: dict[str, Any],
+    seconds: float,
+    sandboxes: Sandboxes,
+    output: Output | None,
+) -> Verdict:
+    with memory_cap(job["limits"]["memory"]) as cap, ExitStack() as opened:
         command, env = (*cap.prefix, *layer.command), dict(cap.env)
-        status, out, err = _exchange(command, env, job, seconds, sandboxes)
+        receiver = None
+        if output is not None:
+            receiver = opened.enter_context(received(output))
+            job = {**job, "output": {"end": receiver.given, "folder": output.folder}}
+        ends = () if receiver is None else (receiver.given,)
+        status, out, err = _exchange(command, env, job, seconds, sandboxes, ends)
+        problem = receiver.problem() if receiver else ""
     if status is None:
         return Verdict("timed out", detail="the sandbox did not answer in time")
     try:
         verdict = Verdict(**json.loads(out))
+        if verdict.status == "passed" and problem:
+            return replace(verdict, status="output", detail=problem)
         if verdict.status != "killed":
             return verdict
         return replace(verdict, status="memory" if cap.exceeded else "failed")
@@ -128,6 +159,7 @@ def _exchange(
     job: dict[str, Any],
     seconds: float,
     sandboxes: Sandboxes,
+    passed: tuple[int, ...] = (),
 ) -> tuple[int | None, str, str]:
     """Give the job to the supervisor; returns its exit status (None: too late), and its words."""
     lifeline, other_end = sandboxes.hold()
@@ -137,7 +169,7 @@ def _exchange(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
-        pass_fds=[lifeline],
+        pass_fds=[lifeline, *passed],
         cwd="/",
         env=env,
         text=True,
@@ -156,14 +188,15 @@ def _exchange(
     return process.returncode, out, err
 
 
-def _limits(private: bool) -> dict[str, int | None]:
+def _limits(private: bool, given: Limits) -> dict[str, int | None]:
+    threads = given.threads or THREADS
     return {
-        "memory": MEMORY,
-        "disk": DISK,
-        "nodes": NODES,
-        "file": FILE,
-        "processes": PROCESSES,
-        "threads": THREADS if private and counts_threads() else None,
+        "memory": given.memory or MEMORY,
+        "disk": given.disk or DISK,
+        "nodes": given.nodes or NODES,
+        "file": given.file or FILE,
+        "processes": given.processes or PROCESSES,
+        "threads": threads if private and counts_threads() else None,
         "mapping": SHARED_MAPPING,
         # the kernel allows twice what it names
         "socket": 2 * max(_setting("core/wmem_max"), _setting("core/rmem_max")),

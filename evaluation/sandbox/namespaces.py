@@ -4,7 +4,8 @@ Started as ``python -I -S -c <this text> SPEC``, so it uses the standard library
 new user (unless it is root), mount, process, network, IPC and host name namespaces, builds a file
 system out of the paths it is given, read-only, and turns into the supervisor as process 1.
 
-SPEC is JSON: binds (paths to show, read-only), hosts (the file to show as /etc/hosts), devices,
+SPEC is JSON: binds (paths inside, each with the path of this machine that is shown there,
+read-only), hosts (the file to show as /etc/hosts), devices,
 links ({path: target}), folders to make (the last is where the supervisor starts), size and nodes
 (bytes of the one writable file system, and its files and folders), own_user (whether to enter a
 user namespace) and inside (user and group in there), argv and env of the supervisor.
@@ -86,8 +87,8 @@ def build(spec):
     os.mkdir("/new/tmp")
     limits = f"mode=1777,size={spec['size']},nr_inodes={spec['nodes']}"
     mount("tmpfs", "/new/tmp", "tmpfs", NOSUID | NODEV, limits)
-    for path in spec["binds"]:
-        show(path, path)
+    for path, of_this_machine in spec["binds"]:
+        show(of_this_machine, path)
     show(spec["hosts"], "/etc/hosts")
     for path, target in spec["links"].items():
         os.makedirs(os.path.dirname("/new" + path), exist_ok=True)
