@@ -65,7 +65,7 @@ def inspect(
     if as_json:
         print(json.dumps(summarize(cfg, functions, tokenizer, partitions), indent=2))
         return
-    pairs, _ = load_pairs(cfg, functions.prompt_and_answer, tokenizer, partition, partitions)
+    pairs, _, _ = load_pairs(cfg, functions.prompt_and_answer, tokenizer, partition, partitions)
     chosen: Iterable[int] = range(min(max(rows, 0), len(pairs)))
     if row is not None:
         if not 0 <= row < len(pairs):

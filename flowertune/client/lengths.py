@@ -15,7 +15,8 @@ from flowertune.models.loader import device_map, settings_source
 def answer_lengths(
     message: Message, context: Context, cfg: Settings, functions: AppFunctions
 ) -> Message:
-    """Return a client's answer: the tokens of each row's prompt, and of prompt and answer.
+    """Return a client's answer: the tokens of each row's prompt, and of prompt and answer, and the
+    numbers of rows that are copies of earlier ones.
 
     Raises
     ------
@@ -28,8 +29,10 @@ def answer_lengths(
         check_liger(read_config(settings_source(cfg)).model_type, torch.device(device))
     partition = int(context.node_config["partition-id"])
     partitions = int(context.node_config["num-partitions"])
-    lengths = lengths_of(load_rows(cfg, functions, partition, partitions).examples)
+    rows = load_rows(cfg, functions, partition, partitions)
+    lengths = lengths_of(rows.examples)
     answer = ConfigRecord()
     answer["prompt"] = [row.prompt for row in lengths]
     answer["total"] = [row.total for row in lengths]
+    answer["copies"] = rows.copies
     return Message(RecordDict({"lengths": answer}), reply_to=message)

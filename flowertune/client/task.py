@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict
 from typing import Any, TypeVar
 
 import torch
@@ -220,7 +219,7 @@ class ClientTask:
         numbers = dict(zip(_NUMBERS, (self._counted, float(loss), self._tokens), strict=True))
         client: dict[str, Any] = {"partition-id": self.partition}
         if self._rows is not None:
-            client[ROWS] = json.dumps(asdict(self._rows))
+            client[ROWS] = json.dumps(self._rows.record())
         content = RecordDict(
             {
                 ARRAYS: packed,

@@ -75,7 +75,7 @@ def rows_of(reply: Message) -> dict[str, Any] | None:
     if not isinstance(text, str) or len(text) > _LONGEST:
         raise TypeError(f"{ROWS} is not a text of at most {_LONGEST} characters")
     rows = json.loads(text)
-    if not ROWS_OF_A_CLIENT.fits(rows) or len(rows) > 4:
+    if not ROWS_OF_A_CLIENT.fits(rows) or len(rows) > 5:
         raise TypeError(f"{ROWS} is not {ROWS_OF_A_CLIENT.allowed}")
     return rows
 

@@ -1,13 +1,12 @@
 """From a partition's rows to tokens, by the app's own prompt; made once in a worker."""
 
-import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from flowertune.base.errors import UserError
 from flowertune.config.settings import WHERE, Settings
+from flowertune.data.fingerprint import Fingerprint
 from flowertune.data.prompts import PromptAndAnswer
 from flowertune.data.rows import check_columns, columns_of, load_partition
 from flowertune.data.tokens import Example, cut, encode
@@ -15,7 +14,8 @@ from flowertune.data.tokens import Example, cut, encode
 
 @dataclass(frozen=True)
 class RowsRecord:
-    """Which rows were loaded: the dataset, its revision, their number, and a digest of them.
+    """Which rows were loaded: the dataset, its revision, how many, how many of them differ from
+    one another, and a digest of them.
 
     The digest is of the rows themselves: another name for the same rows has the same.
     """
@@ -23,7 +23,12 @@ class RowsRecord:
     dataset: str
     revision: str
     rows: int
+    unique_rows: int
     sha256: str
+
+    def record(self) -> dict[str, Any]:
+        """Return it as JSON."""
+        return {name.replace("_", "-"): value for name, value in vars(self).items()}
 
 
 @dataclass(frozen=True)
@@ -35,10 +40,14 @@ class BadRow:
 
 @dataclass(frozen=True)
 class TokenizedRows:
-    """The rows of one partition as tokens, uncut, and which rows they are; None is a bad row."""
+    """The rows of one partition as tokens, uncut, and which rows they are; None is a bad row.
+
+    ``copies`` are the numbers of rows that are as an earlier row of the partition.
+    """
 
     examples: list[Example | None]
     record: RowsRecord
+    copies: list[int]
 
     def cut(self, length: int, partition: int) -> list[Example]:
         """Return the rows cut at ``length`` tokens; those with no room for an answer are left out.
@@ -65,19 +74,11 @@ class TokenizedRows:
         return kept
 
 
-def rows_sha256(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Return the sha256 of rows, their order included, in hex; 100,000 take 0.2 s."""
-    seen = hashlib.sha256()
-    for row in rows:
-        # default: a column may hold what JSON has no form for, such as a date.
-        seen.update(json.dumps(row, sort_keys=True, default=str).encode("ascii") + b"\n")
-    return seen.hexdigest()
-
-
 def load_pairs(
     cfg: Settings, prompt_and_answer: PromptAndAnswer, tokenizer: Any, partition: int, count: int
-) -> tuple[list[tuple[str, str] | BadRow], RowsRecord]:
-    """Return the (prompt, answer) of every row of one of ``count`` partitions, and which they are.
+) -> tuple[list[tuple[str, str] | BadRow], RowsRecord, list[int]]:
+    """Return the (prompt, answer) of every row of one of ``count`` partitions, which rows they are,
+    and the numbers of those that are copies of earlier ones.
 
     A row is bad, and ``prompt_and_answer`` is not asked about it, if a column that the settings use
     holds no text, or its question or answer is empty.
@@ -91,8 +92,10 @@ def load_pairs(
     dataset = cfg.static.dataset
     rows = load_partition(dataset.name, dataset.revision, cfg.app_dir, count, partition)
     check_columns(rows.column_names, dataset.question, dataset.answer, cfg.prompt.template)
-    listed = rows.to_list()
-    record = RowsRecord(dataset.name, dataset.revision, len(listed), rows_sha256(listed))
+    listed, seen = rows.to_list(), Fingerprint()
+    for row in listed:
+        seen.add(row)
+    record = RowsRecord(dataset.name, dataset.revision, len(listed), seen.unique_rows, seen.sha256)
     pairs: list[tuple[str, str] | BadRow] = []
     used = {*columns_of(dataset.question, dataset.answer)}
     if not cfg.model.chat_template:
@@ -101,7 +104,7 @@ def load_pairs(
     for row in listed:
         bad = _bad(row, used, dataset.question, dataset.answer)
         pairs.append(bad or _pair(prompt_and_answer(row, cfg, tokenizer)))
-    return pairs, record
+    return pairs, record, seen.copies
 
 
 def _bad(row: Mapping[str, Any], used: Iterable[str], question: str, answer: str) -> BadRow | None:
@@ -142,7 +145,7 @@ def tokenized_rows(
     UserError
         If the dataset cannot be had, or lacks a column.
     """
-    pairs, record = load_pairs(cfg, prompt_and_answer, tokenizer, partition, count)
+    pairs, record, copies = load_pairs(cfg, prompt_and_answer, tokenizer, partition, count)
     made = iter(encode(tokenizer, [pair for pair in pairs if not isinstance(pair, BadRow)]))
     examples = [None if isinstance(pair, BadRow) else next(made) for pair in pairs]
-    return TokenizedRows(examples, record)
+    return TokenizedRows(examples, record, copies)

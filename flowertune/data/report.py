@@ -18,16 +18,19 @@ Row = tuple[int, int, Lengths]
 def report_of(partitions: Mapping[int, Sequence[Lengths]], seq_length: int) -> dict[str, Any]:
     """Return the statistics of the rows of ``partitions``, cut at ``seq_length`` tokens.
 
-    Keys: partitions, rows, rows-per-partition (fewest, most), seq-length; tokens (kept, prompts
+    Keys: partitions, rows, rows-per-partition (fewest, most); copies (rows that are as an earlier
+    row of their partition: rows, share), unique-rows-per-partition (fewest, most); seq-length;
+    tokens (kept, prompts
     and answers), supervised-tokens, supervised-share; bad (rows without a text for question or
     answer, which are left out), without-answer (rows cut before their answer, which train nothing
     and are left out) and cut-answer (rows cut within it), each with rows, share and the first ten
     by partition and row; row-tokens (median, p95, longest, before cutting); longest-rows (the five
-    longest). All numbers are whole but the shares. Bad rows are in rows and bad only.
+    longest). All numbers are whole but the shares. Bad rows are in rows, copies and bad only.
     """
     every = [(p, n, r) for p in sorted(partitions) for n, r in enumerate(partitions[p])]
     rows = [row for row in every if not row[2].bad]
     sizes = [len(rows_there) for rows_there in partitions.values()]
+    unique = [sum(not row.copy for row in rows_there) for rows_there in partitions.values()]
     trained = [row for row in rows if row[2].prompt < seq_length]
     empty = [row for row in rows if row[2].prompt >= seq_length]
     cut = [row for row in trained if row[2].total > seq_length]
@@ -38,7 +41,9 @@ def report_of(partitions: Mapping[int, Sequence[Lengths]], seq_length: int) -> d
     return {
         "partitions": len(sizes),
         "rows": len(every),
-        "rows-per-partition": {"fewest": min(sizes, default=0), "most": max(sizes, default=0)},
+        "rows-per-partition": _fewest_and_most(sizes),
+        "copies": _share(len(every) - sum(unique), len(every)),
+        "unique-rows-per-partition": _fewest_and_most(unique),
         "seq-length": seq_length,
         "tokens": tokens,
         "supervised-tokens": supervised,
@@ -102,10 +107,17 @@ def refuse_if_too_many_are_empty(report: Mapping[str, Any], allowed: float = ALL
 
 def _counted(rows: Sequence[Row], of: int) -> dict[str, Any]:
     return {
-        "rows": len(rows),
-        "share": round(len(rows) / of, 6) if of else 0.0,
+        **_share(len(rows), of),
         "first": [_named(row) for row in rows[:NAMED]],
     }
+
+
+def _share(rows: int, of: int) -> dict[str, Any]:
+    return {"rows": rows, "share": round(rows / of, 6) if of else 0.0}
+
+
+def _fewest_and_most(counts: Sequence[int]) -> dict[str, int]:
+    return {"fewest": min(counts, default=0), "most": max(counts, default=0)}
 
 
 def _named(row: Row) -> dict[str, int]:

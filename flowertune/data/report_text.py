@@ -8,13 +8,11 @@ from flowertune.base.text import counted
 
 def as_text(report: Mapping[str, Any]) -> str:
     """Return the lines of a report, without a line break at the end; what is not amiss has none."""
-    per = report["rows-per-partition"]
-    size = f"{per['fewest']:,}"
-    if per["most"] != per["fewest"]:
-        size += f" to {per['most']:,}"
     length, tokens = report["row-tokens"], report["tokens"]
     lines = [
-        f"{report['rows']:,} rows in {report['partitions']} partitions of {size} rows",
+        f"{report['rows']:,} rows in {report['partitions']} partitions of "
+        f"{_range(report['rows-per-partition'])} rows",
+        *_copies(report),
         f"{tokens:,} tokens kept, {report['supervised-tokens']:,} of them supervised "
         f"({report['supervised-share']:.1%})",
         f"tokens of a row: median {length['median']:,}, 95 % have at most {length['p95']:,}, "
@@ -28,6 +26,22 @@ def as_text(report: Mapping[str, Any]) -> str:
     if cut:
         lines += [*cut, "longest rows: " + "; ".join(map(_name, report["longest-rows"]))]
     return "\n".join(lines)
+
+
+def _range(group: Mapping[str, int]) -> str:
+    fewest, most = group["fewest"], group["most"]
+    return f"{fewest:,}" if fewest == most else f"{fewest:,} to {most:,}"
+
+
+def _copies(report: Mapping[str, Any]) -> list[str]:
+    group = report["copies"]
+    if not group["rows"]:
+        return []
+    verb = "is a copy" if group["rows"] == 1 else "are copies"
+    return [
+        f"{counted(group['rows'], 'row')} ({group['share']:.2%}) {verb} of another row of the same "
+        f"partition: {_range(report['unique-rows-per-partition'])} unique rows in each"
+    ]
 
 
 def _bad(group: Mapping[str, Any]) -> list[str]:

@@ -22,8 +22,8 @@ def summarize(
         If the dataset cannot be had or lacks a column.
     """
     prompt = functions.prompt_and_answer
-    lengths = {
-        number: lengths_of(tokenized_rows(cfg, prompt, tokenizer, number, partitions).examples)
-        for number in range(partitions)
-    }
+    lengths = {}
+    for number in range(partitions):
+        rows = tokenized_rows(cfg, prompt, tokenizer, number, partitions)
+        lengths[number] = lengths_of(rows.examples, rows.copies)
     return report_of(lengths, cfg.train.seq_length)

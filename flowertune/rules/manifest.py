@@ -57,7 +57,9 @@ _PLAIN = Value(
 )
 _MIB = Value("a number from 0", lambda given: values.is_number(given) and given >= 0)
 # A client's reply is held to it, too: one that says other things would spoil every checkpoint.
-ROWS_OF_A_CLIENT = object_with(dataset=TEXT, revision=TEXT, rows=whole(), sha256=DIGEST)
+ROWS_OF_A_CLIENT = object_with(
+    dataset=TEXT, revision=TEXT, rows=whole(), sha256=DIGEST, **{"unique-rows": whole()}
+)
 # What a verdict rests on, or stands in a sentence or a result.
 FIELDS = {
     "format": one_of(FORMAT),
@@ -143,6 +145,11 @@ def _conflicts(manifest: Mapping[str, Any]) -> list[str]:
         found.append(f"total-mib is {spent['total-mib']}, its bytes are {total} MiB")
     if not manifest["rows"]:
         found.append("its clients trained on no rows")
+    found += [
+        f"partition {shown(name)} has {rows['unique-rows']} unique rows of {rows['rows']}"
+        for name, rows in sorted(manifest["rows"].items())
+        if rows["unique-rows"] > rows["rows"]
+    ][:1]
     if manifest["round"] > manifest["rounds"]:
         found.append(f"round is {manifest['round']} of {manifest['rounds']}")
     if manifest["official"] == bool(manifest["differences"]):

@@ -74,15 +74,19 @@ def _ask(
 
 def _lengths_in(content: RecordDict) -> list[Lengths]:
     record: Any = content.config_records["lengths"]
-    prompts, totals = record["prompt"], record["total"]
+    prompts, totals, copies = record["prompt"], record["total"], record["copies"]
     if len(prompts) > MOST_EXAMPLES:
         raise InvalidReply(f"it says that it has {len(prompts):,} rows")
-    rows = [Lengths(prompt, total) for prompt, total in zip(prompts, totals, strict=True)]
-    for row in rows:
-        kinds = {type(row.prompt), type(row.total)}
-        if row != BAD and not (kinds == {int} and 0 <= row.prompt <= row.total < MOST_TOKENS):
-            raise InvalidReply(f"it says that a row has {row.prompt} of {row.total} tokens")
-    return rows
+    sizes = list(zip(prompts, totals, strict=True))
+    for prompt, total in sizes:
+        kinds = {type(prompt), type(total)}
+        if (prompt, total) != BAD and not (kinds == {int} and 0 <= prompt <= total < MOST_TOKENS):
+            raise InvalidReply(f"it says that a row has {prompt} of {total} tokens")
+    wrong = [n for n in copies if type(n) is not int or not 0 < n < len(sizes)]
+    if wrong or len(set(copies)) < len(copies):
+        raise InvalidReply("it names rows as copies that it does not have, or names one twice")
+    known = set(copies)
+    return [Lengths(*size, number in known) for number, size in enumerate(sizes)]
 
 
 class VisitedRows:

@@ -47,6 +47,7 @@ def manifest_of(static: dict[str, Any], base: str) -> dict[str, Any]:
         "dataset": static["dataset.name"],
         "revision": static["dataset.revision"],
         "rows": 10,
+        "unique-rows": 9,
         "sha256": "cd" * 32,
     }
     settings = {f"static.{key}": value for key, value in static.items()}

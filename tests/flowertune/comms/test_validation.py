@@ -129,7 +129,7 @@ def test_a_record_that_flowers_own_mean_would_read_first_is_a_reason():
         validated(reply(another=more))
 
 
-ROWS = {"dataset": "d", "revision": "main", "rows": 5, "sha256": "a" * 64}
+ROWS = {"dataset": "d", "revision": "main", "rows": 5, "unique-rows": 4, "sha256": "a" * 64}
 
 
 @pytest.mark.parametrize(
@@ -139,6 +139,7 @@ ROWS = {"dataset": "d", "revision": "main", "rows": 5, "sha256": "a" * 64}
         {"dataset": "\ud800"},
         {"rows": -5},
         {"rows": 10**300},
+        {"unique-rows": "4"},
         {"sha256": "0"},
         {"sha256": "A" * 64},
         {"more": 1},
@@ -217,11 +218,16 @@ def test_an_update_is_measured_against_the_lower_median_of_those_that_change_any
 
 
 @pytest.mark.parametrize(
-    ("prompt", "total"),
-    [([1], [1, 2]), ([5], [3]), ([-1], [4]), ([1.5], [4]), ([1], [2**40]), ("ab", "ab")],
+    ("prompt", "total", "copies"),
+    [
+        *(([1], [1, 2], []), ([5], [3], []), ([-1], [4], []), ([1.5], [4], [])),
+        *(([1], [2**40], []), ("ab", "ab", []), ([1], [4], [1]), ([1], [4], [0])),
+        *(([1, 1], [4, 4], [1, 1]), ([1, 1], [4, 4], [1.0]), ([1, 1], [4, 4], 1)),
+    ],
 )
-def test_lengths_that_make_no_sense_are_no_lengths(prompt, total):
-    content = RecordDict({"lengths": ConfigRecord({"prompt": prompt, "total": total})})
+def test_lengths_that_make_no_sense_are_no_lengths(prompt, total, copies):
+    record = ConfigRecord({"prompt": prompt, "total": total, "copies": copies})
+    content = RecordDict({"lengths": record})
     with pytest.raises((InvalidReply, ValueError, TypeError)):
         _lengths_in(content)
 

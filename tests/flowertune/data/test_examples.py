@@ -14,7 +14,8 @@ from flowertune.base.errors import UserError
 from flowertune.client.functions import AppFunctions
 from flowertune.client.rows import load_rows
 from flowertune.data import examples
-from flowertune.data.examples import BadRow, load_pairs, rows_sha256, tokenized_rows
+from flowertune.data.examples import BadRow, load_pairs, tokenized_rows
+from flowertune.data.fingerprint import Fingerprint
 from flowertune.data.rows import load_partition
 from tests.apps import settings
 from tests.tokenizers import smollm2
@@ -52,12 +53,24 @@ def test_a_record_says_which_rows_were_loaded(saved):
     assert replace(record(saved(ROWS, "copy")), dataset=first.dataset) == first
 
 
+def fingerprint(rows) -> Fingerprint:
+    made = Fingerprint()
+    for row in rows:
+        made.add(row)
+    return made
+
+
+def test_copies_are_named_whatever_the_order_of_columns():
+    made = fingerprint([*ROWS, dict(reversed(ROWS[3].items())), {**ROWS[3], "output": "else"}])
+    assert (made.rows, made.copies, made.unique_rows) == (22, [20], 21)
+
+
 def test_a_changed_row_and_another_order_show():
     changed = [*ROWS[:-1], {**ROWS[-1], "output": "else"}]
-    digests = {rows_sha256(rows) for rows in (ROWS, changed, ROWS[::-1], ROWS[:-1])}
+    digests = {fingerprint(rows).sha256 for rows in (ROWS, changed, ROWS[::-1], ROWS[:-1])}
     assert len(digests) == 4
     reordered = [dict(reversed(row.items())) for row in ROWS]
-    assert rows_sha256(reordered) == rows_sha256(ROWS)
+    assert fingerprint(reordered).sha256 == fingerprint(ROWS).sha256
 
 
 def test_columns_that_json_has_no_form_for_are_no_obstacle(saved):
@@ -78,7 +91,13 @@ def test_rows_are_cut_and_those_without_an_answer_left_out(saved):
 
 def test_a_worker_reads_and_hashes_a_partition_once(saved, monkeypatch):
     hashed = []
-    monkeypatch.setattr(examples, "rows_sha256", lambda rows: hashed.append(len(rows)) or "")
+
+    class Counted(Fingerprint):
+        def __init__(self) -> None:
+            super().__init__()
+            hashed.append(self)
+
+    monkeypatch.setattr(examples, "Fingerprint", Counted)
     functions = AppFunctions(lambda cfg: smollm2(), None, None, prompt_and_answer)
     cfg = saved(ROWS)
     clear_cache()
@@ -88,7 +107,7 @@ def test_a_worker_reads_and_hashes_a_partition_once(saved, monkeypatch):
     assert load_rows(later, functions, 0, 2) is first
     assert load_rows(cfg, functions, 1, 2) is not first
     assert load_rows(cfg, functions, 0, 2) is first
-    assert hashed == [10, 10]
+    assert [made.rows for made in hashed] == [10, 10]
 
 
 @pytest.mark.parametrize("given", [None, "ab", ("prompt",), ("prompt", None), ("a", "b", "c")])
@@ -119,7 +138,7 @@ def test_rows_without_a_text_are_left_out_and_never_become_the_word_none(saved, 
         return prompt, cfg.static.dataset.answer.format_map(row)
 
     cfg = saved(rows)
-    pairs, record = load_pairs(cfg, strict, None, 0, 1)
+    pairs, record, _ = load_pairs(cfg, strict, None, 0, 1)
     bad = [pair.reason for pair in pairs if isinstance(pair, BadRow)]
     assert bad == ([reason] if reason else []) and record.rows == 20
     assert "None" not in str([pair for pair in pairs if not isinstance(pair, BadRow)])
@@ -139,5 +158,5 @@ def test_a_column_of_lists_or_numbers_has_no_text(saved):
 
 def test_a_prompt_of_ones_own_may_use_a_column_that_is_no_text_if_the_settings_do_not(saved):
     cfg = saved([{**row, "year": 1900 + n} for n, row in enumerate(ROWS)])
-    pairs, _ = load_pairs(cfg, lambda row, cfg, tok: (str(row["year"]), "a"), None, 0, 1)
+    pairs, _, _ = load_pairs(cfg, lambda row, cfg, tok: (str(row["year"]), "a"), None, 0, 1)
     assert len(pairs) == 20 and all(isinstance(pair, tuple) for pair in pairs)

@@ -86,7 +86,8 @@ def test_a_row_with_room_for_one_token_is_cut_and_not_empty():
 
 
 def test_rows_without_a_text_are_counted_named_and_refused_above_a_share():
-    report = report_of({0: [Lengths(5, 9)] * 95 + [BAD] * 5, 3: [Lengths(5, 9)]}, seq_length=20)
+    rows = [Lengths(5, 9)] * 95 + [Lengths(*BAD)] * 5
+    report = report_of({0: rows, 3: [Lengths(5, 9)]}, seq_length=20)
     assert report["rows"] == 101 and report["bad"]["rows"] == 5 and report["tokens"] == 96 * 9
     assert report["bad"]["first"][0] == {"partition": 0, "row": 95}
     assert "5 rows (4.95%) without a text for question or answer: left out" in as_text(report)
@@ -94,6 +95,17 @@ def test_rows_without_a_text_are_counted_named_and_refused_above_a_share():
     with pytest.raises(UserError, match=r"5 of 101 rows.* 1% allowed.*--partition 0 --row 95"):
         refuse_if_too_many_are_bad(report, 0.01)
     assert "without a text" not in as_text(report_of({0: [Lengths(5, 9)]}, 20))
+
+
+def test_copies_are_counted_by_partition():
+    new, again = Lengths(5, 9), Lengths(5, 9, copy=True)
+    report = report_of({0: [new, again, again], 1: [new, new, again]}, 20)
+    assert report["copies"] == {"rows": 3, "share": 0.5}
+    assert report["unique-rows-per-partition"] == {"fewest": 1, "most": 2}
+    sentence = "3 rows (50.00%) are copies of another row of the same partition: 1 to 2 unique rows"
+    assert sentence in as_text(report)
+    assert "1 row (50.00%) is a copy" in as_text(report_of({0: [new, again]}, 20))
+    assert "cop" not in as_text(report_of({0: [new, new]}, 20))
 
 
 def test_a_report_of_nothing_is_a_report():
