@@ -17,16 +17,7 @@ from tqdm import tqdm
 from evaluation import programs, tasks
 from evaluation.data import Documents
 from evaluation.lm import RowwiseLM
-from evaluation.sets import EvalSet, Outcome
-
-
-@dataclass(frozen=True)
-class Answer:
-    """One row of a set as it was scored."""
-
-    document: dict[str, Any]
-    responses: list[Any]
-    outcome: Outcome
+from evaluation.sets import Answer, EvalSet
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from evaluation.model_settings import Way
 
 Rows = list[dict[str, Any]]
 SUITES = ("official", "standard")
+VERSION = 1.0  # raise it whenever a prompt or an answer rule changes
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,15 @@ class Outcome:
     answer: str
     points: Fraction
     parseable: bool | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One row of a set as it was scored."""
+
+    document: dict[str, Any]
+    responses: list[Any]
+    outcome: Outcome
 
 
 def point(correct: bool) -> Fraction:

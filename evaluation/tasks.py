@@ -6,9 +6,8 @@ from typing import Any
 import datasets
 from lm_eval.api.task import ConfigurableTask
 
-from evaluation.sets import EvalSet, Form
+from evaluation.sets import VERSION, EvalSet, Form
 
-VERSION = 1.0  # raise it whenever a prompt or an answer rule changes
 RunPrograms = Callable[[list[str], str], list[dict[str, Any]]]
 
 
