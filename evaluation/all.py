@@ -62,6 +62,12 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--suite", choices=sets.SUITES, default="official", help="default: %(default)s")
     add("--limit", type=int, metavar="N", help="only the first N rows of each set")
+    add(
+        "--training-data",
+        choices=["hub"],
+        help="fetch the training rows of each challenge, to compare the evaluation rows with them "
+        "(default: those in the hub's cache)",
+    )
     cli.add_shared(options, [sets.of_challenge(name) for name in names])
     return options
 

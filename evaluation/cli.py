@@ -73,6 +73,14 @@ def parser(challenge: str) -> argparse.ArgumentParser:
     )
     add("--limit", type=int, metavar="N", help="only the first N rows of each set")
     add(
+        "--training-data",
+        metavar="FILE",
+        help="compare the evaluation rows with the training rows in FILE (.jsonl, or a folder of "
+        "JSONL, Parquet or CSV files), or with those of the challenge, fetched from the hub, for "
+        "the word hub; rows in both are left out of the clean score (default: the hub's cache, if "
+        "they are there)",
+    )
+    add(
         "--output",
         type=Path,
         metavar="DIR",

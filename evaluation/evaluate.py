@@ -76,6 +76,7 @@ def score(job: Job, session: Session) -> dict[str, Any]:
 def _results(job: Job, passes: dict[str, Any]) -> dict[str, Any]:
     # Late, as in `job.prepare`.
     from evaluation import model_settings, provenance, report
+    from evaluation.contamination.scores import with_scores
 
     plan, arguments, models = job.plan, job.arguments, job.models
     entries = {entry["set"]: entry for entry in job.facts["sets"]}
@@ -107,6 +108,12 @@ def _results(job: Job, passes: dict[str, Any]) -> dict[str, Any]:
         },
     }
     results["average"] = report.averages(results["sets"], models)
+    results["contamination"] = with_scores(
+        job.contamination,
+        {item.name: item for item in plan.sets},
+        plan.suite,
+        {name: passes[name].answers for name in models},
+    )
     everything = published and len(plan.sets) == len(entries)
     results["published-average"] = job.facts["average"] if everything else None
     results["provenance"] = provenance.build(

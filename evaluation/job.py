@@ -8,7 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import challenges
-from evaluation import base_model, data, output_folder, programs, sets, vllm_backend
+from evaluation import (
+    base_model,
+    contamination,
+    data,
+    output_folder,
+    programs,
+    sets,
+    vllm_backend,
+)
 from evaluation import checkpoint as checkpoints
 from evaluation import model as loading
 from flowertune.base.errors import UserError
@@ -39,6 +47,7 @@ class Job:
         settings: what is done with the model's generation_config.
         scored: the documents of each set that are scored.
         plan: the same for every model.
+        contamination: what of the scored rows is also in the training rows, as results.json has it.
     """
 
     challenge: str
@@ -59,6 +68,7 @@ class Job:
     settings: Any
     scored: dict[str, list[dict[str, Any]]]
     plan: Any
+    contamination: dict[str, Any]
 
     @property
     def replayed(self) -> bool:
@@ -84,12 +94,12 @@ def prepare(challenge: str, arguments: argparse.Namespace, opened: ExitStack) ->
     facts = challenges.load(challenge)["evaluation"]
     rows = {entry["set"]: entry["rows"] for entry in facts["sets"]}
     suite = arguments.suite
-    chosen = _choose_sets(known, arguments.sets)
+    chosen = choose_sets(known, arguments.sets)
     models = _models(arguments)
     checkpoint = _read_checkpoint(challenge, arguments, opened)
     base = base_model.choose(arguments.model, checkpoint)
     reasons = _unofficial(checkpoint, base, arguments)
-    source = _source(challenge, arguments)
+    source = source_of(challenge, arguments)
     folder = output_folder.choose(challenge, arguments, checkpoint)
     output_folder.check_writable(folder)
     languages = {item.form(suite).language for item in chosen} - {None}
@@ -147,7 +157,22 @@ def prepare(challenge: str, arguments: argparse.Namespace, opened: ExitStack) ->
     return Job(
         challenge, arguments, started, known, facts, models, checkpoint, base, reasons, folder,
         sandbox, choice, tokenizer, how, way, settings, scored, plan,
+        _contamination(challenge, arguments, checkpoint, documents),
     )  # fmt: skip
+
+
+def _contamination(
+    challenge: str,
+    arguments: argparse.Namespace,
+    checkpoint: checkpoints.Checkpoint | None,
+    documents: dict[str, data.Documents],
+) -> dict[str, Any]:
+    rules = checkpoint.rules if checkpoint else None
+    training = contamination.find(challenge, arguments.training_data, arguments.sample, rules)
+    if isinstance(training, contamination.TrainingRows):
+        _say("Comparing the training rows with the evaluation sets ...")
+    texts = {name: one.texts[: arguments.limit] for name, one in documents.items()}
+    return contamination.compare(training, texts)
 
 
 def _quiet() -> None:
@@ -196,7 +221,12 @@ def _check_options(arguments: argparse.Namespace) -> None:
             )
 
 
-def _choose_sets(known: sets.Challenge, wanted: str | None) -> list[sets.EvalSet]:
+def choose_sets(known: sets.Challenge, wanted: str | None) -> list[sets.EvalSet]:
+    """Return the sets that `--sets` names, in the challenge's order; all for None.
+
+    Raises:
+        UserError: it names none, or one that is not there.
+    """
     named = known.named()
     parts = [] if wanted is None else [name.strip() for name in wanted.split(",")]
     names = list(named) if wanted is None else [name for name in parts if name]
@@ -253,7 +283,12 @@ def _models(arguments: argparse.Namespace) -> list[str]:
     return ["base", "checkpoint"] if arguments.compare else ["checkpoint"]
 
 
-def _source(challenge: str, arguments: argparse.Namespace) -> data.Source:
+def source_of(challenge: str, arguments: argparse.Namespace) -> data.Source:
+    """Return where `--sample` and `--data-dir` say that the rows are.
+
+    Raises:
+        UserError: the folder is not there.
+    """
     if arguments.sample:
         return data.Source("sample", data.SAMPLES / challenge)
     if arguments.data_dir is not None:

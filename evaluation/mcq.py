@@ -13,7 +13,7 @@ Likelihood = tuple[
 ]  # lm-eval's answer about one choice: its log-likelihood, and whether greedy
 
 # The official scorer lets every answer of a batch be as long as the first gold answer of the batch.
-_OFFICIAL_BATCH = 16
+OFFICIAL_BATCH = 16
 
 
 def official(
@@ -37,7 +37,7 @@ def official(
             {
                 "context": prompts.exam(instruction, body),
                 "target": gold,
-                "as_long_as": pairs[index - index % _OFFICIAL_BATCH][1],
+                "as_long_as": pairs[index - index % OFFICIAL_BATCH][1],
             }
             for index, (body, gold) in enumerate(pairs)
         ]

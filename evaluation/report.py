@@ -6,10 +6,10 @@ from fractions import Fraction
 from typing import Any
 
 from evaluation import data, uncertainty
+from evaluation.contamination import clean
 from evaluation.data import Documents
 from evaluation.rounding import average, half_up, percent
-from evaluation.run import Answer
-from evaluation.sets import EvalSet
+from evaluation.sets import Answer, EvalSet
 
 PARTIAL, UNVERIFIED = "*", "†"
 NAMES = {"base": "base model", "checkpoint": "fine-tuned", "model": "model"}
@@ -169,22 +169,31 @@ def table(results: dict[str, Any]) -> list[list[str]]:
     }
     header = [f"suite {results['suite']}", "rows", *(NAMES[model] for model in models)]
     header += ["difference (95 %)"] if two else []
+    clean_shown = _overlaps(results)
+    header += ["clean rows", *(f"{NAMES[model]}, clean" for model in models)] if clean_shown else []
     header += [name for name, shown in optional.items() if shown]
     if optional["published"] and results["decoding"]["batching"] == "rows":
         header[-1] += f" (batches of {results['decoding']['official-batch-size']})"
 
-    def line(title: str, rows: str, result: dict[str, Any], extra: dict[str, str]) -> list[str]:
+    def line(
+        title: str, rows: str, result: dict[str, Any], found: dict[str, Any], extra: dict[str, str]
+    ) -> list[str]:
         scores = [result["scores"][model] for model in models]
         cells = [title, rows]
         cells += [_with_interval(score["score"], score["interval-95"]) for score in scores]
         if two:
             change = result["difference"]
             cells.append(_with_interval(change["points"], change["interval-95"]))
+        if clean_shown:
+            cells.append(f"{found['clean']:,}" if "clean" in found else "")
+            scores = [found["scores"] and found["scores"][model] for model in models]
+            cells += [_with_interval(s["score"], s["interval-95"]) if s else "" for s in scores]
         return cells + [extra.get(name) or "" for name, shown in optional.items() if shown]
 
     body = []
-    for result in sets:
+    for name, result in results["sets"].items():
         scores = [result["scores"][model] for model in models]
+        found = results["contamination"]["sets"][name] if clean_shown else {}
         extra = {
             "macro-F1": " / ".join(s.get("macro-f1", "") for s in scores),
             "majority": result["majority-class"],
@@ -193,10 +202,17 @@ def table(results: dict[str, Any]) -> list[list[str]]:
             "published": result["published-baseline"],
         }
         rows = f"{result['rows']:,}{_mark(result)}"
-        body.append(line(result["title"], rows, result, extra))
+        body.append(line(result["title"], rows, result, found, extra))
     mean = results["average"]
     extra = {"majority": mean["majority-class"], "published": results["published-average"]}
-    return [header, *body, line("average", "", mean, extra)]
+    found = {"scores": results["contamination"].get("average")}
+    return [header, *body, line("average", "", mean, found, extra)]
+
+
+def _overlaps(results: dict[str, Any]) -> bool:
+    """Whether any scored row is also a training row."""
+    sets = results["contamination"].get("sets", {})
+    return any(found["overlapping"] for found in sets.values())
 
 
 def _mark(result: dict[str, Any]) -> str:
@@ -258,6 +274,8 @@ def notes(results: dict[str, Any]) -> list[str]:
             if reasons
             else f"Official checkpoint{named}."
         )
+    titles = {name: result["title"] for name, result in results["sets"].items()}
+    sentences += clean.sentences(results["contamination"], titles)
     size = results["decoding"]["official-batch-size"]
     if results["decoding"]["batching"] == "rows":
         sentences.append(
