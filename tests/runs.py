@@ -66,6 +66,7 @@ def run_of_two_states(folder: Path) -> Path:
             "started": NOW.isoformat(),
             "ledger": {"lines": n, "bytes": n, "sha256": "0" * 64},
             "rounds": {"lines": n, "bytes": n, "sha256": "0" * 64},
+            "chain": {"lines": n, "bytes": n, "sha256": "0" * 64, "manifest": None},
             "run-key": "7",
             "run-ids": ["7"],
             "state-key": "7",

@@ -2,8 +2,10 @@
 
 import json
 import platform
+import re
 from collections.abc import Iterable
-from importlib.metadata import PackageNotFoundError, version
+from functools import cache
+from importlib.metadata import PackageNotFoundError, distributions, version
 from typing import Any
 
 PACKAGES = (
@@ -24,6 +26,22 @@ def package_versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
     """Return the versions of Python and of those of these packages that are installed."""
     versions = {package: package_version(package) for package in packages}
     return {"python": platform.python_version()} | {p: v for p, v in versions.items() if v}
+
+
+@cache
+def installed_packages() -> dict[str, str]:
+    """Return the version of every distribution that is installed, by its name; looked at once."""
+    found: dict[str, str] = {}
+    for one in distributions():
+        name = one.metadata["Name"]
+        # The first on the path is the one that is imported.
+        if name and one.version:
+            found.setdefault(_canonical(name), one.version)
+    return dict(sorted(found.items()))
+
+
+def _canonical(name: str) -> str:
+    return re.sub("[-_.]+", "-", name).lower()
 
 
 def read_direct_url(text: str | None) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.common import log
 from flwr.serverapp import Grid
 
+from flowertune.base.hashing import json_sha256
+from flowertune.base.numbers import as_float, as_int
 from flowertune.comms.agreement import norm_of, too_large, unlike_the_others
 from flowertune.comms.codec import pack, unpack
 from flowertune.comms.decoded import DecodedRecord
@@ -20,6 +22,7 @@ from flowertune.comms.nodes import NodeRegistry, exchange
 from flowertune.comms.validation import (
     ARRAYS,
     CONFIG,
+    METRICS,
     MOST_EXAMPLES,
     Expected,
     check_messages,
@@ -57,6 +60,9 @@ class RoundResult:
         When it ended, on the monotonic clock.
     received : int
         Bytes of tensors received, over all attempts.
+    records : dict[int, dict[str, Any]]
+        What each reply that counts was, by partition: sha256 of its arrays as they travelled (None
+        where they are asked for in buckets), bytes, examples, tokens, train-loss.
     """
 
     server_round: int
@@ -68,6 +74,7 @@ class RoundResult:
     seconds: float = 0.0
     ended: float = 0.0
     received: int = 0
+    records: dict[int, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def partitions(self) -> list[int]:
@@ -113,6 +120,8 @@ class Exchanger:
     _packed: dict[str, _Packed] = field(default_factory=dict, repr=False)
     _digests: dict[tuple[tuple[str, int], ...], str] = field(default_factory=dict, repr=False)
     _norms: dict[int, float] = field(default_factory=dict, repr=False)
+    _came: dict[int, str | None] = field(default_factory=dict, repr=False)  # digests of replies
+    _known: int = 0  # entries of the ledger before the attempt
 
     def once(
         self, server_round: int, messages: Sequence[Message], last_rounds: Mapping[int, int]
@@ -136,8 +145,9 @@ class Exchanger:
             If there is no message, one has no adapter, or two are for one node.
         """
         check_messages(messages)
-        for known in (self._packed, self._digests, self._norms):
+        for known in (self._packed, self._digests, self._norms, self._came):
             known.clear()
+        self._known = len(self.ledger.entries)
         partitions = self.registry.by_node()
         outgoing: dict[int, Message] = {}
         packed: dict[int, _Packed] = {}  # by node, what it was sent
@@ -177,7 +187,9 @@ class Exchanger:
                 continue
             valid[partition] = reply
             if is_layerwise(self.cfg):
+                self._came[partition] = None
                 continue
+            self._came[partition] = reply_digest(reply)
             base, packed_as = self.sent[partition], None
             if self.cfg.train.transport == "int8":
                 # Replies are updates; the server keeps the unrounded adapter.
@@ -193,6 +205,25 @@ class Exchanger:
         # The order of arrival must not decide how sums are rounded.
         counted = [valid[partition] for partition in sorted(valid.keys() - refused.keys())]
         return counted, dict(sorted(reasons.items()))
+
+    def records(self, replies: Sequence[Message]) -> dict[int, dict[str, Any]]:
+        """Return what each of the last attempt's replies was, by partition (see RoundResult)."""
+        received: dict[int | None, int] = {}
+        for entry in self.ledger.entries[self._known :]:
+            if entry["direction"] == "received":
+                partition = entry["partition"]
+                received[partition] = received.get(partition, 0) + entry["bytes"]
+        found = {}
+        for reply in replies:
+            partition, metrics = partition_of(reply), reply.content.metric_records[METRICS]
+            found[partition] = {
+                "sha256": self._came[partition],
+                "bytes": received.get(partition, 0),
+                "examples": as_int(metrics, "num-examples"),
+                "tokens": tokens_of(reply),
+                "train-loss": as_float(metrics, "train-loss"),
+            }
+        return found
 
     def _refused(self, valid: Mapping[int, Message], norms: Mapping[int, float]) -> dict[int, str]:
         """Return why replies do not count beside the others, by partition."""
@@ -244,9 +275,21 @@ class Exchanger:
         return Expected.like(packed.record, packed.tensors)
 
 
-def _digest(record: ArrayRecord) -> str:
+def reply_digest(reply: Message) -> str:
+    """Return the sha256 of all arrays of a message as they travel, in hex.
+
+    It is over the names of records, in order, and in each over names, dtypes, shapes and bytes.
+    """
+    records = reply.content.array_records
+    if len(records) == 1:
+        return _digest(records[ARRAYS], ordered=True)
+    digests = {name: _digest(record, ordered=True) for name, record in records.items()}
+    return json_sha256(digests)
+
+
+def _digest(record: ArrayRecord, ordered: bool = False) -> str:
     seen = hashlib.sha256()
-    for name, array in record.items():
+    for name, array in sorted(record.items()) if ordered else record.items():
         seen.update(repr((name, array.dtype, tuple(array.shape), len(array.data))).encode())
         seen.update(array.data)
     return seen.hexdigest()

@@ -96,6 +96,14 @@ class Ledger:
         if nbytes > known:
             self._add(server_round, partition, "received", nbytes - known)
 
+    def received_in(self, server_round: int) -> dict[int, int]:
+        """Return the bytes that each partition sent in a round, the newest or one since ``taken``.
+
+        Replies that do not count are in it, too.
+        """
+        found = self._received_in.items()
+        return {p: n for (r, p), n in found if r == server_round and p is not None}
+
     def taken(self) -> list[dict[str, Any]]:
         """Return the entries for the file that keeps them; the sums stay.
 

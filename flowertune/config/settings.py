@@ -215,6 +215,12 @@ class Train:
     save_every_round: int = setting(
         5, _at_least(1), "a checkpoint every so many rounds, and always after the last"
     )
+    keep_states: int = setting(
+        0,
+        Rule(int, "0 (all) or a whole number of at least 3", lambda v: v == 0 or v >= 3),
+        "how many of the newest states stay; 0 keeps all: a verifier of a submission draws rounds, "
+        "and trains them again from the states before",
+    )
     learning_rate_max: float = setting(
         5e-5, _above_zero(), "the learning rate falls from here along a cosine over the rounds ..."
     )

@@ -6,11 +6,21 @@ from typing import Any
 from flowertune.base.hashing import json_sha256
 from flowertune.base.text import MIB
 from flowertune.rules import values
-from flowertune.rules.values import DIGEST, SWITCH, TEXT, Value, one_of, same, shown, whole
+from flowertune.rules.values import (
+    DIGEST,
+    SWITCH,
+    TEXT,
+    Value,
+    one_of,
+    optional,
+    same,
+    shown,
+    whole,
+)
 
 FILE = "manifest.json"
 SEAL = "manifest-sha256"
-FORMAT = 3
+FORMAT = 4
 
 
 def seal(manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,6 +101,17 @@ FIELDS = {
     "adapter-config": object_with(),
     "adapter-config-sha256": DIGEST,
     "adapter-sha256": DIGEST,
+    "chain": object_with(round=whole(), sha256=DIGEST),
+    "app": object_with(files=object_with(of=DIGEST), sha256=DIGEST),
+    "environment": object_with(packages=object_with(of=TEXT)),
+    "hardware": object_with(
+        gpus=list_of(TEXT),
+        machine=TEXT,
+        system=TEXT,
+        processor=optional(TEXT),
+        cores=optional(whole(1)),
+        threads=optional(whole(1)),
+    ),
 }
 
 

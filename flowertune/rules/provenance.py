@@ -17,7 +17,7 @@ from flowertune.base.hashing import file_sha256
 from flowertune.base.versions import read_direct_url
 
 NAME = "flowertune"
-PACKAGES = ("flowertune", "evaluation", "challenges")
+PACKAGES = ("flowertune", "evaluation", "challenges", "submissions")
 # The record of releases holds the digest of each release, so it cannot be part of one.
 OUTSIDE = "challenges/published/"
 

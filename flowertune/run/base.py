@@ -1,7 +1,7 @@
 """What every run has, whatever is averaged in it: its ledger, its files, and how it goes on."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from logging import INFO
 from pathlib import Path
@@ -18,6 +18,9 @@ from flowertune.profiling.journal import recording
 from flowertune.profiling.phases import OFF, AnyProfile
 from flowertune.rules import lock
 from flowertune.rules.provenance import Library
+from flowertune.run.chain import FILE as CHAIN
+from flowertune.run.chain import LEDGER as LEDGER_DIGEST
+from flowertune.run.chain import LINE, MODEL, REPLIES, Chain
 from flowertune.run.failures import Ending
 from flowertune.run.files import LEDGER, ROUNDS, RUN, now
 from flowertune.run.growing import GrowingFile
@@ -28,7 +31,7 @@ from flowertune.run.next_steps import next_steps
 from flowertune.run.origin import resume_command
 from flowertune.run.resume import check_adapter, check_federation
 from flowertune.run.setup import RunContext
-from flowertune.run.state import State, load_state, read_lines, save_state
+from flowertune.run.state import State, delete_states, load_state, read_lines, save_state
 
 
 class BaseRun:
@@ -45,6 +48,7 @@ class BaseRun:
         self.last_rounds: dict[int, int] = {}  # in which each partition's reply counted last
         self._rounds_file = GrowingFile(self.folder / ROUNDS)
         self._ledger_file = GrowingFile(self.folder / LEDGER)
+        self.chain = Chain(self.folder / CHAIN)
         self._written = 0  # rounds that are in the file
         self.run_key, self.started = self.folder.name, now()
         self.run_ids = [str(context.run_id)]  # Flower's, of every process that worked on the run
@@ -60,6 +64,7 @@ class BaseRun:
         self.data: dict[str, Any] | None = None
         self.quantization: dict[str, Any] | None = None  # of the base model, as it is loaded
         self.adapter_config: dict[str, Any] | None = None  # as every checkpoint has it
+        self.app_files = context.app_files
         self.closing = ExitStack()
         # Until a run to go on with has let this one in, its record is not this one's to write.
         self.admitted = self.origin is None
@@ -144,9 +149,12 @@ class BaseRun:
         check_federation(body["federation"], self._federation())
         if adapter_config is not None:
             check_adapter(body["adapter-config"], adapter_config)
-        lines, entries = read_lines(folder, body, self._rounds_file, self._ledger_file)
+        files = self._rounds_file, self._ledger_file
+        lines, entries = read_lines(folder, body, *files, self.chain)
         self.admitted = True
-        for file in (self._rounds_file, self._ledger_file):
+        # First: a later state counts lines that are about to go.
+        delete_states(self.folder, state.server_round, self.cfg.train.keep_states)
+        for file in (*files, self.chain.file):
             file.cut()
         for line in lines:
             self.note_round(line)
@@ -173,6 +181,8 @@ class BaseRun:
         adapter: Mapping[str, Any],
         strategy: Mapping[str, Any],
         more: Mapping[str, Any],
+        record: Mapping[str, Any] | None = None,
+        checkpoint: Callable[[], str | None] = lambda: None,
     ) -> None:
         """Write the lines of a round, and save the state after it, which says how far they count.
 
@@ -182,15 +192,20 @@ class BaseRun:
             The global adapter, and what the strategy keeps; empty where there is none.
         more : Mapping[str, Any]
             What only this kind of run keeps, as JSON.
+        record : Mapping[str, Any] | None
+            What the round's record in the chain says of replies and models.
+        checkpoint : Callable[[], str | None]
+            Is called once that record is written; returns the seal of the manifest that it saved,
+            if any.
         """
         self._rounds_file.append(self.rounds_done[self._written :])
         self._written = len(self.rounds_done)
         self._ledger_file.append(self.ledger.taken())
+        marks = {"ledger": self._ledger_file.mark(), "rounds": self._rounds_file.mark()}
         body = {
             "settings": dict(self.cfg),
             "started": self.started,
-            "ledger": self._ledger_file.mark(),
-            "rounds": self._rounds_file.mark(),
+            **marks,
             "run-key": self.run_key,
             "run-ids": self.run_ids,
             "state-key": self.state_key,
@@ -199,7 +214,22 @@ class BaseRun:
             "library": self.library.record(),
             **more,
         }
-        save_state(self.folder, State(server_round, adapter, strategy, body))
+
+        def link(digests: Mapping[str, str]) -> dict[str, Any]:
+            about = {
+                **digests,
+                LINE: self._rounds_file.last,
+                LEDGER_DIGEST: marks["ledger"]["sha256"],
+                MODEL: None,
+                REPLIES: {},
+                **(record or {}),
+            }
+            self.chain.add(server_round, about)
+            self.chain.manifest = checkpoint()
+            return self.chain.mark()
+
+        state = State(server_round, adapter, strategy, body)
+        save_state(self.folder, state, self.cfg.train.keep_states, link)
 
     def _federation(self) -> dict[str, list[int]]:
         registry = self.registry

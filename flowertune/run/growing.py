@@ -26,6 +26,8 @@ class GrowingFile:
         self._lines = self._bytes = 0
         self._sum = hashlib.sha256()
         self._begun = False
+        # The sha256 of the last line that counts, without its line break; None before the first.
+        self.last: str | None = None
 
     def append(self, lines: Iterable[Mapping[str, Any]]) -> None:
         """Write lines behind those that are there; the first call begins the file anew.
@@ -47,6 +49,8 @@ class GrowingFile:
         self._lines += len(texts)
         self._bytes += len(data)
         self._sum.update(data)
+        if texts:
+            self.last = hashlib.sha256(texts[-1].rstrip("\n").encode("ascii")).hexdigest()
 
     def mark(self) -> dict[str, Any]:
         """Return how far the file counts: its lines and bytes, and the sha256 of all of them."""
@@ -77,6 +81,8 @@ class GrowingFile:
         except ValueError as error:
             raise ValueError(one_line(error)) from None
         self._lines, self._bytes, self._begun = len(lines), size, True
+        written = data.rstrip(b"\n").rpartition(b"\n")[2]
+        self.last = hashlib.sha256(written).hexdigest() if lines else None
         return lines
 
     def cut(self) -> None:

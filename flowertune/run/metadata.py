@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from flowertune.base.versions import package_versions
+from flowertune.base.hardware import hardware
+from flowertune.base.versions import installed_packages, package_versions
 from flowertune.comms.ledger import Ledger
 from flowertune.comms.nodes import NodeRegistry
 from flowertune.config.app import App
@@ -14,6 +15,7 @@ from flowertune.models.faster import unrepeatable
 from flowertune.rules import lock
 from flowertune.rules.manifest import FORMAT
 from flowertune.rules.provenance import Library
+from flowertune.run.chain import Chain
 from flowertune.run.files import now
 from flowertune.run.lost import LostReplies
 
@@ -32,6 +34,8 @@ class RunFacts(Protocol):
     quantization: dict[str, Any] | None
     run_ids: list[str]
     started: str
+    chain: Chain
+    app_files: Mapping[str, Any]
 
     @property
     def adapter_config(self) -> dict[str, Any] | None:
@@ -83,6 +87,7 @@ def build_manifest(run: RunFacts, server_round: int, more: Mapping[str, Any]) ->
         "communication": run.ledger.summary(),
         "library": run.library.record(),
         "versions": package_versions(),
+        **_surroundings(run),
         **more,
     }
 
@@ -119,6 +124,7 @@ def run_info(run: RunFacts, status: str, data: Mapping[str, Any] | None) -> dict
         "library": run.library.record(),
         "replies": run.lost.record(),
         "data": data,
+        **_surroundings(run),
     }
 
 
@@ -138,6 +144,16 @@ def first_info(cfg: Settings, app: App, run_id: int) -> dict[str, Any]:
         "status": "running",
         "reason": None,
         "settings": dict(cfg),
+    }
+
+
+def _surroundings(run: RunFacts) -> dict[str, Any]:
+    """Return the head of the chain, and what the run ran: the app's files, packages, machine."""
+    return {
+        "chain": run.chain.head(),
+        "app": dict(run.app_files),
+        "environment": {"packages": installed_packages()},
+        "hardware": hardware(),
     }
 
 

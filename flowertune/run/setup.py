@@ -6,7 +6,7 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from logging import INFO
 from pathlib import Path
 from typing import IO, Any
@@ -26,6 +26,7 @@ from flowertune.config.checks import check_settings, client_problems, supernodes
 from flowertune.config.results import results_root, run_folder
 from flowertune.config.settings import Settings
 from flowertune.rules import lock
+from flowertune.rules.app_files import app_files, app_record
 from flowertune.rules.provenance import Library, code_digest, installed_library
 from flowertune.run.failures import Ending
 from flowertune.run.files import LOCK, RUN, now
@@ -53,6 +54,7 @@ class RunContext:
     differences: list[lock.Difference]
     run_id: int = 0  # Flower's
     origin: Origin | None = None  # the run to go on with
+    app_files: Mapping[str, Any] = field(default_factory=dict)  # see rules.app_files.app_record
 
 
 def app_folder(file: str) -> Path:
@@ -138,7 +140,9 @@ def prepare_run(grid: Grid, context: Context, app_dir: Path) -> Iterator[RunCont
                 log(INFO, note)
             if problems := client_problems(cfg, len(registry.nodes)):
                 raise SettingsError(problems)
-        yield RunContext(cfg, app, registry, folder, own, differences, context.run_id, origin)
+        files = app_record(app_files(app_dir))
+        run_id = context.run_id
+        yield RunContext(cfg, app, registry, folder, own, differences, run_id, origin, files)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ shows damage and edits by mistake; it stops no forger.
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from logging import WARNING
 from pathlib import Path
@@ -18,20 +18,28 @@ from flowertune.base.errors import UserError
 from flowertune.base.files import new_folder, read_text, save_tensors
 from flowertune.base.hashing import file_sha256, json_sha256
 from flowertune.base.text import one_line
-from flowertune.comms.partition_files import BACK
 from flowertune.config.checks import whole_models
 from flowertune.config.settings import ANEW
 from flowertune.rules.manifest import ROWS_OF_A_CLIENT, list_of, object_with
-from flowertune.rules.values import SWITCH, TEXT, Value, is_number, one_of, optional, shown, whole
+from flowertune.rules.values import (
+    DIGEST,
+    SWITCH,
+    TEXT,
+    Value,
+    is_number,
+    one_of,
+    optional,
+    shown,
+    whole,
+)
+from flowertune.run.chain import ADAPTER, STATE, STRATEGY, Chain, state_sha256
 from flowertune.run.growing import BYTES, LINES, SHA256, GrowingFile
 
 FOLDER = "state"
 NAME = re.compile(r"round_(0|[1-9][0-9]{0,8})")
 BODY, TENSORS = "state.json", ("adapter.safetensors", "strategy.safetensors")
 SUMS, ROUND, FORMAT = "sha256", "round", "format"
-VERSION = 3  # of what is kept
-# A poisoned adapter may end a run only in the round after the next: the state before is still here.
-KEPT = BACK + 1
+VERSION = 4  # of what is kept
 _ANY = Value("anything", lambda given: True)
 _PARTITIONS = list_of(whole())
 _number = re.compile("0|[1-9][0-9]{0,8}").fullmatch
@@ -54,6 +62,10 @@ PARTS = {
     "started": TEXT,
     "ledger": _MARK,
     "rounds": _MARK,
+    "chain": Value(
+        "how far the chain counts",
+        lambda given: _MARK.fits(given) and optional(DIGEST).fits(given.get("manifest")),
+    ),
     "run-key": TEXT,
     "run-ids": list_of(TEXT),
     "state-key": TEXT,
@@ -89,10 +101,24 @@ class State:
     body: Mapping[str, Any]
 
 
-def save_state(run_folder: Path, state: State) -> None:
-    """Write a state, completely or not at all; delete all but the newest ``KEPT``, and later ones.
+Link = Callable[[Mapping[str, str]], Mapping[str, Any]]
 
-    Later ones are those of a run that was resumed from an earlier round.
+
+def save_state(run_folder: Path, state: State, kept: int = 0, link: Link | None = None) -> None:
+    """Write a state, completely or not at all; delete the one that is ``kept`` rounds older.
+
+    Parameters
+    ----------
+    kept : int
+        How many of the newest states stay; 0 for all.
+    link : Callable | None
+        Is called once everything but the state itself is written, with the digests that its record
+        in the chain holds; returns what the state says of the chain. None where the state says it.
+
+    Raises
+    ------
+    OSError
+        If the disk is full, or a file cannot be written.
     """
     target = run_folder / FOLDER / f"round_{state.server_round}"
     with new_folder(target) as half:
@@ -102,13 +128,25 @@ def save_state(run_folder: Path, state: State) -> None:
         about = {ROUND: state.server_round, FORMAT: VERSION}
         body = json.loads(json.dumps({**state.body, **about}))
         sums = {name: file_sha256(half / name) for name in TENSORS}
+        if link is not None:
+            of_tensors = {ADAPTER: sums[TENSORS[0]], STRATEGY: sums[TENSORS[1]]}
+            body["chain"] = dict(link({**of_tensors, STATE: state_sha256(body)}))
         sums |= {key: json_sha256([value]) for key, value in body.items()}
         (half / BODY).write_text(json.dumps({**body, SUMS: sums}, sort_keys=True), "utf-8")
+    if kept:
+        old = run_folder / FOLDER / f"round_{state.server_round - kept}"
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def delete_states(run_folder: Path, server_round: int, kept: int = 0) -> None:
+    """Delete the states of later rounds, and all but the newest ``kept`` of the others (0: none).
+
+    A run that goes on from an earlier round does those again.
+    """
     by_round = states(run_folder)
-    kept = sorted(n for n in by_round if n <= state.server_round)[-KEPT:]
-    for n, path in by_round.items():
-        if n not in kept:
-            shutil.rmtree(path)
+    stay = sorted(n for n in by_round if n <= server_round)[-kept:]
+    for n in sorted(by_round.keys() - {*stay}, reverse=True):
+        shutil.rmtree(by_round[n])
 
 
 def states(run_folder: Path) -> dict[int, Path]:
@@ -224,7 +262,7 @@ def load_state(path: Path) -> State:
 
 
 def read_lines(
-    path: Path, body: Mapping[str, Any], rounds: GrowingFile, ledger: GrowingFile
+    path: Path, body: Mapping[str, Any], rounds: GrowingFile, ledger: GrowingFile, chain: Chain
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return the lines of finished rounds and of the ledger, up to where a state counts them.
 
@@ -234,7 +272,7 @@ def read_lines(
         The state's folder.
     body : Mapping[str, Any]
         What ``read_body`` gives.
-    rounds, ledger : GrowingFile
+    rounds, ledger, chain
         The run's files, which go on from there.
 
     Raises
@@ -251,6 +289,10 @@ def read_lines(
         for number, one in enumerate(found[key], start=1):
             if not line.fits(one):
                 raise _damaged(file.path, f"its line {number} is {shown(one)}", path)
+    try:
+        chain.go_on(body["chain"])
+    except ValueError as error:
+        raise _damaged(chain.file.path, str(error), path) from error
     return found["rounds"], found["ledger"]
 
 

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from logging import INFO, WARNING
@@ -36,8 +36,10 @@ from flowertune.models.auto_targets import AUTO, auto_targets
 from flowertune.models.faster import unrepeatable
 from flowertune.models.loader import quantization_of, source_of
 from flowertune.rules import lock
+from flowertune.rules.manifest import FILE, SEAL
 from flowertune.rules.values import shown
 from flowertune.run.base import BaseRun
+from flowertune.run.chain import REPLIES
 from flowertune.run.checkpoint import checkpoint_config, save_checkpoint
 from flowertune.run.contract import StrategyContract
 from flowertune.run.data_check import VisitedRows, ask_lengths
@@ -160,7 +162,7 @@ class TrainingRun(BaseRun):
             peft_config, adapter_config, contract, cost, exchanger,
             self.closing.enter_context(loggers),
         )  # fmt: skip
-        if not self.rounds_done:
+        if self.origin is None:
             # A run that is killed in its first round goes on from here.
             self._save(0, adapter, {})
         return ArrayRecord(adapter)
@@ -245,7 +247,7 @@ class TrainingRun(BaseRun):
                 return RoundResult(
                     server_round, valid, reasons, attempt * asked, failed,
                     _learning_rate(messages[0]), ended - began, ended,
-                    self.ledger.received - before,
+                    self.ledger.received - before, self.method.exchanger.records(valid),
                 )  # fmt: skip
             if attempt == 1 and not self._may_do_again(server_round, len(valid), least):
                 break
@@ -372,26 +374,33 @@ class TrainingRun(BaseRun):
                 self.ledger.mib, self.ledger.budget_mib, pace,
             ),
         )  # fmt: skip
+        last = result.server_round == rounds
+        due = last or result.server_round % self.cfg.train.save_every_round == 0
+
+        def checkpoint() -> str | None:
+            return self._checkpoint(result.server_round, tensors) if due else None
+
         with self.profile.phase("save"):
-            last = result.server_round == rounds
-            if last or result.server_round % self.cfg.train.save_every_round == 0:
-                self._checkpoint(result.server_round, tensors)
-            self._save(result.server_round, tensors, kept)
+            record = {REPLIES: {str(p): said for p, said in result.records.items()}}
+            self._save(result.server_round, tensors, kept, record, checkpoint)
 
     def _save(
         self,
         server_round: int,
         adapter: Mapping[str, torch.Tensor],
         strategy: Mapping[str, torch.Tensor],
+        record: Mapping[str, Any] | None = None,
+        checkpoint: Callable[[], str | None] = lambda: None,
     ) -> None:
         more = {
             "adapter-config": self.method.adapter_config,
             "rows": self.rows,
             "bytes-per-round": self.method.cost.nbytes,
         }
-        self.save_round(server_round, adapter, strategy, more)
+        self.save_round(server_round, adapter, strategy, more, record, checkpoint)
 
-    def _checkpoint(self, server_round: int, tensors: Mapping[str, torch.Tensor]) -> None:
+    def _checkpoint(self, server_round: int, tensors: Mapping[str, torch.Tensor]) -> str:
+        """Save a checkpoint, and return the seal of its manifest."""
         path, config = self.folder / f"peft_{server_round}", self.adapter_config
         assert config is not None
         more = {
@@ -408,6 +417,7 @@ class TrainingRun(BaseRun):
         }
         save_checkpoint(path, tensors, config, build_manifest(self, server_round, more))
         log(INFO, "saved %s", path)
+        return json.loads((path / FILE).read_text("utf-8"))[SEAL]
 
     def finish(self, adapter: ArrayRecord) -> None:
         """Save the last checkpoint if it is not there, draw the run, say where everything is."""

@@ -32,8 +32,9 @@ from flowertune.comms.channel import Channel
 from flowertune.config.checks import least_replies, whole_models
 from flowertune.config.settings import ALL_AT_ONCE
 from flowertune.data.order import sample_clients
-from flowertune.rules.manifest import FILE, seal
+from flowertune.rules.manifest import FILE, SEAL, seal
 from flowertune.run.base import BaseRun
+from flowertune.run.chain import MODEL, REPLIES
 from flowertune.run.failures import log_error_last, too_few
 from flowertune.run.files import now
 from flowertune.run.lost import log_lost_replies
@@ -129,8 +130,8 @@ class WholeModelRun(BaseRun):
             self._plan = Plan.of_one_bucket(tensors) if self.together else Plan(tensors, size)
         self._refuse_what_does_not_fit()
         self.write_run()
-        if not self.rounds_done:
-            self._save(0)
+        if self.origin is None:
+            self._save_again(0)
         log(
             INFO, "averaging whole models of %s%s: %s tensors, %s values, %.2f GB, in %s",
             self.cfg.model.name,
@@ -203,7 +204,7 @@ class WholeModelRun(BaseRun):
                 cohort, journal = averaging.run(cohort)
             except BaseException:
                 # What was sent counts, whatever becomes of the round.
-                self._save(server_round - 1)
+                self._save_again(server_round - 1)
                 raise
             finally:
                 sink.close()
@@ -219,12 +220,11 @@ class WholeModelRun(BaseRun):
         with self.profile.phase("save"):
             lost |= averaging.left_out
             self._note(server_round, cohort, asked, lost, seconds, result)
-            path = sink.finish(self._files(server_round, result))
-            self._save(server_round)
+            self._save(server_round, sink, cohort, result)
         log(INFO, self._line(server_round, cohort, asked, seconds, result))
         if check:
             log(INFO, "round %d: %s", server_round, check.sentence())
-        log(INFO, "saved %s", path)
+        log(INFO, "saved %s", self._target(server_round))
 
     def _cohort(
         self, server_round: int, job: messages.AggregationJob
@@ -367,9 +367,35 @@ class WholeModelRun(BaseRun):
             files = shapes.files_beside(self.cfg)
         more = {"kind": "model", "aggregation": result}
         body = build_manifest(self, server_round, more)
-        text = json.dumps(seal(body), indent=2, sort_keys=True) + "\n"
-        return {**files, FILE: text}
+        return {**files, FILE: json.dumps(seal(body), indent=2, sort_keys=True) + "\n"}
 
-    def _save(self, server_round: int) -> None:
+    def _save(
+        self,
+        server_round: int,
+        sink: SafetensorsSink | DigestSink,
+        cohort: Cohort,
+        result: dict[str, Any],
+    ) -> None:
+        def finish() -> str:
+            files = self._files(server_round, result)
+            sink.finish(files)
+            return json.loads(files[FILE])[SEAL]
+
+        received = self.ledger.received_in(server_round)
+        replies = {
+            str(m.partition): {
+                "sha256": None,
+                "examples": m.weight,
+                "bytes": received.get(m.partition, 0),
+                "tokens": 0,
+                "train-loss": None,
+            }
+            for m in cohort.manifests
+        }
+        record = {MODEL: result["sha256"], REPLIES: replies}
         # The models are in files of their own; what a round needs to go on is in its journal.
+        self.save_round(server_round, {}, {}, {}, record, finish)
+
+    def _save_again(self, server_round: int) -> None:
+        """Save the state of a round with what is known of it since."""
         self.save_round(server_round, {}, {}, {})

@@ -52,7 +52,7 @@ def manifest_of(static: dict[str, Any], base: str) -> dict[str, Any]:
     }
     settings = {f"static.{key}": value for key, value in static.items()}
     return {
-        "format": 3,
+        "format": 4,
         "kind": "adapter",
         "challenge": static["challenge"],
         "rules": static["rules"],
@@ -82,6 +82,17 @@ def manifest_of(static: dict[str, Any], base: str) -> dict[str, Any]:
             "budget-mib": static["budget-mib"],
         },
         "library": RELEASED.record(),
+        "chain": {"round": 2, "sha256": "ef" * 32},
+        "app": {"files": {"app/strategy.py": "12" * 32}, "sha256": "34" * 32},
+        "environment": {"packages": {"torch": "2.0"}},
+        "hardware": {
+            "gpus": [],
+            "machine": "x86_64",
+            "system": "Linux",
+            "processor": None,
+            "cores": 2,
+            "threads": None,
+        },
     }
 
 

@@ -147,7 +147,7 @@ def test_a_field_of_another_kind_is_never_official_and_never_a_traceback(key):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (changed(format=2), "its manifest has format 2, which has to be 3"),
+        (changed(format=2), "its manifest has format 2, which has to be 4"),
         (changed(supernodes=50.0), "its manifest has supernodes 50.0"),
         (changed(official=1), "its manifest has official 1"),
         (changed_in("communication", total_mib=float("nan")), "its manifest has communication"),

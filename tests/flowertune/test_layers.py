@@ -18,10 +18,13 @@ ROOMS = (
     "run", "client", "chat", "planning", "deploy", "profiler", "report", "watch", "cli",
 )  # fmt: skip
 # What evaluation and challenges may use of the library.
-FOR_SCORING = {"base", "rules", "models"}
+FOR_SCORING = {"base", "rules", "models", "data"}
 # The record of what is published: data that every SuperNode reads.
 RECORD = "challenges.record"
-PACKAGES = ("flowertune", "evaluation", "challenges")
+PACKAGES = ("flowertune", "evaluation", "challenges", "submissions")
+# The commands of submissions have the scorer's name: nothing but a way to them.
+THIN = {f"evaluation.{name}" for name in ("submit", "verify", "replay", "leaderboard", "reference")}
+THIN_LINES = 12
 
 
 @cache
@@ -135,6 +138,30 @@ def test_scoring_imports_the_lowest_rooms_only(package: str):
         and name.startswith("flowertune")
         and room(name) not in FOR_SCORING
     ] == []
+
+
+def test_nothing_below_imports_what_is_made_of_submissions():
+    others = {
+        f"{module} imports {name}"
+        for module, names in imports().items()
+        for name in names
+        if name.startswith("submissions") and not module.startswith("submissions")
+    }
+    assert {text for text in others if text.partition(" ")[0] not in THIN} == set()
+
+
+@pytest.mark.parametrize("module", sorted(THIN))
+def test_a_command_of_submissions_below_is_a_way_to_it_and_no_more(module: str):
+    if module not in modules():
+        pytest.skip(f"there is no {module}")
+    source = modules()[module].read_text("utf-8")
+    assert len(source.splitlines()) <= THIN_LINES
+    assert {name.partition(".")[0] for name in imports()[module]} == {"submissions"}
+    # Whoever imports the scorer imports nothing of it.
+    at_once = [
+        node for node in ast.parse(source).body if isinstance(node, ast.Import | ast.ImportFrom)
+    ]
+    assert at_once == []
 
 
 def test_nothing_imports_an_app_or_a_test():

@@ -194,7 +194,7 @@ def test_two_copies_of_a_run_go_on_side_by_side(cfg):
 
 
 def test_a_run_goes_on_from_an_earlier_state_that_is_named(cfg):
-    cfg |= {"train.transport": "int8", "train.save-every-round": 1}
+    cfg |= {"train.transport": "int8", "train.save-every-round": 1, "train.keep-states": 3}
     run_app(cfg, NODES, 1)
     run = folder(cfg, 1)
     right = adapter_sha(run, 4)

@@ -11,7 +11,15 @@ from flowertune.base.hashing import json_sha256
 from flowertune.comms.partition_files import RESIDUAL, PartitionFiles, branched
 from flowertune.run import state
 from flowertune.run.origin import resume_command
-from flowertune.run.state import State, choose_state, load_state, read_body, save_state, states
+from flowertune.run.state import (
+    State,
+    choose_state,
+    delete_states,
+    load_state,
+    read_body,
+    save_state,
+    states,
+)
 from tests.runs import run_of_two_states
 
 FILES = ("adapter.safetensors", "strategy.safetensors", "state.json")
@@ -52,10 +60,12 @@ def test_a_part_that_was_edited_is_named(run, key, value):
     ("key", "value"),
     [("settings", []), ("settings", None), ("ledger", [{}]), ("ledger", {"lines": 1}),
      ("rounds", 7), ("rounds", {"lines": -1}),
+     ("chain", {"lines": 1, "bytes": 1, "sha256": "0" * 64, "manifest": 1}),
      ("run-key", 8), ("run-ids", "7"), ("state-key", "a\nb"),
      ("federation", {"held": 1}),
      ("differences", [{"key": "x"}]), ("library", {}), ("adapter-config", []),
-     ("rows", {"a": {"dataset": "d", "revision": "m", "rows": 1, "sha256": "0" * 64}}),
+     ("rows", {"a": {"dataset": "d", "revision": "m", "rows": 1, "unique-rows": 1,
+                     "sha256": "0" * 64}}),
      ("rows", {"0": {}}), ("bytes-per-round", "much"), ("started", 1)],
 )  # fmt: skip
 def test_a_part_of_another_shape_is_named_where_its_sum_is_right(run, key, value):
@@ -79,7 +89,7 @@ def test_what_is_no_state_is_a_sentence(run, text):
 
 
 def test_a_state_of_another_version_is_named(run, monkeypatch):
-    monkeypatch.setattr(state, "VERSION", 4)
+    monkeypatch.setattr(state, "VERSION", 5)
     with pytest.raises(UserError, match="another version of the library wrote it"):
         read_body(run / "state" / "round_2")
 
@@ -109,13 +119,24 @@ def test_a_state_that_is_not_whole_is_passed_over(run, caplog):
         choose_state(run, None)
 
 
-def test_the_last_three_states_stay_and_later_ones_go(run):
+@pytest.mark.parametrize(("kept", "stay"), [(0, [1, 2, 3, 4, 5]), (3, [3, 4, 5])])
+def test_as_many_states_stay_as_are_asked_for(run, kept, stay):
     body = {k: v for k, v in read_body(states(run)[2]).items() if k != "sha256"}
     for n in (3, 4, 5):
+        save_state(run, State(n, {}, {}, body), kept)
+    assert sorted(states(run)) == stay
+    save_state(run, State(4, {"a": torch.ones(1)}, {}, body), kept)
+    assert load_state(states(run)[4]).adapter
+
+
+def test_states_of_later_rounds_go_and_so_do_those_too_many(run):
+    body = {k: v for k, v in read_body(states(run)[2]).items() if k != "sha256"}
+    for n in range(3, 9):
         save_state(run, State(n, {}, {}, body))
-    assert sorted(states(run)) == [3, 4, 5]
-    save_state(run, State(4, {"a": torch.ones(1)}, {}, body))
-    assert sorted(states(run)) == [3, 4] and load_state(states(run)[4]).adapter
+    delete_states(run, 7)
+    assert sorted(states(run)) == [1, 2, 3, 4, 5, 6, 7]
+    delete_states(run, 6, 3)
+    assert sorted(states(run)) == [4, 5, 6]
 
 
 def test_the_command_that_goes_on_is_whole(run, tmp_path, monkeypatch):
