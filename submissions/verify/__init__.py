@@ -1,0 +1,1 @@
+"""Verify a bundle: everything that can be recomputed without a model, in seconds."""

@@ -1,0 +1,133 @@
+"""A bundle under verification: what its files say, once they were read, and what was found."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from flowertune.base.untrusted import UnusableFile
+from flowertune.rules.values import Value, same, shown
+from submissions.archive import OpenedBundle
+from submissions.findings import Finding, Kind, Level
+
+MOST_ALIKE = 5  # findings of one check about one file that are told one by one
+
+
+@dataclass
+class Case:
+    """What is known of a bundle so far; a file that is missing or malformed is None.
+
+    Attributes
+    ----------
+    submission, run, manifest, config, results, environment, fingerprints, contamination
+        The content of submission.json, run.json, the adapter's manifest.json and
+        adapter_config.json, results.json, environment.json, fingerprints.json, contamination.json.
+    rounds
+        The lines of rounds.jsonl.
+    facts
+        What the checks confirmed or recomputed, for the report.
+    """
+
+    bundle: OpenedBundle
+    findings: list[Finding] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+    submission: dict[str, Any] | None = None
+    run: dict[str, Any] | None = None
+    manifest: dict[str, Any] | None = None
+    config: dict[str, Any] | None = None
+    results: dict[str, Any] | None = None
+    environment: dict[str, Any] | None = None
+    fingerprints: dict[str, Any] | None = None
+    contamination: dict[str, Any] | None = None
+    rounds: list[dict[str, Any]] | None = None
+    shapes: dict[str, tuple[int, ...]] | None = None  # of the adapter's tensors
+    _told: dict[tuple[str, str], int] = field(default_factory=dict)
+
+    def add(self, kind: Kind, level: Level, check: str, place: str, sentence: str) -> None:
+        """Note a finding; of many of one check about one file the first few are kept."""
+        file = place.partition(":")[0]
+        known = self._told.get((check, file), 0)
+        self._told[check, file] = known + 1
+        if known < MOST_ALIKE:
+            self.findings.append(Finding(kind, level, place, sentence, check))
+        elif known == MOST_ALIKE:
+            self.findings.append(
+                Finding(kind, level, file, "There are more findings of this kind.", check)
+            )
+
+    def error(self, kind: Kind, check: str, place: str, sentence: str) -> None:
+        """Note what makes the bundle invalid."""
+        self.add(kind, "error", check, place, sentence)
+
+    def warn(self, kind: Kind, check: str, place: str, sentence: str) -> None:
+        """Note what a person should look at."""
+        self.add(kind, "warning", check, place, sentence)
+
+    def note(self, kind: Kind, check: str, place: str, sentence: str) -> None:
+        """Note what was not, or cannot be, checked."""
+        self.add(kind, "note", check, place, sentence)
+
+    def differ(
+        self, kind: Kind, check: str, place: str, what: str, given: Any, wanted: Any, whose: str
+    ) -> bool:
+        """Note an error where two values differ; return whether they do."""
+        if type(given) is type(wanted) and given == wanted:
+            return False
+        self.error(
+            kind,
+            check,
+            place,
+            f"{what} is {shown(given)}, and {whose} is {shown(wanted)}.",
+        )
+        return True
+
+
+def read(case: Case, name: str, fields: Mapping[str, Value]) -> dict[str, Any] | None:
+    """Return the JSON object in a file, if it has all of these fields; else note why not."""
+    try:
+        body = case.bundle.json(name)
+    except UnusableFile as error:
+        missing = name not in case.bundle
+        case.error("structure", "missing" if missing else "unreadable", name, f"The file {error}.")
+        return None
+    return body if typed(case, name, body, fields) else None
+
+
+def typed(
+    case: Case, place: str, body: Mapping[str, Any], fields: Mapping[str, Value], only: bool = False
+) -> bool:
+    """Whether an object has all of these fields, of the right types; note what is wrong.
+
+    Parameters
+    ----------
+    only
+        Whether it may have no other field.
+    """
+    good = True
+    for key, value in fields.items():
+        if key not in body:
+            case.error("structure", "fields", place, f"There is no {key}.")
+            good = False
+        elif not value.fits(body[key]):
+            case.error(
+                "structure",
+                "fields",
+                place,
+                f"{key} is {shown(body[key])}, which has to be {value.allowed}.",
+            )
+            good = False
+    if only and (more := sorted(body.keys() - fields.keys())):
+        case.error(
+            "structure", "fields", place, f"There is a field that nothing reads: {shown(more[0])}."
+        )
+        good = False
+    return good
+
+
+def differences(given: Any, wanted: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield each place in which two JSON values differ, and what stands there."""
+    if isinstance(given, dict) and isinstance(wanted, dict):
+        for key in sorted(given.keys() | wanted.keys()):
+            below = f"{path}.{key}" if path else str(key)
+            yield from differences(given.get(key), wanted.get(key), below)
+    elif not same(given, wanted):
+        yield path, given, wanted

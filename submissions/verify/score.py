@@ -1,0 +1,326 @@
+"""Class score: scores follow from the answers, the answers from what a decoding can give."""
+
+from collections.abc import Mapping
+from itertools import combinations
+from typing import Any
+
+import challenges
+from evaluation import report, sets
+from evaluation.sets import Challenge, Form
+from flowertune.base.hashing import json_sha256
+from flowertune.base.text import one_line
+from flowertune.base.untrusted import UnusableFile
+from flowertune.rules.checkpoint import digest_of_parts
+from flowertune.rules.manifest import SEAL
+from flowertune.rules.values import same, shown
+from submissions import layout
+from submissions.verify import contamination
+from submissions.verify.case import Case, differences
+from submissions.verify.rows import MANY, SCORED, Made, of_set
+
+_MODELS = ("base", SCORED)
+_DTYPE, _HUB, _BACKEND = "float32", "https://huggingface.co", "transformers"
+_SURE = 1000  # rows from which two equal accuracies are
+
+
+def check(case: Case) -> None:
+    """Recompute every score of a bundle, and look at the answers behind them."""
+    results = case.results
+    if results is None:
+        return
+    challenge = results["challenge"]
+    if challenge not in sets.scored_challenges():
+        case.error(
+            "score",
+            "challenge",
+            layout.SCORES,
+            f"challenge is {shown(challenge)}, and there are scores for "
+            f"{', '.join(sets.scored_challenges())}.",
+        )
+        return
+    known = sets.of_challenge(challenge)
+    facts = {one["set"]: one for one in challenges.load(challenge)["evaluation"]["sets"]}
+    if not _shape(case, results, known):
+        return
+    _official(case, results, known)
+    _computed(case, results, known)
+    made = {}
+    for item in known.sets:
+        one = of_set(case, results, item, facts[item.name])
+        if one is not None:
+            made[item.name] = one
+    if len(made) == len(known.sets):
+        _averages(case, results, made, challenges.load(challenge)["evaluation"]["average"])
+        _equal(case, made)
+        _table(case, results)
+        case.facts["scores"] = {name: one.result["scores"][SCORED] for name, one in made.items()}
+        case.facts["average"] = results["average"]["scores"][SCORED]
+        _claimed(case, results)
+
+
+def _shape(case: Case, results: Mapping[str, Any], known: Challenge) -> bool:
+    models = results["models"]
+    place = layout.SCORES
+    if models not in ([SCORED], [*_MODELS]):
+        case.error(
+            "score",
+            "models",
+            place,
+            f"models is {shown(models)}, which has to be ['checkpoint'] or ['base', 'checkpoint'].",
+        )
+        return False
+    wanted = [item.name for item in known.sets]
+    if list(results["sets"]) != wanted:
+        case.error(
+            "score",
+            "sets",
+            place,
+            f"There are scores of {shown(list(results['sets']))}, and the challenge is "
+            f"scored on {', '.join(wanted)}, in that order.",
+        )
+        return False
+    if results["suite"] not in sets.SUITES:
+        case.error(
+            "score",
+            "suite",
+            place,
+            f"suite is {shown(results['suite'])}, which is none of {', '.join(sets.SUITES)}.",
+        )
+        return False
+    for name, one in results["sets"].items():
+        if sorted(one["scores"]) != sorted(models):
+            case.error(
+                "score",
+                "models",
+                f"{place}: sets.{name}.scores",
+                f"There are scores of {shown(sorted(one['scores']))}, and models is "
+                f"{shown(models)}.",
+            )
+            return False
+    return True
+
+
+def _official(case: Case, results: Mapping[str, Any], known: Challenge) -> None:
+    """Whether the computation was the official one, as far as the result says."""
+    place = layout.SCORES
+    if results["suite"] != "official":
+        case.error(
+            "score",
+            "suite",
+            place,
+            f"suite is {shown(results['suite'])}, and a leaderboard score is of the suite "
+            "official.",
+        )
+    for key in ("unofficial", "deviations"):
+        if results[key]:
+            case.error(
+                "score",
+                "official",
+                f"{place}: {key}",
+                f"The scorer says that the score is not official: "
+                f"{one_line('; '.join(results[key]), 300)}.",
+            )
+    provenance = results["provenance"]
+    batched = known.replay_batch is not None and results["suite"] == "official"
+    wanted = {
+        "quantization": known.quantization,
+        "dtype": _DTYPE,
+        "limit": None,
+        "answer-tokens": None,
+        "seed": known.seed,
+        "hub": _HUB,
+        "backend": _BACKEND,
+        "official-batching": batched,
+    }
+    for key, value in wanted.items():
+        if not same(provenance.get(key), value):
+            case.error(
+                "score",
+                "official",
+                f"{place}: provenance.{key}",
+                f"{key} is {shown(provenance.get(key))}, and an official score has {shown(value)}.",
+            )
+    batching = "official" if batched else None
+    case.differ(
+        "score",
+        "official",
+        f"{place}: decoding.batching",
+        "batching",
+        results["decoding"].get("batching"),
+        batching,
+        "that of an official score",
+    )
+    for name, one in results["sets"].items():
+        if one["full"] is not True or one["data"]["status"] != "official":
+            case.error(
+                "score",
+                "rows",
+                f"{place}: sets.{name}",
+                f"The set is {shown(one['data']['status'])}, and a leaderboard score is of "
+                "the full official rows.",
+            )
+
+
+def _computed(case: Case, results: Mapping[str, Any], known: Challenge) -> None:
+    """Whether it is the bundle's adapter that was scored, with the tasks of this library."""
+    place, provenance = layout.SCORES, results["provenance"]
+    adapter = provenance.get("adapter")
+    if not isinstance(adapter, dict):
+        case.error(
+            "score",
+            "adapter",
+            f"{place}: provenance.adapter",
+            "There is no adapter in the scorer's provenance: the scores are those of a "
+            "model alone.",
+        )
+        adapter = {}
+    elif case.manifest is not None:
+        # Even where the weights are kept elsewhere, the manifest holds their sha256.
+        weights, config = case.manifest["adapter-sha256"], case.manifest["adapter-config-sha256"]
+        wanted = {
+            "digest": digest_of_parts(config, weights),
+            "sha256": weights,
+            "manifest-sha256": case.manifest.get(SEAL),
+            "merged": known.merge,
+        }
+        for key, value in wanted.items():
+            case.differ(
+                "score",
+                "adapter",
+                f"{place}: provenance.adapter",
+                key,
+                adapter.get(key),
+                value,
+                "that of the adapter in the bundle",
+            )
+    base = provenance.get("base-model")
+    if case.manifest is not None and isinstance(base, dict):
+        made = case.manifest["base-model"]
+        for key in ("name", "revision"):
+            case.differ(
+                "score",
+                "base-model",
+                f"{place}: provenance.base-model",
+                key,
+                base.get(key),
+                made[key],
+                "the one that was trained on",
+            )
+    if case.manifest is not None:
+        rules = {"name": case.manifest["rules"], "version": case.manifest["rules-version"]}
+        case.differ(
+            "score",
+            "rules",
+            f"{place}: rules",
+            "rules",
+            results["rules"],
+            rules,
+            "what the run was made under",
+        )
+    tasks = {item.name: _task(item.form(results["suite"])) for item in known.sets}
+    for name, task in tasks.items():
+        for key, given, wanted in (
+            ("tasks", provenance["tasks"].get(name), task),
+            ("task-sha256", provenance["task-sha256"].get(name), json_sha256(task)),
+        ):
+            if given != wanted:
+                case.error(
+                    "score",
+                    "tasks",
+                    f"{place}: provenance.{key}.{name}",
+                    "The task is not the one of this library, so another prompt, limit or "
+                    "rule was used.",
+                )
+
+
+def _task(form: Form) -> dict[str, Any]:
+    plain = {key: value for key, value in form.config().items() if not callable(value)}
+    return {"version": sets.VERSION, **plain}
+
+
+def _averages(
+    case: Case, results: Mapping[str, Any], made: Mapping[str, Made], published: str
+) -> None:
+    rows = {name: one.result for name, one in made.items()}
+    wanted = report.averages(rows, results["models"])
+    for path, given, value in differences(results["average"], wanted):
+        check = "interval" if "interval" in path or "error" in path else "average"
+        case.error(
+            "score",
+            check,
+            f"{layout.SCORES}: average.{path}",
+            f"The value is {shown(given)}, and the sets give {shown(value)}.",
+        )
+    official = results["suite"] == "official" and not results["deviations"]
+    full = all(one["full"] for one in results["sets"].values())
+    case.differ(
+        "score",
+        "facts",
+        f"{layout.SCORES}: published-average",
+        "published-average",
+        results.get("published-average"),
+        published if official and full else None,
+        "the challenge's",
+    )
+    contamination.clean_scores(case, results, made)
+
+
+def _equal(case: Case, made: Mapping[str, Made]) -> None:
+    """Flag sets with the same accuracy, where chance makes that unlikely."""
+    scored = {name: one.result["scores"][SCORED]["score"] for name, one in made.items()}
+    sizes = {name: one.result["rows"] for name, one in made.items()}
+    pairs = [
+        (one, other)
+        for one, other in combinations(scored, 2)
+        if scored[one] == scored[other] and min(sizes[one], sizes[other]) >= _SURE
+    ]
+    all_alike = len(scored) > 2 and len(set(scored.values())) == 1
+    if all_alike and min(sizes.values()) >= MANY:
+        pairs = [(next(iter(scored)), "every other set")]
+    for one, other in pairs:
+        case.warn(
+            "score",
+            "identical-accuracies",
+            layout.SCORES,
+            f"{one} and {other} have the same accuracy, {scored[one]}, which chance seldom gives.",
+        )
+
+
+def _table(case: Case, results: dict[str, Any]) -> None:
+    if layout.TABLE not in case.bundle:
+        return  # structure says so
+    try:
+        given = case.bundle.text(layout.TABLE)
+        wanted = report.markdown(results)
+    except (UnusableFile, KeyError, TypeError, ValueError, AttributeError, IndexError):
+        given, wanted = "", None
+    if wanted is None or given.rstrip("\n") != wanted.rstrip("\n"):
+        case.error(
+            "score", "table", layout.TABLE, "The table is not the one that results.json gives."
+        )
+
+
+def _claimed(case: Case, results: Mapping[str, Any]) -> None:
+    """Compare submission.json with the recomputed scores."""
+    if case.submission is None:
+        return
+    place = layout.SUBMISSION
+    scores = {name: one["score"] for name, one in case.facts["scores"].items()}
+    case.differ(
+        "score",
+        "claimed",
+        f"{place}: scores",
+        "scores",
+        case.submission["scores"],
+        scores,
+        "what the rows give",
+    )
+    case.differ(
+        "score",
+        "claimed",
+        f"{place}: average",
+        "average",
+        case.submission["average"],
+        case.facts["average"]["score"],
+        "what the rows give",
+    )
