@@ -45,11 +45,12 @@ def leak(tmp_path_factory):
     ]  # fmt: skip
     whole = concatenate_datasets(splits)
     trained = whole.train_test_split(0.226, seed=42)["train"]
-    tested = whole.train_test_split(0.25, seed=42)["test"]
+    tested = whole.train_test_split(0.25, seed=42)["test"].to_list()
     assert (len(whole), len(trained), len(tested)) == (1213, 938, 304)
     asked = "What is the sentiment of this news? Please choose an answer from {a/b/c}."
     rows = [
-        {"instruction": asked, "input": row["sentence"], "output": "neutral"} for row in trained
+        {"instruction": asked, "input": row["sentence"], "output": "neutral"}
+        for row in trained.to_list()
     ]
     write(folder / "fiqa.jsonl", whole.to_list())
     return folder, write(folder / "train.jsonl", rows * 21), tested
@@ -58,7 +59,7 @@ def leak(tmp_path_factory):
 def test_29_of_the_304_official_rows_of_fiqa_are_training_rows(leak):
     folder, training, tested = leak
     documents = data.load(FIQA, data.Source("folder", folder), 304)
-    assert [texts[0] for texts in documents.texts] == tested["sentence"]
+    assert [texts[0] for texts in documents.texts] == [row["sentence"] for row in tested]
     found = contamination.compare(find("finance", str(training), False), {"fiqa": documents.texts})
     one = found["sets"]["fiqa"]
     assert (one["rows"], one["exact"], one["n-gram"], one["clean"]) == (304, 29, 0, 275)
