@@ -34,5 +34,6 @@ def answer_lengths(
     answer = ConfigRecord()
     answer["prompt"] = [row.prompt for row in lengths]
     answer["total"] = [row.total for row in lengths]
-    answer["copies"] = rows.copies
+    if rows.copies:  # Flower takes no empty list
+        answer["copies"] = rows.copies
     return Message(RecordDict({"lengths": answer}), reply_to=message)

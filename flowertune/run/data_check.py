@@ -74,7 +74,7 @@ def _ask(
 
 def _lengths_in(content: RecordDict) -> list[Lengths]:
     record: Any = content.config_records["lengths"]
-    prompts, totals, copies = record["prompt"], record["total"], record["copies"]
+    prompts, totals, copies = record["prompt"], record["total"], record.get("copies", [])
     if len(prompts) > MOST_EXAMPLES:
         raise InvalidReply(f"it says that it has {len(prompts):,} rows")
     sizes = list(zip(prompts, totals, strict=True))
