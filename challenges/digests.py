@@ -50,6 +50,8 @@ def expected_record(rules: str) -> tuple[Path, str]:
     }
     if hashes := record.evaluation_data(rules, version):
         tables[record.EVALUATION_DATA] = hashes
+    if pins := record.pinned(rules, version):
+        tables[record.PINNED] = pins
     text = json.dumps(tables, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
     return PUBLISHED / f"{rules}-{version}.json", text
 

@@ -11,6 +11,9 @@ from typing import Any
 _PUBLISHED = files(__name__.rpartition(".")[0]) / "published"
 LIBRARY = "library.json"
 EVALUATION_DATA = "evaluation-data"
+PINNED = "pinned"
+CONVERGENCE = "convergence"
+_NO_TABLES = (EVALUATION_DATA, PINNED)
 
 
 def published(rules: str, version: str) -> dict[str, dict[str, str | int]]:
@@ -19,17 +22,41 @@ def published(rules: str, version: str) -> dict[str, dict[str, str | int]]:
     A record never changes, but for challenges that are added to it.
     """
     tables = _read(f"{rules}-{version}.json")
-    return {name: table for name, table in tables.items() if name != EVALUATION_DATA}
+    return {name: table for name, table in tables.items() if name not in _NO_TABLES}
 
 
 def evaluation_data(rules: str, version: str) -> dict[str, dict[str, str]]:
     """What identifies the rows that a version of a rule set is scored on.
 
     Challenge -> evaluation set -> sha256 of its rows, as the scorer computes it; empty where the
-    version records none, and then no file that somebody brings counts as the official one. They
-    are added by hand, under "evaluation-data" of challenges/published/<rules>-<version>.json.
+    version records none, and then no file that somebody brings counts as the official one.
+    `python -m challenges.pin` writes them, under "evaluation-data" of
+    challenges/published/<rules>-<version>.json.
     """
     return _read(f"{rules}-{version}.json").get(EVALUATION_DATA, {})
+
+
+def pinned(rules: str, version: str) -> dict[str, Any]:
+    """What a version of a rule set pins of data and models, by challenge; empty where it does not.
+
+    Written by `python -m challenges.pin`. Of a challenge:
+    "training": name, revision (a commit), files, rows, unique-rows, sha256 (of all rows in their
+    own order), partitions (number of SuperNodes, as a text -> sha256 of each partition's rows);
+    "evaluation": set -> name, revision, files, rows;
+    "model", the default base model: name, revision, files.
+    "files" are all files of the repository at that commit: path -> bytes, and sha256 or (of small
+    ones) git-sha1.
+    """
+    return _read(f"{rules}-{version}.json").get(PINNED, {})
+
+
+def convergence(rules: str, version: str) -> dict[str, Any]:
+    """The curves of reference runs under a version of a rule set; empty where none are published.
+
+    As `python -m evaluation.reference` writes them to
+    challenges/published/<rules>-<version>-convergence.json.
+    """
+    return _read(f"{rules}-{version}-{CONVERGENCE}.json")
 
 
 def library() -> dict[str, str]:
