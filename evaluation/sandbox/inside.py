@@ -196,20 +196,26 @@ def status_of(ended, step, has_token):
 def send_files(output):
     """Write the regular files of a folder to a pipe: a line of JSON, then the bytes, for each.
 
-    All processes of the program have ended, so nothing changes meanwhile.
+    All processes of the program have ended, so nothing changes meanwhile. What cannot be read ends
+    it, and the last line says why.
     """
-    os.set_blocking(output["end"], True)
-    with os.fdopen(output["end"], "wb") as pipe, suppress(OSError):
-        for name in sorted(os.listdir(output["folder"])):
-            path = os.path.join(output["folder"], name)
-            if not stat.S_ISREG(os.lstat(path).st_mode):
-                continue
-            with open(path, "rb") as file:
-                size = os.fstat(file.fileno()).st_size
-                pipe.write(json.dumps({"name": name, "bytes": size}).encode() + b"\n")
-                while piece := file.read(2**20):
-                    pipe.write(piece)
-        pipe.write(b"{}\n")
+    with suppress(OSError), os.fdopen(output["end"], "wb") as pipe:
+        problem = ""
+        try:
+            for name in sorted(os.listdir(output["folder"])):
+                path = os.path.join(output["folder"], name)
+                if not stat.S_ISREG(os.lstat(path).st_mode):
+                    continue
+                with open(path, "rb") as file:
+                    size = os.fstat(file.fileno()).st_size
+                    pipe.write(json.dumps({"name": name, "bytes": size}).encode() + b"\n")
+                    while piece := file.read(2**20):
+                        pipe.write(piece)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            problem = f"{error.strerror}: {error.filename}"
+        pipe.write(json.dumps({"problem": problem}).encode() + b"\n")
 
 
 def end_all(child, alone):

@@ -59,19 +59,17 @@ class Receiver:
         with os.fdopen(end, "rb") as pipe:
             try:
                 self._problem = self._files(pipe)
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, KeyError, TypeError) as error:
                 self._problem = f"its files cannot be taken ({error})"
 
     def _files(self, pipe: BinaryIO) -> str:
         output, left = self._output, self._output.most
         output.target.mkdir(parents=True, exist_ok=True)
         for _ in range(output.files + 1):
-            line = json.loads(pipe.readline(_LINE) or b'{"name": ""}')
-            if not line:
-                return ""
-            name, size = str(line.get("name")), int(line.get("bytes", 0))
-            if not name:
-                return self._problem
+            line = json.loads(pipe.readline(_LINE) or b"{}")
+            if "name" not in line:
+                return str(line.get("problem", self._problem))[:300]
+            name, size = str(line["name"]), int(line["bytes"])
             if not NAME.fullmatch(name):
                 return f"it left a file named {ascii(name)[:100]}"
             left -= size
