@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("flowertune", "evaluation", "challenges")
+PACKAGES = ("flowertune", "evaluation", "challenges", "submissions")
 GOLDEN = ROOT / "tests" / "flowertune" / "sentences.txt"
 # How a sentence about a setting ends, also where it is made elsewhere than its error.
 WHERE = "({WHERE})."
