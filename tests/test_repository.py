@@ -20,7 +20,7 @@ def test_the_wheel_holds_the_data(tmp_path: Path) -> None:
     assert data <= names
     tops = {name.split("/")[0] for name in names}
     assert tops == {
-        "flowertune", "evaluation", "challenges", "flowertune-1.0.0.dist-info",
+        "flowertune", "evaluation", "challenges", "submissions", "flowertune-1.0.0.dist-info",
         "zz_flowertune.pth",
     }  # fmt: skip
 

@@ -12,7 +12,7 @@ _HEAD = """\
 
 Every causal architecture of transformers {transformers} was put through this project's own code, as a tiny model with random
 weights and a byte-level tokenizer (PEFT {peft}, PyTorch {torch}, on a CPU, not quantized). Of {all}, {works} work, {refused} are
-refused with one sentence, and {limit} have a known limit.
+refused with one sentence, and {limit} have a known limit; none ends in a stack trace.
 
 | What "works" says | How it is checked |
 | :-- | :-- |

@@ -6,6 +6,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from evaluation import generation, model_settings
 from evaluation.decoding import choice, rounding
+from flowertune.base.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -169,3 +170,17 @@ def test_more_slots_than_rows_take_no_memory(model):
     rows = rows_of([3, 4])
     run(model, rows, batch_size=10**12)
     assert [row.new for row in rows] == [alone(model, row.prompt, row.limit) for row in rows]
+
+
+def test_a_model_that_transformers_cannot_generate_with_ends_in_a_sentence(model, monkeypatch):
+    def generate(**options):
+        raise IndexError("list index out of range\nin layer 3")
+
+    monkeypatch.setattr(generation, "can_decode", lambda model, tokens: False)
+    monkeypatch.setattr(model, "generate", generate)
+    with pytest.raises(UserError) as error:
+        run(model, rows_of([4, 4]), 2)
+    assert str(error.value).startswith(
+        "transformers cannot generate text with this model (IndexError: list index out of range"
+    )
+    assert "\n" not in str(error.value)

@@ -61,3 +61,16 @@ def test_misleading_answers_get_their_official_label(load, monkeypatch):
     stopped = {ANSWERS[n] for n, (new, length) in taken.items() if new < length - 1}
     assert "{negative/neutral/positive}" in stopped
     assert not stopped & {"POSITIVE and nothing else", "", "pos itive"}
+
+
+def test_a_loaded_model_is_not_tied_again(monkeypatch):
+    # In a model whose layers share a block, it would give all of them the adapter of the first.
+    def tie(*given, **named):
+        raise AssertionError("tied again")
+
+    tokenizer = smollm2()
+    model = wordy_llama(tokenizer, ["x"])
+    monkeypatch.setattr(type(model), "tie_weights", tie)
+    with run.suppress_logs():
+        lm.RowwiseLM(model, tokenizer, 4)
+    assert model.tie_weights.__func__ is tie
