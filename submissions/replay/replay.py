@@ -123,7 +123,7 @@ def dtype_of(record: RunRecord) -> str:
     dtype = str(record.settings.get("model.dtype", "auto"))
     if dtype in TOLERANCE:
         return dtype
-    gpu = record.hardware.get("gpu")
+    gpu = record.hardware.get("gpus")
     return "bfloat16" if gpu or record.settings.get("model.quantization") else "float32"
 
 
