@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,39 @@ from flowertune.run import chain
 from flowertune.run.files import LEDGER, ROUNDS, RUN
 from submissions import layout
 from submissions.bundle.difference import difference
-from submissions.bundle.packing import Content
+from submissions.bundle.packing import Content, sha256_of, sums
 from submissions.bundle.sources import RESULTS, Sources
+from submissions.formats import every_eval_ever
+from submissions.formats.benchmarks import OWNER
+from submissions.formats.card import card
+from submissions.formats.croissant import croissant
+from submissions.formats.hub_results import file_name, hub_results
+from submissions.formats.provenance import provenance
 
 
-def contents(sources: Sources, statement: Mapping[str, Any]) -> dict[str, Content]:
-    """Return every file of a bundle but its sums and signatures.
+@dataclass(frozen=True)
+class Extras:
+    """What else a participant may give, for the forms of other tools.
+
+    Attributes
+    ----------
+    method
+        Markdown for the model card's section on the method; None leaves it to be filled in.
+    hub_id
+        What the adapter is called on the Hugging Face hub, if it goes there.
+    benchmarks
+        The owner of the challenges' benchmark datasets on the hub.
+    """
+
+    method: str | None = None
+    hub_id: str | None = None
+    benchmarks: str = OWNER
+
+
+def contents(
+    sources: Sources, statement: Mapping[str, Any], extras: Extras | None = None
+) -> dict[str, Content]:
+    """Return every file of a bundle but its signatures.
 
     Parameters
     ----------
@@ -24,12 +52,17 @@ def contents(sources: Sources, statement: Mapping[str, Any]) -> dict[str, Conten
         What it is made of.
     statement
         What submission.json says: see ``statement.statement``.
+    extras
+        What else the participant gives.
 
     Raises
     ------
     OSError
         A file cannot be read.
+    ValueError
+        The rows of the score cannot be read.
     """
+    extras = extras or Extras()
     run, checkpoint = sources.run.folder, sources.checkpoint
     files: dict[str, Content] = {
         layout.SUBMISSION: as_json(statement),
@@ -49,6 +82,16 @@ def contents(sources: Sources, statement: Mapping[str, Any]) -> dict[str, Conten
         files[layout.WEIGHTS] = checkpoint / WEIGHTS
     files |= {f"{layout.APP_FILES}/{name}": content for name, content in sources.app.items()}
     files |= _score_files(sources)
+    files[layout.CARD] = card(sources, statement, extras.method)
+    name = f"{layout.HUB_RESULTS}/{file_name(sources.challenge)}"
+    files[name] = hub_results(sources.results, statement, extras.benchmarks)
+    files[layout.CROISSANT] = croissant(sources)
+    for name, content in every_eval_ever.records(sources, statement, extras.hub_id).items():
+        files[f"{layout.EVERY_EVAL_EVER}/{name}"] = content
+    digests = {name: sha256_of(content) for name, content in files.items()}
+    digests[layout.WEIGHTS] = sources.weights_sha256  # also where they are kept elsewhere
+    files[layout.PROVENANCE] = provenance(sources, digests)
+    files[layout.SUMS] = sums(files)
     return files
 
 

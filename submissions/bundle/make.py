@@ -7,10 +7,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from flowertune.rules.checkpoint import SHORT
-from submissions import layout
 from submissions.bundle import statement as statements
-from submissions.bundle.contents import contents
-from submissions.bundle.packing import Content, sums, write_zip
+from submissions.bundle.contents import Extras, contents
+from submissions.bundle.packing import Content, write_zip
 from submissions.bundle.sources import Sources, Unfit
 
 
@@ -37,7 +36,7 @@ class Bundle:
         return f"{body['challenge']}-{statements.slug(body['team'])}-{digest}.zip"
 
 
-def assemble(sources: Sources, said: statements.Said) -> Bundle:
+def assemble(sources: Sources, said: statements.Said, extras: Extras | None = None) -> Bundle:
     """Return a bundle with everything that it has to hold, but for signatures.
 
     Raises
@@ -48,9 +47,7 @@ def assemble(sources: Sources, said: statements.Said) -> Bundle:
     body = statements.statement(sources, said)
     if wrong := statements.problems(body, sources.manifest):
         raise Unfit(wrong)
-    files = contents(sources, body)
-    files[layout.SUMS] = sums(files)
-    return Bundle(body, files)
+    return Bundle(body, contents(sources, body, extras))
 
 
 def tree(files: Mapping[str, Content]) -> str:

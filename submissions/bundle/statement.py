@@ -1,6 +1,7 @@
 """submission.json: who submits what, in which division, and the scores that are claimed."""
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -173,7 +174,8 @@ def hours_of(rounds: Sequence[Mapping[str, Any]], last: int) -> float:
 
 def slug(team: str) -> str:
     """Return a team's name as a part of a file's name."""
-    return re.sub(r"[^a-z0-9]+", "-", team.casefold()).strip("-")[:40] or "team"
+    plain = unicodedata.normalize("NFKD", team).encode("ascii", "ignore").decode("ascii")
+    return re.sub(r"[^a-z0-9]+", "-", plain.lower())[:40].strip("-") or "team"
 
 
 def _score(scores: Mapping[str, Any]) -> Any:
