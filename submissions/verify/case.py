@@ -4,10 +4,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from flowertune.base.untrusted import UnusableFile
+import numpy as np
+
+from flowertune.base.untrusted import JSON_BYTES, UnusableFile
 from flowertune.rules.values import Value, same, shown
 from submissions.archive import OpenedBundle
 from submissions.findings import Finding, Kind, Level
+from submissions.verify.weights import Weights
 
 MOST_ALIKE = 5  # findings of one check about one file that are told one by one
 
@@ -23,6 +26,10 @@ class Case:
         adapter_config.json, results.json, environment.json, fingerprints.json, contamination.json.
     rounds
         The lines of rounds.jsonl.
+    weights
+        The adapter's tensors; None also where the weights are kept elsewhere.
+    sketch, answers
+        What ``similarity`` compares with other bundles'.
     facts
         What the checks confirmed or recomputed, for the report.
     """
@@ -39,7 +46,9 @@ class Case:
     fingerprints: dict[str, Any] | None = None
     contamination: dict[str, Any] | None = None
     rounds: list[dict[str, Any]] | None = None
-    shapes: dict[str, tuple[int, ...]] | None = None  # of the adapter's tensors
+    weights: Weights | None = None
+    sketch: np.ndarray | None = None
+    answers: np.ndarray | None = None
     _told: dict[tuple[str, str], int] = field(default_factory=dict)
 
     def add(self, kind: Kind, level: Level, check: str, place: str, sentence: str) -> None:
@@ -81,10 +90,12 @@ class Case:
         return True
 
 
-def read(case: Case, name: str, fields: Mapping[str, Value]) -> dict[str, Any] | None:
+def read(
+    case: Case, name: str, fields: Mapping[str, Value], most: int = JSON_BYTES
+) -> dict[str, Any] | None:
     """Return the JSON object in a file, if it has all of these fields; else note why not."""
     try:
-        body = case.bundle.json(name)
+        body = case.bundle.json(name, most)
     except UnusableFile as error:
         missing = name not in case.bundle
         case.error("structure", "missing" if missing else "unreadable", name, f"The file {error}.")

@@ -95,8 +95,8 @@ def overlap_problem(found: Any, rows: int) -> str | None:
         return "Overlapping rows are not listed once each, in order"
     if counts["overlapping"] != len(listed) or counts["clean"] != rows - len(listed):
         return (
-            f"It says {counts['overlapping']:,} overlapping and {counts['clean']:,} clean rows, and "
-            f"lists {len(listed):,} of {rows:,}"
+            f"It says {counts['overlapping']:,} overlapping and {counts['clean']:,} clean rows, "
+            f"and lists {len(listed):,} of {rows:,}"
         )
     exact = sum(one["exact"] for one in listed)
     shared = sum(one["share"] > 0 for one in listed)

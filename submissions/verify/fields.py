@@ -132,13 +132,14 @@ RESULTS: Mapping[str, Value] = {
 }
 ENVIRONMENT: Mapping[str, Value] = {
     "python": TEXT,
-    "platform": TEXT,
+    "platform": OBJECT,
     "packages": object_with(of=TEXT),
+    "hardware": OBJECT,
 }
 ROWS = object_with(rows=whole(), sha256=DIGEST, **{"unique-rows": whole()})
 FINGERPRINTS: Mapping[str, Value] = {
     "dataset": TEXT,
     "revision": TEXT,
     "partitions": by_partition(ROWS),
-    "all": object_with(rows=whole(), **{"unique-rows": whole()}),
+    "all": object_with(rows=whole(), **{"unique-rows": optional(whole())}),
 }

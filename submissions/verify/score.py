@@ -14,7 +14,7 @@ from flowertune.rules.checkpoint import digest_of_parts
 from flowertune.rules.manifest import SEAL
 from flowertune.rules.values import same, shown
 from submissions import layout
-from submissions.verify import contamination
+from submissions.verify import contamination, similarity
 from submissions.verify.case import Case, differences
 from submissions.verify.rows import MANY, SCORED, Made, of_set
 
@@ -50,6 +50,13 @@ def check(case: Case) -> None:
         if one is not None:
             made[item.name] = one
     if len(made) == len(known.sets):
+        case.answers = similarity.sampled(
+            [
+                (name, number, repr(answer.responses))
+                for name, one in made.items()
+                for number, answer in enumerate(one.answers[SCORED])
+            ]
+        )
         _averages(case, results, made, challenges.load(challenge)["evaluation"]["average"])
         _equal(case, made)
         _table(case, results)

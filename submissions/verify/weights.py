@@ -103,7 +103,7 @@ def read_weights(path: Path) -> Weights:
     end = 0
     for name, tensor in ordered.items():
         if tensor.begin != end:
-            raise UnusableFile(f"has a gap or an overlap before {ascii(name)}")
+            raise UnusableFile(f"has a gap or an overlap before {name!a}")
         end = tensor.end
     if 8 + length + end != size:
         raise UnusableFile(f"has {size - 8 - length - end:,} bytes behind its tensors")

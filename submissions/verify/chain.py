@@ -1,0 +1,161 @@
+"""The chain: a record of each round that holds the digest of the one before, closed by the
+manifest."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from flowertune.base.untrusted import UnusableFile, strict_json
+from flowertune.rules.manifest import SEAL
+from flowertune.run import chain
+from submissions import layout
+from submissions.verify.case import Case
+from submissions.verify.weights import state_sha256
+
+
+@dataclass(frozen=True)
+class Records:
+    """The records of a chain, and the digest of each one's line."""
+
+    records: list[dict[str, Any]]
+    digests: list[str]
+
+    def of_rounds(self) -> dict[int, dict[str, Any]]:
+        """The last record of each round: a round that was saved twice has two."""
+        return {record[chain.ROUND]: record for record in self.records}
+
+
+def read(case: Case) -> Records | None:
+    """Read the chain; None where it cannot be read, or is no chain."""
+    records, digests = [], []
+    try:
+        for raw in case.bundle.raw_lines(layout.CHAIN):
+            records.append(strict_json(raw))
+            digests.append(hashlib.sha256(raw).hexdigest())
+    except UnusableFile as error:
+        check = "missing" if layout.CHAIN not in case.bundle else "unreadable"
+        case.error("structure", check, layout.CHAIN, f"The file {error}.")
+        return None
+    if not all(isinstance(record, dict) for record in records):
+        case.error("structure", "unreadable", layout.CHAIN, "A line of it is no JSON object.")
+        return None
+    if wrong := chain.problem(records):
+        case.error("run", "chain-order", layout.CHAIN, f"{wrong[:1].upper()}{wrong[1:]}.")
+        return None
+    return Records(records, digests)
+
+
+def check(case: Case, found: Records) -> None:
+    """Whether each record holds the one before, and the files that the chain is about."""
+    before = chain.FIRST
+    for record, digest in zip(found.records, found.digests, strict=True):
+        if record[chain.PREVIOUS] != before:
+            case.error(
+                "run", "chain", f"{layout.CHAIN}: round {record[chain.ROUND]}",
+                f"The record before has the sha256 {before[:12]}, and this one was written after "
+                f"{record[chain.PREVIOUS][:12]}: a record was changed, dropped or put in.",
+            )  # fmt: skip
+        before = digest
+    _heads(case, found)
+    if case.rounds is not None:
+        _rounds(case, found.of_rounds(), case.rounds)
+    _last_state(case, found)
+
+
+def _heads(case: Case, found: Records) -> None:
+    """Compare the chain's end with what run.json and the manifest say it is."""
+    ends = {
+        record[chain.ROUND]: digest
+        for record, digest in zip(found.records, found.digests, strict=True)
+    }
+    last = found.records[-1][chain.ROUND]
+    for name, body in ((layout.RUN_INFO, case.run), (layout.MANIFEST, case.manifest)):
+        if body is None:
+            continue
+        head = body["chain"]
+        wanted = ends.get(head["round"])
+        if wanted is None or head["sha256"] != wanted:
+            case.error(
+                "run", "chain-head", name,
+                f"The chain's record of round {head['round']} has the sha256 "
+                f"{str(wanted)[:12]}, and {head['sha256'][:12]} was written down.",
+            )  # fmt: skip
+    if case.run is not None and case.run["chain"]["round"] != last:
+        case.error(
+            "run", "chain-head", layout.RUN_INFO,
+            f"The run ended with the record of round {case.run['chain']['round']}, and the chain "
+            f"ends with round {last}.",
+        )  # fmt: skip
+    manifest = case.manifest
+    if manifest is None:
+        return
+    if manifest["chain"]["round"] != manifest["round"]:
+        case.error(
+            "run", "chain-head", layout.MANIFEST,
+            f"The manifest is of round {manifest['round']}, and its chain ends with round "
+            f"{manifest['chain']['round']}.",
+        )  # fmt: skip
+    for record in found.records:
+        if record[chain.ROUND] == manifest["round"] + 1:
+            if record[chain.MANIFEST] != manifest.get(SEAL):
+                case.error(
+                    "run", "chain-manifest", f"{layout.CHAIN}: round {record[chain.ROUND]}",
+                    "The record does not hold the seal of the manifest in the bundle.",
+                )  # fmt: skip
+            break
+
+
+def _rounds(case: Case, records: Mapping[int, Any], rounds: Sequence[Mapping[str, Any]]) -> None:
+    """Compare each record with its line in rounds.jsonl."""
+    raw = list(case.bundle.raw_lines(layout.ROUNDS))
+    for line, text in zip(rounds, raw, strict=True):
+        number = line["round"]
+        record = records.get(number)
+        where = f"{layout.ROUNDS}: round {number}"
+        if record is None:
+            case.error("run", "chain-rounds", where, "The chain has no record of the round.")
+            continue
+        if record[chain.LINE] != hashlib.sha256(text).hexdigest():
+            case.error(
+                "run", "chain-line", where,
+                "The line is not the one that the chain has a digest of: it was changed.",
+            )  # fmt: skip
+    for number in sorted(records.keys() - {line["round"] for line in rounds} - {0}):
+        case.error(
+            "run", "chain-rounds", f"{layout.CHAIN}: round {number}",
+            "rounds.jsonl has no line of the round.",
+        )  # fmt: skip
+
+
+def _last_state(case: Case, found: Records) -> None:
+    """Whether the weights in the bundle are the adapter that the chain ends with."""
+    if case.weights is None or case.manifest is None:
+        return
+    record = found.of_rounds().get(case.manifest["round"])
+    if record is not None and record[chain.ADAPTER] != state_sha256(case.weights):
+        case.error(
+            "run", "chain-adapter", layout.WEIGHTS,
+            f"The weights are not the adapter that round {case.manifest['round']} left: the chain "
+            "has another digest of its state.",
+        )  # fmt: skip
+
+
+def marks(found: Records | None) -> list[str]:
+    """Return the digests of the ledger's beginnings that the records hold, in order."""
+    return [record[chain.LEDGER] for record in found.records] if found else []
+
+
+def check_marks(case: Case, found: Records, met: int, whole: bool) -> None:
+    """Whether the ledger is the one that the chain has digests of."""
+    if met < len(found.records):
+        number = found.records[met][chain.ROUND]
+        case.error(
+            "run", "chain-ledger", f"{layout.LEDGER}: round {number}",
+            "The messages until the end of the round are not those that the chain has a digest of.",
+        )  # fmt: skip
+    elif not whole:
+        case.error(
+            "run", "chain-ledger", layout.LEDGER,
+            "There are messages behind those that the chain has a digest of.",
+        )  # fmt: skip

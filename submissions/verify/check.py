@@ -1,0 +1,69 @@
+"""Verify one bundle: open it, look at it class by class, and say what was found."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from flowertune.base.text import one_line
+from submissions import tiers
+from submissions.archive import OpenedBundle, UnusableBundle, opened
+from submissions.findings import Finding, Report, ordered
+from submissions.verify import contamination, rules, run, score, similarity, structure, system
+from submissions.verify.case import Case
+
+CLASSES = (structure.check, rules.check, system.check, run.check, score.check, contamination.check)
+
+
+@dataclass(frozen=True)
+class Verified:
+    """A report, and the sketch by which the bundle is compared with others; None without one."""
+
+    report: Report
+    sketch: "similarity.Sketch | None"
+
+
+def verify(given: Path) -> Report:
+    """Return what verifying a bundle found; nothing out of it is executed or imported.
+
+    Parameters
+    ----------
+    given
+        A zip, or the folder of an unpacked one.
+    """
+    return verified(given).report
+
+
+def verified(given: Path) -> Verified:
+    """Return the report of a bundle with its sketch."""
+    try:
+        with opened(given) as bundle:
+            case = look(bundle)
+            sketch = similarity.sketch_of(case)
+            report = Report(
+                given.name or str(given), bundle.digest, ordered(case.findings),
+                tiers.CONSISTENT, case.facts,
+            )  # fmt: skip
+            return Verified(report, sketch)
+    except UnusableBundle as error:
+        found = [
+            Finding("structure", "error", "", sentence, "archive") for sentence in error.problems
+        ]
+        return Verified(Report(given.name or str(given), None, found), None)
+
+
+def look(bundle: OpenedBundle) -> Case:
+    """Return what all classes of checks find in an opened bundle."""
+    case = Case(bundle)
+    for check in CLASSES:
+        try:
+            # What is read is typed; what no type foresees must not end the other bundles' turn.
+            with np.errstate(all="ignore"):
+                check(case)
+        except Exception as error:  # whatever hostile content makes a check stumble over
+            case.error(
+                "structure", "unforeseen", "",
+                f"A check stopped at what the bundle holds ({type(error).__name__}: "
+                f"{one_line(error, 200)}): no run or scorer writes such a file.",
+            )  # fmt: skip
+    return case

@@ -1,0 +1,66 @@
+"""`python -m evaluation.verify`: check bundles as far as that needs no model."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from submissions.findings import Report, as_json, as_text, ordered
+from submissions.verify import similarity
+from submissions.verify.check import verified
+
+_DESCRIPTION = """\
+Verify bundles: everything that can be recomputed is recomputed, in seconds, without a GPU and
+without a model. Nothing out of a bundle is executed or imported.
+
+One line for each finding: error (the bundle is invalid), warning (for a person to look at) or note
+(what could not be checked), the class and name of the check, the file, and a sentence. Several
+bundles are also compared with each other.
+
+exit status: 0 all bundles are VALID, 1 one is INVALID, 2 the command could not be carried out
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command's options."""
+    options = argparse.ArgumentParser(
+        prog="python -m evaluation.verify",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=_DESCRIPTION,
+    )
+    options.add_argument(
+        "bundles", nargs="+", type=Path, metavar="BUNDLE", help="a zip, or its unpacked folder"
+    )
+    options.add_argument(
+        "--format", choices=("text", "json"), default="text", help="default: %(default)s"
+    )
+    return options
+
+
+def verify_all(bundles: Sequence[Path]) -> list[Report]:
+    """Return a report for each bundle, with what is alike among them."""
+    reports, sketches, places = [], [], []
+    for number, path in enumerate(bundles):
+        one = verified(path)
+        reports.append(one.report)
+        if one.sketch is not None:
+            sketches.append(one.sketch)
+            places.append(number)
+    for place, found in similarity.compare(sketches).items():
+        report = reports[places[place]]
+        reports[places[place]] = replace(report, findings=ordered([*report.findings, *found]))
+    return reports
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    arguments = parser().parse_args(argv)
+    reports = verify_all(arguments.bundles)
+    print(as_json(reports) if arguments.format == "json" else as_text(reports))
+    return 0 if all(report.valid for report in reports) else 1
+
+
+def run() -> None:
+    """Run the command and end the process with its exit status."""
+    sys.exit(main())
