@@ -3,7 +3,7 @@ in this package.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,7 @@ def load(
     rows: int,
     suite: str = "official",
     known_sha256: str | None = None,
+    revision: str | None = None,
 ) -> Documents:
     """Read a set and prepare its documents.
 
@@ -73,13 +74,16 @@ def load(
         rows: the official number of scored rows.
         suite: whose form the documents get.
         known_sha256: what the rules have on record as `rows_sha256` of the set, None if nothing.
+        revision: the commit of the hub that the rules pin, None for the set's own revision.
 
     Raises:
         UserError: the rows cannot be read, lack a column, hold a value that is not allowed, or are
             not those that the hub should have.
     """
     if source.folder is None:
-        raw, origin = item.packaged() or _from_hub(item.hub)
+        raw, origin = item.packaged() or _from_hub(
+            replace(item.hub, revision=revision or item.hub.revision)
+        )
     else:
         raw, origin = _from_folder(item, source)
     name = origin.get("file", item.hub.path)
@@ -129,6 +133,16 @@ def on_record(challenge: str, rules: tuple[str, str] | None) -> dict[str, str]:
     for name, version in [rules] if rules else current:
         hashes |= record.evaluation_data(name, version).get(challenge, {})
     return hashes
+
+
+def pinned_revisions(challenge: str, rules: tuple[str, str] | None) -> dict[str, str]:
+    """Return the commits that rules pin for a challenge's sets, by set; as for `on_record`."""
+    current = [(name, challenges.versions(name)[0]) for name in challenges.rule_sets()]
+    commits: dict[str, str] = {}
+    for name, version in [rules] if rules else current:
+        pins = record.pinned(name, version).get(challenge, {}).get("evaluation", {})
+        commits |= {item: about["revision"] for item, about in pins.items()}
+    return commits
 
 
 def check_rows(item: EvalSet, rows: Rows, name: str) -> None:

@@ -123,9 +123,17 @@ def prepare(challenge: str, arguments: argparse.Namespace, opened: ExitStack) ->
         loading.check_device(arguments.device)
     _quiet()
     tokenizer, how = loading.tokenizer(choice), loading.quantization(choice)
-    on_record = data.on_record(challenge, checkpoint.rules if checkpoint else None)
+    under = checkpoint.rules if checkpoint else None
+    on_record, commits = data.on_record(challenge, under), data.pinned_revisions(challenge, under)
     documents = {
-        item.name: data.load(item, source, rows[item.name], suite, on_record.get(item.name))
+        item.name: data.load(
+            item,
+            source,
+            rows[item.name],
+            suite,
+            on_record.get(item.name),
+            commits.get(item.name),
+        )
         for item in chosen
     }
 

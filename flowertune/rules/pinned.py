@@ -59,6 +59,14 @@ def model_status(static: Mapping[str, Any], name: str, commit: str | None) -> st
     return VERIFIED if (name, commit) == (model["name"], model["revision"]) else OTHER
 
 
+def sentence(static: Mapping[str, Any]) -> str:
+    """Return what the rules of an official run say of its data, for its first lines."""
+    rules = f"the rules {static.get('rules')} {static.get('rules-version')}"
+    if not pins_of(static):
+        return f"Data and base model: unverified, since {rules} pin none."
+    return f"Data and base model: compared with what {rules} pin, as they are loaded."
+
+
 def _partitions(static: Mapping[str, Any], partitions: int) -> list[str]:
     training = pins_of(static).get("training", {})
     return training.get("partitions", {}).get(str(partitions), [])

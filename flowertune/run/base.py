@@ -65,6 +65,7 @@ class BaseRun:
         self.quantization: dict[str, Any] | None = None  # of the base model, as it is loaded
         self.adapter_config: dict[str, Any] | None = None  # as every checkpoint has it
         self.app_files = context.app_files
+        self.pinned: dict[str, str] = {}  # whether what was loaded is what the rules pin
         self.closing = ExitStack()
         # Until a run to go on with has let this one in, its record is not this one's to write.
         self.admitted = self.origin is None

@@ -32,6 +32,7 @@ class RunFacts(Protocol):
     lost: LostReplies
     run_key: str
     quantization: dict[str, Any] | None
+    pinned: dict[str, str]
     run_ids: list[str]
     started: str
     chain: Chain
@@ -151,6 +152,7 @@ def _surroundings(run: RunFacts) -> dict[str, Any]:
     """Return the head of the chain, and what the run ran: the app's files, packages, machine."""
     return {
         "chain": run.chain.head(),
+        "pinned": dict(run.pinned),
         "app": dict(run.app_files),
         "environment": {"packages": installed_packages()},
         "hardware": hardware(),

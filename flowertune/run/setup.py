@@ -25,7 +25,7 @@ from flowertune.config.app import App, read_app
 from flowertune.config.checks import check_settings, client_problems, supernodes_note
 from flowertune.config.results import results_root, run_folder
 from flowertune.config.settings import Settings
-from flowertune.rules import lock
+from flowertune.rules import lock, pinned
 from flowertune.rules.app_files import app_files, app_record
 from flowertune.rules.provenance import Library, code_digest, installed_library
 from flowertune.run.failures import Ending
@@ -135,6 +135,8 @@ def prepare_run(grid: Grid, context: Context, app_dir: Path) -> Iterator[RunCont
             own = installed_library()
             differences = rule_violations(cfg, registry, own)
             log(INFO, lock.verdict(lock.static_values(cfg), differences))
+            if not differences:
+                log(INFO, pinned.sentence(lock.static_values(cfg)))
             note = supernodes_note(cfg, len(registry.nodes))
             if note and in_simulation(grid):
                 log(INFO, note)

@@ -33,9 +33,10 @@ from flowertune.loggers.loggers import Loggers, run_loggers
 from flowertune.loggers.plot import plot_run
 from flowertune.models.adapter import adapter_shapes, check_initialization
 from flowertune.models.auto_targets import AUTO, auto_targets
+from flowertune.models.commit import commit_of
 from flowertune.models.faster import unrepeatable
 from flowertune.models.loader import quantization_of, source_of
-from flowertune.rules import lock
+from flowertune.rules import lock, pinned
 from flowertune.rules.manifest import FILE, SEAL
 from flowertune.rules.values import shown
 from flowertune.run.base import BaseRun
@@ -126,6 +127,8 @@ class TrainingRun(BaseRun):
         shapes = adapter_shapes(self.cfg, peft_config)
         how = quantization_of(self.cfg)
         self.quantization = how and how.record()
+        self.base_commit = commit_of(self.cfg)
+        self._compare_with_pins()
         peft_config.base_model_name_or_path = source_of(self.cfg)
         peft_config.revision = self.cfg.model.revision
         # Kept as it is now: what an app changes on the object later is not in a checkpoint.
@@ -334,6 +337,17 @@ class TrainingRun(BaseRun):
                 self.add_violation(OWN_ROWS)
             else:
                 self.rows[partition_of(reply)] = rows
+        self._compare_with_pins()
+
+    def _compare_with_pins(self) -> None:
+        """Note whether rows and base model are those that the rules pin; other rows break them."""
+        static, partitions = lock.static_values(self.cfg), max(self.registry.partitions)
+        for difference in pinned.row_differences(static, partitions, self.rows):
+            self.add_violation(difference)
+        self.pinned = {
+            "training-rows": pinned.rows_status(static, partitions, self.rows),
+            "base-model": pinned.model_status(static, self.cfg.model.name, self.base_commit),
+        }
 
     def end_round(self, result: RoundResult, adapter: ArrayRecord, metrics: MetricRecord) -> None:
         """Note a round's result, say it in one line, and save what is due.
@@ -408,6 +422,7 @@ class TrainingRun(BaseRun):
             "base-model": {
                 "name": self.cfg.model.name,
                 "revision": self.cfg.model.revision,
+                "commit": self.base_commit,
                 "path": config["base_model_name_or_path"],
                 "quantization": self.quantization,
             },
