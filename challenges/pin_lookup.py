@@ -127,7 +127,7 @@ def _repository(kind: str, name: str, revision: str | None) -> dict[str, Any]:
     except Exception as error:  # the HTTP library raises many kinds
         raise UserError(f"the {kind} {name}: {hub.why_not(error)}") from None
     files, unknown = {}, []
-    for one in about.siblings or []:
+    for one in getattr(about, "siblings", None) or []:
         if one.lfs is not None:
             files[one.rfilename] = {"bytes": one.lfs.size, "sha256": one.lfs.sha256}
         elif one.blob_id is not None:

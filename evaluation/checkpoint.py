@@ -15,6 +15,7 @@ from flowertune.rules import adapter_config
 from flowertune.rules.checkpoint import CONFIG, saved_checkpoints
 from flowertune.rules.lock import Difference, check_library, check_lock, locked_values
 from flowertune.rules.manifest import SEAL, is_sealed, problems
+from flowertune.rules.pinned import UNVERIFIED, row_differences, rows_status
 from flowertune.rules.provenance import Library
 
 _SHOWN = 5  # reasons of a kind
@@ -34,6 +35,7 @@ class Checkpoint:
         rules: the rules it was made under, by name and version, None without a usable manifest.
         sha256: of the adapter's weights.
         manifest_sha256: the manifest's seal, None without a usable manifest.
+        rows: whether the rows that it says it was trained on are those that its rules pin.
         reasons: why it is not official; empty means official.
     """
 
@@ -46,6 +48,7 @@ class Checkpoint:
     rules: tuple[str, str] | None
     sha256: str
     manifest_sha256: str | None
+    rows: str = UNVERIFIED
     reasons: list[str] = field(default_factory=list)
 
     @property
@@ -97,6 +100,7 @@ def describe(submission: Submission, challenge: str) -> Checkpoint:
         rules=(static["rules"], static["rules-version"]) if static else None,
         sha256=submission.weights_sha256,
         manifest_sha256=known.get(SEAL),
+        rows=rows_status(static, known["partitions"], known["rows"]) if known else UNVERIFIED,
         reasons=unofficial_reasons(submission, challenge),
     )
 
@@ -168,6 +172,7 @@ def unofficial_reasons(submission: Submission, challenge: str) -> list[str]:
         ),
         *check_library(Library.of(manifest["library"]), []),
         *_over_budget(manifest, static),
+        *row_differences(static, manifest["partitions"], manifest["rows"])[:_SHOWN],
     ]
     keys = {difference.key for difference in differences}
     # What only the run could see, such as rows that it loaded itself.

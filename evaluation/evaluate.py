@@ -5,8 +5,8 @@ import sys
 from contextlib import ExitStack
 from typing import Any
 
+from evaluation import data, next_steps, pinned
 from evaluation import model as loading
-from evaluation import next_steps
 from evaluation.job import Job, prepare
 from evaluation.session import Session
 from flowertune.base.errors import UserError
@@ -114,12 +114,26 @@ def _results(job: Job, passes: dict[str, Any]) -> dict[str, Any]:
         plan.suite,
         {name: passes[name].answers for name in models},
     )
+    results["pinned"] = _pinned(job)
     everything = published and len(plan.sets) == len(entries)
     results["published-average"] = job.facts["average"] if everything else None
     results["provenance"] = provenance.build(
         plan, job.choice, job.base, job.how, job.checkpoint, arguments, passes, job.started
     )
     return results
+
+
+def _pinned(job: Job) -> dict[str, Any]:
+    under = job.checkpoint.rules if job.checkpoint else None
+    return pinned.statuses(
+        pinned.pins_of(job.challenge, under),
+        job.plan.documents,
+        data.on_record(job.challenge, under),
+        job.base,
+        getattr(loading.config(job.choice), "_commit_hash", None),
+        job.contamination,
+        job.checkpoint.rows if job.checkpoint else pinned.UNVERIFIED,
+    )
 
 
 def _not_finite(choice: loading.ModelChoice, adapter: str | None) -> str:

@@ -5,7 +5,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
-from evaluation import data, uncertainty
+from evaluation import data, pinned, uncertainty
 from evaluation.contamination import clean
 from evaluation.data import Documents
 from evaluation.rounding import average, half_up, percent
@@ -274,6 +274,8 @@ def notes(results: dict[str, Any]) -> list[str]:
             if reasons
             else f"Official checkpoint{named}."
         )
+        if not reasons:
+            sentences += pinned.sentences(results["pinned"], rules)
     titles = {name: result["title"] for name, result in results["sets"].items()}
     sentences += clean.sentences(results["contamination"], titles)
     size = results["decoding"]["official-batch-size"]

@@ -48,6 +48,11 @@ def finance_results(found, published=True, suite="official"):
         "rules": {"name": "50-supernodes", "version": "1.0.0"},
         "deviations": [],
         "contamination": {"checked": False, "reason": "no rows"},
+        "pinned": {
+            "evaluation-rows": dict.fromkeys(made, "unverified"),
+            "rows-trained-on": "unverified",
+            "base-model": "unverified",
+        },
         "decoding": {"batching": "official", "official-batch-size": 32},
         "average": report.averages(made, models),
         "published-average": "45.27" if published else None,
