@@ -174,6 +174,11 @@ def module_name(challenge: str) -> str:
     return f"evaluation.{challenge.replace('-', '_')}"
 
 
+def task_name(challenge: str, item: EvalSet, suite: str) -> str:
+    """What lm-eval calls the task of a set."""
+    return f"flowertune_{challenge}_{item.name}_{suite}".replace("-", "_")
+
+
 def of_challenge(challenge: str) -> Challenge:
     """What this package knows of a challenge."""
     return importlib.import_module(module_name(challenge)).CHALLENGE

@@ -7,13 +7,9 @@ import datasets
 from lm_eval.api.task import ConfigurableTask
 
 from evaluation.sets import VERSION, EvalSet, Form
+from evaluation.sets import task_name as name
 
 RunPrograms = Callable[[list[str], str], list[dict[str, Any]]]
-
-
-def name(challenge: str, item: EvalSet, suite: str) -> str:
-    """What lm-eval calls the task of a set."""
-    return f"flowertune_{challenge}_{item.name}_{suite}".replace("-", "_")
 
 
 def build(

@@ -9,10 +9,27 @@ from flowertune.base.text import one_line
 from submissions import tiers
 from submissions.archive import OpenedBundle, UnusableBundle, opened
 from submissions.findings import Finding, Report, ordered
-from submissions.verify import contamination, rules, run, score, similarity, structure, system
+from submissions.verify import (
+    contamination,
+    formats,
+    rules,
+    run,
+    score,
+    similarity,
+    structure,
+    system,
+)
 from submissions.verify.case import Case
 
-CLASSES = (structure.check, rules.check, system.check, run.check, score.check, contamination.check)
+CLASSES = (
+    structure.check,
+    rules.check,
+    system.check,
+    run.check,
+    score.check,
+    formats.check,
+    contamination.check,
+)
 
 
 @dataclass(frozen=True)
