@@ -11,11 +11,14 @@ from evaluation.programs import cores
 from flowertune.base.errors import UserError
 from flowertune.base.files import write_atomically
 from flowertune.base.memory import available
+from flowertune.base.text import counted
 from submissions.archive import opened
+from submissions.findings import ordered
 from submissions.replay import draw
 from submissions.replay.record import RunRecord, read_record
 from submissions.replay.replay import Asked, replay, rounds_of
 from submissions.replay.sandbox import Bounds
+from submissions.verify.check import look
 
 VALID, INVALID, NOT_DONE = 0, 1, 2
 GIB = 2**30
@@ -73,6 +76,11 @@ def parser() -> argparse.ArgumentParser:
         help="relative difference of a round's update (default: measured, by type of computation)",
     )
     add("--cpu", action="store_true", help="show the sandbox no GPU")
+    add(
+        "--anyway",
+        action="store_true",
+        help="train rounds again although `python -m evaluation.verify` finds the bundle invalid",
+    )
     return options
 
 
@@ -101,6 +109,13 @@ def _run(arguments: argparse.Namespace) -> int:
             return VALID
         memory = int(arguments.memory * GIB) if arguments.memory else _memory()
         bounds = Bounds(memory, arguments.hours, arguments.threads or _threads(record))
+        case = look(bundle)
+        if wrong := [finding for finding in case.findings if finding.level == "error"]:
+            print("\n".join(finding.line() for finding in ordered(wrong)), flush=True)
+            if not arguments.anyway:
+                print(f"INVALID: {counted(len(wrong), 'error')}, and nothing is trained again "
+                      "(--anyway does it all the same)")  # fmt: skip
+                return INVALID
         print(
             f"sandbox: no network, {memory / GIB:.1f} GiB, {bounds.hours:g} h a round, "
             f"{bounds.threads} threads",
@@ -114,7 +129,7 @@ def _run(arguments: argparse.Namespace) -> int:
     # Late: it describes this machine, which takes a part of a second.
     from submissions.replay.report import report
 
-    made = report(arguments.bundle.name, found)
+    made = report(arguments.bundle.name, found, case.findings, case.facts)
     print("\n".join(finding.line() for finding in made.findings))
     print(made.verdict())
     if arguments.report is not None:
@@ -150,8 +165,11 @@ def _say_draw(
     print(f"rounds {', '.join(map(str, rounds))}; the draw again: --draw {arguments.draw} "
           f"--nonce {nonce}")  # fmt: skip
     draws = len(rounds) - min(record.rounds, 2)
-    parts = [f"{c:.0%} where {s:.0%} are" for s, c in draw.chances(record.rounds, draws)]
-    print(f"false rounds between the first and the last are seen with 1 - (1 - f)^{draws}: "
+    if draws >= record.rounds - 2:
+        print("every round is trained again, so every false one is seen")
+        return
+    parts = [f"{c:.0%} where f is {s:.0%}" for s, c in draw.chances(record.rounds, draws)]
+    print(f"if a share f of the rounds between is false, that is seen with 1 - (1 - f)^{draws}: "
           f"{', '.join(parts)}", flush=True)  # fmt: skip
 
 
@@ -170,15 +188,15 @@ def _threads(record: RunRecord) -> int:
 
 
 def _write(path: Path, body: dict[str, Any], key: Path | None) -> None:
-    text = json.dumps(body, indent=2, sort_keys=True) + "\n"
     if key is not None:
-        text = _signed(body, key)
+        # Late: a report need not be signed.
+        from submissions.signing.keys import private_key
+        from submissions.signing.signature import sign_object
+
+        body = sign_object(body, private_key(key))
+    text = json.dumps(body, indent=2, sort_keys=True) + "\n"
     try:
         write_atomically(path, text)
     except OSError as error:
         raise UserError(f"--report {path} cannot be written ({error.strerror}).") from None
     print(f"report: {path}")
-
-
-def _signed(body: dict[str, Any], key: Path) -> str:
-    raise UserError("--key cannot be used yet.")

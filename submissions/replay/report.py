@@ -1,7 +1,8 @@
 """What a replay found, as findings: the same report that verify gives, signed or not."""
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from flowertune.base.hardware import hardware
@@ -13,23 +14,29 @@ from submissions.replay import draw
 from submissions.replay.compare import OPEN, SAME, WITHIN, Compared
 from submissions.replay.replay import Replay
 
+EMPTY: Mapping[str, Any] = MappingProxyType({})
 _DECIDES = ("torch", "transformers", "peft", "numpy", "flwr", "bitsandbytes")
 
 
-def report(name: str, found: Replay) -> Report:
+def report(
+    name: str, found: Replay, verified: Sequence[Finding] = (), facts: Mapping[str, Any] = EMPTY
+) -> Report:
     """Return the report of a replay.
 
     Parameters
     ----------
     name : str
         The bundle's.
+    verified, facts
+        What verifying the bundle found and confirmed.
     """
-    findings = [Finding("run", "error", "", text, "replay") for text in found.errors]
+    findings = list(verified)
+    findings += [Finding("run", "error", "", text, "replay") for text in found.errors]
     findings += [Finding("run", "note", "", text, "replay") for text in found.notes]
     for result in found.results:
         findings += _of_round(result, found.tolerance)
     findings += _of_system(found)
-    facts = {"replay": facts_of(found)}
+    facts = {**facts, "replay": facts_of(found)}
     return Report(name, found.digest, ordered(findings), tiers.REPLAYED, facts)
 
 

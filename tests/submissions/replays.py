@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from flowertune.rules.app_files import app_files
+from flowertune.rules.checkpoint import saved_checkpoints
 from submissions import layout
 from tests.apps import rendered, tiny_settings
 from tests.local_grid import folder as run_folder
@@ -65,7 +66,7 @@ def trained(name: str, app: Path | None = None, tamper: Any = None, **changes: A
 
 def bundle_of(run: Path, target: Path, app: Path | None = None) -> Path:
     """Lay a run out as a bundle in a folder."""
-    checkpoint = run / f"peft_{ROUNDS}"
+    checkpoint = saved_checkpoints(run)[-1]
     copies = {
         layout.MANIFEST: checkpoint / "manifest.json",
         layout.ADAPTER_CONFIG: checkpoint / "adapter_config.json",
