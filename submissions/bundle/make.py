@@ -1,16 +1,20 @@
 """Make one bundle: files, sums, signatures, and the check that the organizer will make, too."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from flowertune.base.text import one_line
 from flowertune.rules.checkpoint import SHORT
+from submissions import layout
 from submissions.bundle import statement as statements
-from submissions.bundle.contents import Extras, contents
+from submissions.bundle.contents import Extras, as_json, contents
 from submissions.bundle.packing import Content, write_zip
 from submissions.bundle.sources import Sources, Unfit
+from submissions.signing import model_signing, signature
+from submissions.signing.keys import PrivateKey
 
 
 @dataclass(frozen=True)
@@ -42,12 +46,48 @@ def assemble(sources: Sources, said: statements.Said, extras: Extras | None = No
     Raises
     ------
     Unfit
-        Something that the participant has to say is missing or wrong; with every sentence.
+        Something that the participant says is missing or wrong, or the score's files are not as the
+        scorer writes them; with every sentence.
     """
-    body = statements.statement(sources, said)
-    if wrong := statements.problems(body, sources.manifest):
+    if wrong := statements.missing(said):
         raise Unfit(wrong)
-    return Bundle(body, contents(sources, body, extras))
+    try:
+        body = statements.statement(sources, said)
+        if wrong := statements.problems(body, sources.manifest):
+            raise Unfit(wrong)
+        return Bundle(body, contents(sources, body, extras))
+    except Unfit:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError, OSError) as error:
+        raise Unfit(
+            [
+                f"The files in {sources.scores} or {sources.run.folder} are not as scorer and run "
+                f"write them ({type(error).__name__}: {one_line(error, 100)}): score the "
+                "checkpoint again."
+            ]
+        ) from error
+
+
+def signed(bundle: Bundle, key: PrivateKey) -> Bundle:
+    """Return a bundle with a signature of its sums, by a key of one's own."""
+    sums = bundle.files[layout.SUMS]
+    assert isinstance(sums, bytes)
+    made = as_json(signature.sign(sums, key))
+    return replace(bundle, files={**bundle.files, layout.SIGNATURE: made})
+
+
+def model_signed(bundle: Bundle, key: Path) -> Bundle:
+    """Return a bundle with an OpenSSF model signature of all its files.
+
+    Raises
+    ------
+    UserError
+        The extra is not installed, or the key cannot be used.
+    """
+    with unpacked(bundle) as folder:
+        model_signing.sign_folder(Path(folder), key)
+        made = (Path(folder) / layout.MODEL_SIGNATURE).read_bytes()
+    return replace(bundle, files={**bundle.files, layout.MODEL_SIGNATURE: made})
 
 
 def tree(files: Mapping[str, Content]) -> str:

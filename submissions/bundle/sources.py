@@ -15,6 +15,7 @@ from flowertune.base.text import counted, one_line
 from flowertune.base.untrusted import UnusableFile, read_strict_json
 from flowertune.rules.app_files import app_files, app_record
 from flowertune.rules.checkpoint import saved_checkpoints, scores_folder
+from flowertune.rules.manifest import problems as manifest_problems
 from flowertune.run import chain
 from flowertune.run.files import LEDGER, ROUNDS, RUN, RunFiles, read_run
 from flowertune.run.find import home_of
@@ -72,8 +73,45 @@ class Unfit(UserError):
         super().__init__(" ".join(self.problems))
 
 
+@dataclass(frozen=True)
+class Found:
+    """What was found for a bundle.
+
+    Attributes
+    ----------
+    sources
+        None where something is missing, so that no bundle can be made at all.
+    missing
+        A sentence for each such thing.
+    wrong
+        A sentence for each thing that keeps the bundle from being valid.
+    unofficial
+        Why the checkpoint is not official, one sentence each.
+    """
+
+    sources: Sources | None
+    missing: list[str]
+    wrong: list[str]
+    unofficial: list[str]
+
+
 def read(given: Path, scores: Path | None = None, app: Path | None = None) -> Sources:
-    """Find and read everything that a bundle of a run is made of.
+    """Find and read everything that a bundle of a run is made of; see ``look``.
+
+    Raises
+    ------
+    Unfit
+        Something is missing or wrong; with every sentence.
+    """
+    found = look(given, scores, app)
+    problems = [*found.missing, *found.wrong, *found.unofficial]
+    if found.sources is None or problems:
+        raise Unfit(problems)
+    return found.sources
+
+
+def look(given: Path, scores: Path | None = None, app: Path | None = None) -> Found:
+    """Find everything that a bundle of a run is made of, and all that is missing or wrong.
 
     Parameters
     ----------
@@ -86,36 +124,40 @@ def read(given: Path, scores: Path | None = None, app: Path | None = None) -> So
 
     Raises
     ------
-    Unfit
-        Something is missing, or belongs to another run; with every sentence.
+    UserError
+        ``given`` is no run's folder, or cannot be read.
     """
     named = given.resolve().name.startswith("peft_") and (given.parent / RUN).is_file()
     folder = given.parent if named else given
     run = read_run(folder)
-    problems = _of_run(run)
-    checkpoint, chosen, wrong = _checkpoint(run, given if named else None)
-    problems += wrong
-    problems += [
+    missing = [
         f"{folder / name} is missing: a bundle holds it as the run wrote it."
         for name in (ROUNDS, LEDGER, chain.FILE)
         if not (folder / name).is_file()
     ]
+    wrong = _of_run(run)
+    checkpoint, chosen, problems = _checkpoint(run, given if named else None)
+    missing += problems
     home = app or home_of(folder, Path())
-    found, manifest = None, None
+    found, manifest, unofficial = None, None, []
     if checkpoint is not None:
-        found, manifest, wrong = _described(checkpoint, str(run.about.get("challenge")))
-        problems += wrong
-    files, wrong = _app(home, manifest)
-    problems += wrong
-    results, place = None, None
+        found, manifest, unofficial, problems = _described(checkpoint, run)
+        missing += problems
+    files, changed, problems = _app(home, manifest)
+    missing += problems
+    wrong += changed
+    place, results = None, None
     if found is not None:
-        place, results, wrong = _scores(found, scores, run, home)
-        problems += wrong
-    if problems or not (checkpoint and found and manifest and place and results is not None):
-        raise Unfit(problems)
-    return Sources(
+        place, results, problems = _scores(found, scores, run, home)
+        missing += problems
+    if missing or checkpoint is None or found is None or manifest is None:
+        return Found(None, missing, wrong, unofficial)
+    if place is None or results is None:
+        return Found(None, missing, wrong, unofficial)
+    sources = Sources(
         run, checkpoint, chosen, manifest, found.digest, found.sha256, place, results, files
     )
+    return Found(sources, [], wrong, unofficial)
 
 
 def _of_run(run: RunFiles) -> list[str]:
@@ -153,41 +195,45 @@ def _checkpoint(run: RunFiles, named: Path | None) -> tuple[Path | None, str, li
 
 
 def _described(
-    folder: Path, challenge: str
-) -> tuple[checkpoints.Checkpoint | None, dict[str, Any] | None, list[str]]:
+    folder: Path, run: RunFiles
+) -> tuple[checkpoints.Checkpoint | None, dict[str, Any] | None, list[str], list[str]]:
+    """The checkpoint, its manifest, why it is not official, and why it cannot be read."""
     try:
         with opened(folder) as submission:
-            found = checkpoints.describe(submission, challenge)
+            found = checkpoints.describe(submission, str(run.about.get("challenge")))
             manifest = submission.manifest
-    except (UserError, ValueError) as error:
-        return None, None, [f"{one_line(error, 500)}."]
-    problems = [f"The checkpoint is not official: {reason}." for reason in found.reasons]
-    return found, manifest, problems
+    except UserError as error:
+        return None, None, [], [f"{one_line(error, 500)}."]
+    reasons = [f"The checkpoint is not official: {reason}." for reason in found.reasons]
+    if manifest is None or manifest_problems(manifest):
+        return found, None, [], reasons
+    return found, manifest, reasons, []
 
 
-def _app(home: Path | None, manifest: dict[str, Any] | None) -> tuple[dict[str, bytes], list[str]]:
+def _app(
+    home: Path | None, manifest: dict[str, Any] | None
+) -> tuple[dict[str, bytes], list[str], list[str]]:
+    """The app's files, in what they are not those of the run, and why there are none."""
     if home is None:
-        return {}, [
+        return {}, [], [
             "The run's results lie in no app's folder, and a bundle holds the app: name its folder "
             "with --app."
-        ]
+        ]  # fmt: skip
     try:
         files = app_files(home)
     except UserError as error:
-        return {}, [str(error)]
-    used = (manifest or {}).get("app")
-    recorded = used.get("files") if isinstance(used, dict) else None
-    if not isinstance(recorded, dict):
-        return files, []  # what is wrong with the manifest is said elsewhere
-    own = app_record(files)["files"]
-    changed = sorted(name for name in {*own, *recorded} if own.get(name) != recorded.get(name))
+        return {}, [], [str(error)]
+    if manifest is None:
+        return files, [], []
+    own, used = app_record(files)["files"], manifest["app"]["files"]
+    changed = sorted(name for name in {*own, *used} if own.get(name) != used.get(name))
     if not changed:
-        return files, []
+        return files, [], []
     more = f" and {counted(len(changed) - _SHOWN, 'more')}" if len(changed) > _SHOWN else ""
     return files, [
         f"The app in {home} is not as it was for the run, in {', '.join(changed[:_SHOWN])}{more}: "
         "put those files back (git checkout), or name a folder that has them with --app."
-    ]
+    ], []  # fmt: skip
 
 
 def _scores(

@@ -11,7 +11,16 @@ import challenges
 from flowertune.base.text import counted
 from flowertune.rules.checkpoint import WEIGHTS
 from flowertune.rules.manifest import object_with
-from flowertune.rules.values import DIGEST, TEXT, Value, is_number, one_of, optional, whole
+from flowertune.rules.values import (
+    DIGEST,
+    TEXT,
+    Value,
+    is_number,
+    one_of,
+    optional,
+    shown,
+    whole,
+)
 from submissions.bundle.sources import BEST, LAST, Sources
 
 FORMAT = 1
@@ -137,15 +146,19 @@ def statement(sources: Sources, said: Said) -> dict[str, Any]:
     }
 
 
+def missing(said: Said) -> list[str]:
+    """Return what the participant has to say and does not, one sentence each."""
+    given = {"team": said.team, "contact": said.contact}
+    return [f"The {key} is missing: give it with --{key}." for key in given if given[key] is None]
+
+
 def problems(body: Mapping[str, Any], manifest: Mapping[str, Any]) -> list[str]:
     """Return what is wrong with a statement, one sentence each."""
-    found = []
-    for key in ("team", "contact"):
-        if body[key] is None:
-            found.append(f"The {key} is missing: give it with --{key}.")
-    for key, value in FIELDS.items():
-        if body[key] is not None and not value.fits(body[key]):
-            found.append(f"{key} is {body[key]!r}, which has to be {value.allowed}.")
+    found = [
+        f"{key} is {shown(body[key])}, which has to be {value.allowed}."
+        for key, value in FIELDS.items()
+        if not value.fits(body[key])
+    ]
     default, own = challenges.load(manifest["challenge"])["model"], manifest["base-model"]["name"]
     if body["division"] == CLOSED and own != default:
         found.append(

@@ -2,14 +2,22 @@
 
 import json
 from collections.abc import Mapping
+from pathlib import PurePosixPath
 from typing import Any
 
 import challenges
+from challenges import record
 from flowertune.base.hub import is_hub_id
 from submissions.bundle.sources import Sources
 
 CONFORMS_TO = "http://mlcommons.org/croissant/1.1"
 _HUB = "https://huggingface.co/datasets"
+# A repository has none, and the format asks for one: this is what the hub writes there.
+_NO_HASH = "https://github.com/mlcommons/croissant/issues/80"
+_KINDS = {
+    ".parquet": "application/x-parquet", ".jsonl": "application/jsonlines",
+    ".json": "application/json", ".csv": "text/csv",
+}  # fmt: skip
 # As the specification prints it; every term that is used below is in it.
 CONTEXT: dict[str, Any] = {
     "@language": "en",
@@ -44,6 +52,7 @@ CONTEXT: dict[str, Any] = {
     "parentField": "cr:parentField",
     "path": "cr:path",
     "personalSensitiveInformation": "cr:personalSensitiveInformation",
+    "rai": "http://mlcommons.org/croissant/RAI/",
     "recordSet": "cr:recordSet",
     "references": "cr:references",
     "regex": "cr:regex",
@@ -80,17 +89,40 @@ def croissant(sources: Sources) -> bytes:
             f"{static['rules']} {static['rules-version']}, at revision {revision}, split into "
             f"{sources.manifest['partitions']} partitions ({static['partitioner.name']})."
         ),
-        "version": revision,
+        # A revision of the hub is no version; the rules fix which rows are meant.
+        "version": static["rules-version"],
         "recordSet": [_partitions(rows)],
     }
     if is_hub_id(name):
         body["url"] = f"{_HUB}/{name}"
-        body["distribution"] = _distribution(name, revision)
+        body["distribution"] = _distribution(name, revision, _pinned(sources))
         body["recordSet"].insert(0, _rows(sources.challenge))
     return f"{json.dumps(body, indent=2, sort_keys=True, ensure_ascii=False)}\n".encode()
 
 
-def _distribution(name: str, revision: str) -> list[dict[str, Any]]:
+def _pinned(sources: Sources) -> dict[str, str]:
+    """Return the sha256 of each file that the rules pin, by its path; empty where they pin none."""
+    static = sources.manifest["static"]
+    training = record.pinned(static["rules"], static["rules-version"])
+    files = training.get(sources.challenge, {}).get("training", {}).get("files", {})
+    return {path: about["sha256"] for path, about in files.items() if "sha256" in about}
+
+
+def _distribution(name: str, revision: str, pinned: Mapping[str, str]) -> list[dict[str, Any]]:
+    endings = {PurePosixPath(path).suffix for path in pinned} & _KINDS.keys()
+    ending = sorted(endings)[0] if endings else ".parquet"
+    files = [
+        {
+            "@type": "cr:FileObject",
+            "@id": path,
+            "name": path,
+            "containedIn": {"@id": "repository"},
+            "contentUrl": path,
+            "encodingFormat": _KINDS.get(PurePosixPath(path).suffix, "application/octet-stream"),
+            "sha256": digest,
+        }
+        for path, digest in sorted(pinned.items())
+    ]
     return [
         {
             "@type": "cr:FileObject",
@@ -99,6 +131,7 @@ def _distribution(name: str, revision: str) -> list[dict[str, Any]]:
             "description": "The data set's git repository on the Hugging Face hub",
             "contentUrl": f"{_HUB}/{name}/tree/{revision}",
             "encodingFormat": "git+https",
+            "sha256": _NO_HASH,
         },
         {
             "@type": "cr:FileSet",
@@ -106,9 +139,10 @@ def _distribution(name: str, revision: str) -> list[dict[str, Any]]:
             "name": "files",
             "description": "Its files of rows",
             "containedIn": {"@id": "repository"},
-            "encodingFormat": "application/x-parquet",
-            "includes": "**/*.parquet",
+            "encodingFormat": _KINDS[ending],
+            "includes": f"**/*{ending}",
         },
+        *files,
     ]
 
 

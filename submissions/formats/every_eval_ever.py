@@ -27,7 +27,9 @@ _INTERVAL = "Wilson"
 def records(
     sources: Sources, statement: Mapping[str, Any], hub_id: str | None = None
 ) -> dict[str, bytes]:
-    """Return the record's two files, by name.
+    """Return the record's two files, by their names below the folder of such records.
+
+    They lie as in the project's own store, so that its validator can be run on them there.
 
     Parameters
     ----------
@@ -53,6 +55,7 @@ def records(
     lines = list(_samples(sources, {**about, "model_id": named}))
     samples = "".join(json.dumps(x, ensure_ascii=False, sort_keys=True) + "\n" for x in lines)
     owner, _, name = named.partition("/")
+    place = f"data/flowertune-{sources.challenge}/{owner}/{name}/{uuid}"
     body = {
         **about,
         "evaluation_timestamp": sources.results["provenance"]["started"],
@@ -81,14 +84,14 @@ def records(
         ],
         "detailed_evaluation_results": {
             "format": "jsonl",
-            "file_path": f"data/flowertune-{sources.challenge}/{owner}/{name}/{uuid}{SAMPLES}",
+            "file_path": f"{place}{SAMPLES}",
             "hash_algorithm": "sha256",
             "checksum": hashlib.sha256(samples.encode("utf-8")).hexdigest(),
             "total_rows": len(lines),
         },
     }
     text = json.dumps(body, indent=2, sort_keys=True, ensure_ascii=False)
-    return {f"{uuid}.json": f"{text}\n".encode(), f"{uuid}{SAMPLES}": samples.encode("utf-8")}
+    return {f"{place}.json": f"{text}\n".encode(), f"{place}{SAMPLES}": samples.encode("utf-8")}
 
 
 def _uuid(of: Mapping[str, Any]) -> UUID:
