@@ -19,6 +19,7 @@ from flowertune.base.numbers import as_float
 from flowertune.base.progress_bars import disable_progress_bars
 from flowertune.base.text import one_line
 from flowertune.comms.codec import pack
+from flowertune.comms.decoded import DecodedRecord
 from flowertune.comms.exchange import Exchanger, RoundResult
 from flowertune.comms.validation import ARRAYS, CONFIG, MOST_EXAMPLES, partition_of, rows_of
 from flowertune.config.checks import is_layerwise, least_replies
@@ -322,7 +323,8 @@ class TrainingRun(BaseRun):
             self.method.exchanger.sent,
         )  # fmt: skip
         reasons |= lost
-        arrays = ArrayRecord(mean)
+        # Decoded: Python 3.11 can fail where threads of a strategy read NumPy's headers at once.
+        arrays = DecodedRecord(mean)
         for partition in inside:
             replies[partition].content[ARRAYS] = arrays
         return [reply for partition, reply in replies.items() if partition in inside]
