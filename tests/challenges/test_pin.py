@@ -183,13 +183,13 @@ def test_a_run_under_pinned_rules_is_held_to_its_rows(published):
 def test_a_base_model_is_held_to_its_commit_and_files(published, tmp_path, monkeypatch):
     pins, static = published["pinned"]["finance"], published["finance"]
     model = pins["model"]
-    for given, status in (
+    for given, expected in (
         ((model["name"], model["revision"]), "verified"),
         ((model["name"], "0" * 40), "other"),
         (("another/model", model["revision"]), "other"),
         ((model["name"], None), "unverified"),
     ):
-        assert rules_pinned.model_status(static, *given) == status
+        assert rules_pinned.model_status(static, *given) == expected
     for name, content in MODEL.items():
         (tmp_path / name).write_bytes(content)
     (tmp_path / "notes.md").write_text("of no weight")
