@@ -67,5 +67,6 @@ def _match(match: Match) -> dict[str, Any]:
     return {
         "training-row": match.training_row,
         "exact": match.exact,
-        "share": round(match.share, 4),
+        # One n-gram of a very long row is still one.
+        "share": max(round(match.share, 4), 0.0001) if match.share else 0.0,
     }

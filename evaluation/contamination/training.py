@@ -1,7 +1,7 @@
 """Where the training rows of a challenge are: in a file, in the hub's cache, in the quickstart."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.resources import as_file
 from pathlib import Path
@@ -61,6 +61,13 @@ def find(
     Raises:
         UserError: what was given cannot be read.
     """
+    with _without_bars():
+        return _find(challenge, given, sample, rules)
+
+
+def _find(
+    challenge: str, given: str | None, sample: bool, rules: tuple[str, str] | None
+) -> TrainingRows | NoRows:
     # Late: datasets takes a second to import.
     from flowertune.data import read, rows
 
@@ -92,6 +99,21 @@ def find(
             return NoRows(str(error).rstrip("."))
         raise UserError(f"{OPTION} {HUB}: {error}") from None
     return TrainingRows(found, {"source": "hub", "path": name, "revision": revision})
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """Without the bars of `datasets`; those of downloads stay."""
+    # Late, as above.
+    import datasets
+
+    disabled = datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if not disabled:
+            datasets.enable_progress_bars()
 
 
 def dataset(challenge: str, rules: tuple[str, str] | None) -> tuple[str, str]:
