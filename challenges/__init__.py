@@ -3,6 +3,7 @@
 The template gets the same files through Copier; the library and `evaluation` get them from here.
 """
 
+from copy import deepcopy
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -113,5 +114,11 @@ def _text(filename: str) -> str:
 
 
 def _read(filename: str) -> dict[str, Any]:
-    # Parsed anew each time: a caller that changes its copy changes nobody else's.
-    return yaml.safe_load(_text(filename))
+    # A copy each time: a caller that changes its own changes nobody else's.
+    return deepcopy(_parsed(_text(filename)))
+
+
+@cache
+def _parsed(text: str) -> dict[str, Any]:
+    # A verifier of a thousand bundles asks thousands of times, and YAML takes its time.
+    return yaml.safe_load(text)

@@ -9,6 +9,7 @@ import numpy as np
 from flowertune.base.untrusted import JSON_BYTES, UnusableFile
 from flowertune.rules.values import Value, same, shown
 from submissions.archive import OpenedBundle
+from submissions.convergence import Reference
 from submissions.findings import Finding, Kind, Level
 from submissions.verify.weights import Weights
 
@@ -32,6 +33,8 @@ class Case:
         What ``similarity`` compares with other bundles'.
     facts
         What the checks confirmed or recomputed, for the report.
+    reference
+        Reference runs that the organizer gave; None for those that are published.
     """
 
     bundle: OpenedBundle
@@ -47,6 +50,7 @@ class Case:
     contamination: dict[str, Any] | None = None
     rounds: list[dict[str, Any]] | None = None
     weights: Weights | None = None
+    reference: Reference | None = None
     sketch: np.ndarray | None = None
     answers: np.ndarray | None = None
     _told: dict[tuple[str, str], int] = field(default_factory=dict)

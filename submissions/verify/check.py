@@ -8,9 +8,11 @@ import numpy as np
 from flowertune.base.text import one_line
 from submissions import tiers
 from submissions.archive import OpenedBundle, UnusableBundle, opened
+from submissions.convergence import Reference
 from submissions.findings import Finding, Report, ordered
 from submissions.verify import (
     contamination,
+    convergence,
     formats,
     rules,
     run,
@@ -26,6 +28,7 @@ CLASSES = (
     rules.check,
     system.check,
     run.check,
+    convergence.check,
     score.check,
     formats.check,
     contamination.check,
@@ -40,22 +43,24 @@ class Verified:
     sketch: "similarity.Sketch | None"
 
 
-def verify(given: Path) -> Report:
+def verify(given: Path, reference: Reference | None = None) -> Report:
     """Return what verifying a bundle found; nothing out of it is executed or imported.
 
     Parameters
     ----------
     given
         A zip, or the folder of an unpacked one.
+    reference
+        Reference runs to hold its losses against; None for those that are published.
     """
-    return verified(given).report
+    return verified(given, reference).report
 
 
-def verified(given: Path) -> Verified:
+def verified(given: Path, reference: Reference | None = None) -> Verified:
     """Return the report of a bundle with its sketch."""
     try:
         with opened(given) as bundle:
-            case = look(bundle)
+            case = look(bundle, reference)
             sketch = similarity.sketch_of(case)
             report = Report(
                 given.name or str(given), bundle.digest, ordered(case.findings),
@@ -69,9 +74,9 @@ def verified(given: Path) -> Verified:
         return Verified(Report(given.name or str(given), None, found), None)
 
 
-def look(bundle: OpenedBundle) -> Case:
+def look(bundle: OpenedBundle, reference: Reference | None = None) -> Case:
     """Return what all classes of checks find in an opened bundle."""
-    case = Case(bundle)
+    case = Case(bundle, reference=reference)
     for check in CLASSES:
         try:
             # What is read is typed; what no type foresees must not end the other bundles' turn.

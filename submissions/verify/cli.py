@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from flowertune.base.errors import UserError
+from submissions.convergence import Reference, read_reference
 from submissions.findings import Report, as_json, as_text, ordered
 from submissions.verify import similarity
 from submissions.verify.check import verified
@@ -35,14 +37,21 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument(
         "--format", choices=("text", "json"), default="text", help="default: %(default)s"
     )
+    options.add_argument(
+        "--reference",
+        type=Path,
+        metavar="FILE",
+        help="hold losses against these reference runs, as python -m evaluation.reference wrote "
+        "them (default: those that are published with the rules)",
+    )
     return options
 
 
-def verify_all(bundles: Sequence[Path]) -> list[Report]:
+def verify_all(bundles: Sequence[Path], reference: Reference | None = None) -> list[Report]:
     """Return a report for each bundle, with what is alike among them."""
     reports, sketches, places = [], [], []
     for number, path in enumerate(bundles):
-        one = verified(path)
+        one = verified(path, reference)
         reports.append(one.report)
         if one.sketch is not None:
             sketches.append(one.sketch)
@@ -56,7 +65,12 @@ def verify_all(bundles: Sequence[Path]) -> list[Report]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     arguments = parser().parse_args(argv)
-    reports = verify_all(arguments.bundles)
+    try:
+        reference = read_reference(arguments.reference) if arguments.reference else None
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    reports = verify_all(arguments.bundles, reference)
     print(as_json(reports) if arguments.format == "json" else as_text(reports))
     return 0 if all(report.valid for report in reports) else 1
 
