@@ -12,6 +12,10 @@ from submissions import convergence
 from submissions.convergence import bands, cli
 from submissions.convergence.reference import Reference, read_reference
 from submissions.convergence.student import quantile
+from submissions.verify import cli as verify_cli
+from tests.submissions.on_record import on_record
+from tests.submissions.tampered import Edit
+from tests.submissions.valid import valid_files
 
 KEY = ("finance", "50-supernodes", "1.0.0", "m")
 
@@ -180,3 +184,30 @@ def test_a_file_of_another_form_is_one_sentence(tmp_path):
         read_reference(tmp_path / "f.json")
     with pytest.raises(UserError, match="there is no file"):
         read_reference(tmp_path / "none.json")
+
+
+def test_the_verifier_warns_of_a_bundle_below_the_band_and_calls_it_valid(tmp_path, capsys):
+    bundle = tmp_path / "bundle.zip"
+    files = valid_files()
+    with on_record():
+        bundle.write_bytes(Edit(files, tmp_path).zip())
+        manifest = json.loads(files["adapter/manifest.json"])
+        own = bands.losses([json.loads(line) for line in files["run/rounds.jsonl"].splitlines()])
+
+        def checked(height, model=manifest["base-model"]["name"]):
+            made = Reference(manifest["rules"], manifest["rules-version"])
+            curves = [[loss * height + n / 1000 for loss in own] for n in range(3)]  # type: ignore
+            made.add(manifest["challenge"], model, curves, {})
+            (tmp_path / "band.json").write_text(json.dumps(made.record()))
+            status = verify_cli.main([str(bundle), "--reference", str(tmp_path / "band.json")])
+            return status, capsys.readouterr().out
+
+        status, printed = checked(1.0)
+        assert status == 0 and "convergence" not in printed
+        status, printed = checked(1.5)
+        assert status == 0 and "Its loss falls faster than that of 3 reference runs" in printed
+        assert "warning" in printed and "VALID" in printed
+        status, printed = checked(1.5, "another")
+        assert status == 0 and "No reference runs are known of" in printed
+        assert verify_cli.main([str(bundle), "--reference", str(tmp_path / "none.json")]) == 2
+        assert "there is no file" in capsys.readouterr().err
