@@ -39,8 +39,10 @@ def mean_adapter(
     ledger: Ledger,
     profile: Any,
     sent: Mapping[int, Mapping[str, torch.Tensor]],
-) -> tuple[dict[str, torch.Tensor], set[int], dict[int, str]]:
+) -> tuple[dict[str, torch.Tensor], dict[int, str], dict[int, str]]:
     """Return the mean (float32) of what clients keep, who is in it, and why others are not.
+
+    Who is in it comes with the sha256 of what it gave.
 
     It is the mean of whole replies to the bit: float64 sums of values times examples.
 
@@ -69,7 +71,7 @@ def mean_adapter(
     }
     cohort, reasons = request_manifests(grid, nodes, job, plan.digest, ledger, weights)
     if not cohort.manifests:
-        return {}, set(), reasons
+        return {}, {}, reasons
     sink = MemorySink(plan, torch.float32.itemsize)
     options = AveragingOptions(
         window=cfg.aggregation.window,
@@ -86,5 +88,6 @@ def mean_adapter(
         name: torch.from_numpy(np.frombuffer(sink.data[name], np.float32)).reshape(t.shape)
         for name, t in like.items()
     }
-    inside = {manifest.partition for manifest in cohort.manifests}
+    digests = norms.digests()
+    inside = {manifest.partition: digests[manifest.partition] for manifest in cohort.manifests}
     return mean, inside, {**reasons, **averaging.left_out}

@@ -61,8 +61,8 @@ class RoundResult:
     received : int
         Bytes of tensors received, over all attempts.
     records : dict[int, dict[str, Any]]
-        What each reply that counts was, by partition: sha256 of its arrays as they travelled (None
-        where they are asked for in buckets), bytes, examples, tokens, train-loss.
+        What each reply that counts was, by partition: sha256 of its arrays as they travelled,
+        bytes, examples, tokens, train-loss.
     """
 
     server_round: int
@@ -117,10 +117,11 @@ class Exchanger:
     state_key: str
     most_examples: Callable[[int], int] = lambda partition: MOST_EXAMPLES
     sent: dict[int, Tensors] = field(default_factory=dict, repr=False)
+    # Digests of the arrays in the last attempt's replies, by partition and record.
+    came: dict[int, dict[str, str]] = field(default_factory=dict, repr=False)
     _packed: dict[str, _Packed] = field(default_factory=dict, repr=False)
     _digests: dict[tuple[tuple[str, int], ...], str] = field(default_factory=dict, repr=False)
     _norms: dict[int, float] = field(default_factory=dict, repr=False)
-    _came: dict[int, str | None] = field(default_factory=dict, repr=False)  # digests of replies
     _known: int = 0  # entries of the ledger before the attempt
 
     def once(
@@ -145,7 +146,7 @@ class Exchanger:
             If there is no message, one has no adapter, or two are for one node.
         """
         check_messages(messages)
-        for known in (self._packed, self._digests, self._norms, self._came):
+        for known in (self._packed, self._digests, self._norms, self.came):
             known.clear()
         self._known = len(self.ledger.entries)
         partitions = self.registry.by_node()
@@ -186,10 +187,9 @@ class Exchanger:
                 reasons[partition] = str(error)
                 continue
             valid[partition] = reply
+            self.came[partition] = digests_of(reply)
             if is_layerwise(self.cfg):
-                self._came[partition] = None
                 continue
-            self._came[partition] = reply_digest(reply)
             base, packed_as = self.sent[partition], None
             if self.cfg.train.transport == "int8":
                 # Replies are updates; the server keeps the unrounded adapter.
@@ -217,7 +217,7 @@ class Exchanger:
         for reply in replies:
             partition, metrics = partition_of(reply), reply.content.metric_records[METRICS]
             found[partition] = {
-                "sha256": self._came[partition],
+                "sha256": combined(self.came[partition]),
                 "bytes": received.get(partition, 0),
                 "examples": as_int(metrics, "num-examples"),
                 "tokens": tokens_of(reply),
@@ -275,16 +275,20 @@ class Exchanger:
         return Expected.like(packed.record, packed.tensors)
 
 
-def reply_digest(reply: Message) -> str:
-    """Return the sha256 of all arrays of a message as they travel, in hex.
+def digests_of(message: Message) -> dict[str, str]:
+    """Return the sha256 of each record of arrays in a message, as they travel, in hex."""
+    records = message.content.array_records.items()
+    return {name: _digest(record, ordered=True) for name, record in records}
 
-    It is over the names of records, in order, and in each over names, dtypes, shapes and bytes.
-    """
-    records = reply.content.array_records
-    if len(records) == 1:
-        return _digest(records[ARRAYS], ordered=True)
-    digests = {name: _digest(record, ordered=True) for name, record in records.items()}
-    return json_sha256(digests)
+
+def reply_digest(message: Message) -> str:
+    """Return the sha256 of all arrays of a reply, as they travel, in hex."""
+    return combined(digests_of(message))
+
+
+def combined(digests: Mapping[str, str]) -> str:
+    """Return the one digest of a reply, given those of its records of arrays."""
+    return digests[ARRAYS] if len(digests) == 1 else json_sha256(digests)
 
 
 def _digest(record: ArrayRecord, ordered: bool = False) -> str:

@@ -323,6 +323,8 @@ class TrainingRun(BaseRun):
             self.method.exchanger.sent,
         )  # fmt: skip
         reasons |= lost
+        for partition, digest in inside.items():
+            self.method.exchanger.came[partition][ARRAYS] = digest
         # Decoded: Python 3.11 can fail where threads of a strategy read NumPy's headers at once.
         arrays = DecodedRecord(mean)
         for partition in inside:

@@ -193,8 +193,11 @@ def collect(run, job, grid, out):
         shutil.copy(state / "round_0" / "adapter.safetensors", out / "first.safetensors")
     line = json.loads((run / "rounds.jsonl").read_text().splitlines()[job["round"] - 1])
     entries = [json.loads(text) for text in (run / "ledger.jsonl").read_text().splitlines()]
+    records = [json.loads(text) for text in (run / "chain.jsonl").read_text().splitlines()]
+    came = records[-1]["replies"].items() if records[-1]["round"] == job["round"] else ()
     record = {
         "asked": sorted(grid.asked),
+        "digests": {partition: reply["sha256"] for partition, reply in came},
         "replies": {str(p): reply for p, reply in sorted(grid.replies.items())},
         "line": line,
         "ledger": [entry for entry in entries if entry["round"] == job["round"]],
