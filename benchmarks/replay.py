@@ -99,7 +99,7 @@ def _replay(work: Path, dtype: str) -> None:
 
 
 def _told(result: Any) -> str:
-    loss = [d.sentence for d in result.differences if d.what == "loss"]
+    loss = [d.sentence for d in result.differences if d.what in ("loss", "training")]
     update = "unknown" if result.update is None else f"{result.update:.3g}"
     return f"{result.verdict}, update {update} apart; {'; '.join(loss) or 'the same loss'}"
 

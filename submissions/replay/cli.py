@@ -51,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
     add = options.add_argument
     add("bundle", type=Path, metavar="BUNDLE", help="the zip or folder that was handed in")
     add("--draw", type=int, default=3, metavar="K", help="rounds to draw (default: %(default)s)")
+    add("--all", action="store_true", help="every round: as much work as the run itself")
     add("--nonce", metavar="WORD", help="your word for the draw (default: a new one, printed)")
     add("--list", action="store_true", help="print the rounds and the states to ask for, and end")
     add(
@@ -102,7 +103,7 @@ def _run(arguments: argparse.Namespace) -> int:
     nonce = arguments.nonce or draw.new_nonce()
     with opened(arguments.bundle) as bundle:
         record = read_record(bundle)
-        rounds = rounds_of(record, bundle.digest, arguments.draw, nonce)
+        rounds = rounds_of(record, bundle.digest, arguments.draw, nonce, arguments.all)
         _say_draw(arguments, bundle.digest, record, rounds, nonce)
         if arguments.list:
             print("states to ask for: " + " ".join(f"state/round_{n}" for n in _wanted(rounds)))
@@ -123,7 +124,7 @@ def _run(arguments: argparse.Namespace) -> int:
         )
         asked = Asked(
             arguments.draw, nonce, arguments.states, arguments.model, arguments.data, bounds,
-            arguments.tolerance, not arguments.cpu,
+            arguments.tolerance, not arguments.cpu, arguments.all,
         )  # fmt: skip
         found = replay(bundle, asked, lambda text: print(text, flush=True))
     # Late: it describes this machine, which takes a part of a second.

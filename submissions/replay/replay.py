@@ -42,6 +42,7 @@ class Asked:
     bounds: Bounds
     tolerance: float | None = None
     gpu: bool = True
+    every: bool = False  # round, in place of drawn ones
 
 
 @dataclass
@@ -68,13 +69,23 @@ class Replay:
         )
 
 
-def rounds_of(record: RunRecord, digest: str, asked_draw: int, nonce: str) -> list[int]:
+def rounds_of(
+    record: RunRecord, digest: str, draws: int, nonce: str, every: bool = False
+) -> list[int]:
     """Return the rounds that a replay trains again."""
-    return draw.drawn_rounds(record.rounds, asked_draw, draw.seed_of(digest, nonce))
+    count = record.rounds if every else draws
+    return draw.drawn_rounds(record.rounds, count, draw.seed_of(digest, nonce))
 
 
-def replay(bundle: OpenedBundle, asked: Asked, say: Say) -> Replay:
+def replay(
+    bundle: OpenedBundle, asked: Asked, say: Say, chosen: Sequence[int] | None = None
+) -> Replay:
     """Train the drawn rounds of a bundle's run again, and compare.
+
+    Parameters
+    ----------
+    chosen : Sequence[int] | None
+        Rounds in place of those that are drawn.
 
     Raises
     ------
@@ -82,7 +93,8 @@ def replay(bundle: OpenedBundle, asked: Asked, say: Say) -> Replay:
         Model, rows or states cannot be had, or there is no sandbox: nothing is said of the bundle.
     """
     record = read_record(bundle)
-    rounds = rounds_of(record, bundle.digest, asked.draw, asked.nonce)
+    drawn = rounds_of(record, bundle.digest, asked.draw, asked.nonce, asked.every)
+    rounds = drawn if chosen is None else list(chosen)
     kind = dtype_of(record)
     tolerance = TOLERANCE[kind] if asked.tolerance is None else asked.tolerance
     found = Replay(bundle.digest, asked.nonce, rounds, record.rounds, tolerance, record)
@@ -143,7 +155,7 @@ def _states(
         found = {n: state for n, state in states.items() if state is not None}
         for r in rounds:
             partitions = record.lines[r]["partitions"]
-            for name in source.kept_files(partitions) if r > 1 else ():
+            for name in source.kept_files(partitions, r) if r > 1 else ():
                 target = scratch / f"kept_{r}" / name
                 source.copy(name, target, FILE_BYTES)
     missing = [n - 1 for n in rounds if n > 1 and n - 1 not in found]

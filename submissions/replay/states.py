@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ FILES = (BODY, *TENSORS)
 BODY_BYTES = 8 * 2**20
 MOST_MEMBERS = 200_000
 CLIENTS = "clients"  # partition_<p>/<kind>_<round>.safetensors: what clients kept
+_KEPT = re.compile(rf"{CLIENTS}/partition_([0-9]{{1,9}})/[a-z]{{1,20}}_([0-9]{{1,9}})\.safetensors")
 _PLACES = ("state/", "")  # where round_<n> may lie
 
 
@@ -98,8 +100,8 @@ class Source:
                 copy.write(piece)
         return True
 
-    def kept_files(self, partitions: Iterable[int]) -> list[str]:
-        """Return the names of the files that these clients kept, where they were handed over."""
+    def kept_files(self, partitions: Iterable[int], server_round: int) -> list[str]:
+        """Return the names of what these clients kept before a round, where it was handed over."""
         if self._members is not None:
             names = [n for n in self._members if n.startswith(f"{CLIENTS}/")]
         else:
@@ -110,8 +112,13 @@ class Source:
                 if stat.S_ISDIR(folder.lstat().st_mode)
                 for file in folder.iterdir()
             ]
-        wanted = {f"partition_{p}" for p in partitions}
-        return sorted(n for n in names if n.count("/") == 2 and n.split("/")[1] in wanted)
+        found = ((name, _KEPT.fullmatch(name)) for name in names)
+        wanted = {str(partition) for partition in partitions}
+        return sorted(
+            name
+            for name, kept in found
+            if kept and kept[1] in wanted and int(kept[2]) < server_round
+        )
 
 
 def take_state(
