@@ -67,7 +67,8 @@ def read(case: Case, marks: Sequence[str]) -> Sums | None:
             if not typed(case, f"{place}: line {number}", entry, fields.ENTRY):
                 return None
             key = entry["round"], entry["partition"]
-            if entry["round"] < newest:
+            # Whoever goes on with a run asks who is there: messages of round 0, in between.
+            if 0 < entry["round"] < newest:
                 case.error(
                     "run", "ledger-order", f"{place}: line {number}",
                     f"A message of round {entry['round']} stands after those of round {newest}.",
