@@ -93,6 +93,7 @@ def _evaluation(
             **about,
             "files": _of_part(about["files"], within),
             "rows": len(found.documents),
+            "documents-sha256": found.sha256,
         }
         rows[item.name] = found.rows_sha256
     return made
