@@ -17,6 +17,7 @@ from flowertune.config.results import own_folder
 from flowertune.profiling.journal import recording
 from flowertune.profiling.phases import OFF, AnyProfile
 from flowertune.rules import lock
+from flowertune.rules.app_files import changed_code
 from flowertune.rules.provenance import Library
 from flowertune.run.chain import FILE as CHAIN
 from flowertune.run.chain import LEDGER as LEDGER_DIGEST
@@ -172,6 +173,10 @@ class BaseRun:
             names = [f"{x.version} ({x.sha256[:12]})" for x in (began_with, self.library)]
             started_with = "the library the run was started with"
             self._differences.append(lock.Difference(started_with, *names))
+        if changed := changed_code(body["app"]["files"], self.app_files["files"]):
+            # No app of which all rounds could be trained again.
+            given, started = ", ".join(changed), "as the run was started with it"
+            self._differences.append(lock.Difference("the app's code", f"{given} changed", started))
         text = "resuming after round %d of %s; `flwr stop %s` ends it"
         log(INFO, text, state.server_round, self.folder, self.run_ids[-1])
         return state
@@ -213,6 +218,7 @@ class BaseRun:
             "federation": self._federation(),
             "differences": [vars(difference) for difference in self._differences],
             "library": self.library.record(),
+            "app": dict(self.app_files),
             **more,
         }
 

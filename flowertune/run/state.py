@@ -78,6 +78,7 @@ PARTS = {
             ),
         )
     ),
+    "app": object_with(files=object_with(of=DIGEST), sha256=TEXT),
     "library": object_with(version=TEXT, sha256=TEXT, editable=SWITCH, edited=list_of(TEXT)),
 }
 PARTS_OF_ADAPTERS = {
