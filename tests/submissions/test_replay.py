@@ -644,7 +644,7 @@ def probe():
         p.read_text(errors="ignore") for root in ("/replay", "/tmp") for p in
         pathlib.Path(root).rglob("*.jsonl")))
     subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)", {word!r}],
-                     start_new_session=True)
+                     start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return found
 """
 CALL = """    found = probe()
