@@ -153,12 +153,14 @@ def own_parsers() -> dict[str, ArgumentParser]:
     """The parsers of modules that are commands of their own, by module."""
     from challenges import pin
     from evaluation.contamination import cli as contamination
+    from submissions.bundle import cli as submit
     from submissions.convergence import cli as reference
 
     return {
         "challenges.pin": pin.parser(),
         "evaluation.contamination": contamination.parser(),
         "evaluation.reference": reference.parser(),
+        "evaluation.submit": submit.parser(),
     }
 
 
