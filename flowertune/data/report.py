@@ -29,7 +29,8 @@ def report_of(
     without a text for question or answer, which are left out), without-answer (rows cut before
     their answer, which train nothing and are left out) and cut-answer (rows cut within it), each
     with rows, share and the first ten by partition and row; row-tokens (median, p95, longest,
-    before cutting); longest-rows (the five longest). All numbers are whole but the shares. Bad rows are in rows, copies and bad only.
+    before cutting); longest-rows (the five longest). All numbers are whole but the shares. Bad rows
+    are in rows, copies and bad only.
     """
     every = [(p, n, r) for p in sorted(partitions) for n, r in enumerate(partitions[p])]
     rows = [row for row in every if not row[2].bad]
