@@ -15,6 +15,7 @@ from submissions.board.ranking import Row, frontier
 
 _STEPS = [1, 2, 2.5, 5, 10]
 _DECADES = 20  # from this ratio on, an axis of costs is logarithmic
+_CHARACTER, _GAP = 7.0, 8.0  # units that a character of a tick takes, and between two texts
 NUMBERED = 12  # points of a frontier that bear their rank
 
 
@@ -108,6 +109,15 @@ class Axis:
         inside = [v for v in values if self.low - 1e-9 <= v <= self.high * (1 + 1e-9)]
         return [Tick(self.at(v), show(v)) for v in inside]
 
+    def spaced(self, show: Callable[[float], str], most: int) -> list[Tick]:
+        """Return ticks as ``ticks`` does, without those whose text would touch the one before."""
+        kept: list[Tick] = []
+        for tick in self.ticks(show, most):
+            room = _CHARACTER * (len(kept[-1].text) + len(tick.text)) / 2 if kept else 0.0
+            if not kept or tick.at - kept[-1].at >= room + _GAP:
+                kept.append(tick)
+        return kept
+
 
 def cost_axis(values: Sequence[float], start: float, stop: float) -> Axis:
     """Return an axis of costs: logarithmic where they differ by more than a factor of 20."""
@@ -132,6 +142,7 @@ def scatter(
     rows: Sequence[Row],
     cost: Callable[[Entry], float | None],
     show: Callable[[float], str],
+    tick: Callable[[float], str],
 ) -> Figure | None:
     """Return averages over a cost, with the efficient frontier; None where no cost is known.
 
@@ -141,8 +152,8 @@ def scatter(
         Of one board, references included: their average is a dashed line.
     cost
         What is to be small, above 0; None where it is not known.
-    show
-        Writes a cost.
+    show, tick
+        Write a cost, in a sentence and on the axis.
     """
     known = [(row, found) for row in rows if (found := cost(row.entry)) is not None]
     if not known:
@@ -179,8 +190,8 @@ def scatter(
         ),
         x_label=x_label + (" (logarithmic)" if across.logarithmic else ""),
         y_label="average, %",
-        x_ticks=across.ticks(show, 5),
-        y_ticks=up.ticks(_short, 5),
+        x_ticks=across.spaced(tick, 5),
+        y_ticks=up.ticks(short, 5),
         points=sorted(points, key=lambda p: p.best),
         path=path,
         level=(up.at(float(level.average)), f"{level.team}: {level.average}") if level else None,
@@ -219,7 +230,7 @@ def line(
         x_label="round",
         y_label="",
         x_ticks=ticks,
-        y_ticks=up.ticks(_short, 4),
+        y_ticks=up.ticks(short, 4),
         points=[
             Point(x, y, f"round {number}: {show(value)}")
             for (x, y), (number, value) in zip(places, curve, strict=True)
@@ -290,7 +301,8 @@ def intervals(entry: Entry, baseline: Entry) -> Intervals:
     )
 
 
-def _short(value: float) -> str:
+def short(value: float) -> str:
+    """Return a number for an axis."""
     return f"{value:,.6g}"
 
 

@@ -17,6 +17,7 @@ from submissions.board.entry import Entry, Refused
 from submissions.board.ranking import Board, Row, frontier
 
 NONE = "-"
+_Show = Callable[[float], str]
 TIER_CSS = {
     tiers.CONSISTENT: "plain", tiers.RESCORED: "warn", tiers.REPLAYED: "good",
     tiers.REPRODUCED: "good",
@@ -114,18 +115,18 @@ class Site:
         """Return the page of a table."""
         columns = columns_of(board)
         reference = next(row.entry for row in board.rows if row.entry.reference)
-        costs: list[tuple[str, str, str, Callable[[Entry], float | None], Any]] = [
+        costs: list[tuple[str, str, str, Callable[[Entry], float | None], _Show, _Show]] = [
             ("communication", "Average against communication", "communicated, MiB",
-             lambda entry: entry.mib, figures.mib),
+             lambda entry: entry.mib, figures.mib, figures.short),
             ("parameters", "Average against parameters", "parameters of the adapter",
-             lambda entry: entry.parameters, figures.count),
+             lambda entry: entry.parameters, figures.count, figures.count),
         ]  # fmt: skip
         found = [
             (
-                figures.scatter(id, title, label, board.rows, cost, show),
+                figures.scatter(id, title, label, board.rows, cost, show, tick),
                 [(e, show(cost(e) or 0)) for e in frontier(board.entries, cost)],
             )
-            for id, title, label, cost, show in costs
+            for id, title, label, cost, show, tick in costs
         ]
         reached = [entry.tier for entry in board.entries]
         return self._render(

@@ -40,6 +40,8 @@ def _lower(state: Any) -> None:
     for token in state.tokens:
         if token.type in ("heading_open", "heading_close"):
             token.tag = f"h{min(6, int(token.tag[1]) + _BELOW)}"
+        if style := str(token.attrs.pop("style", "")):  # of a cell, which the page's policy refuses
+            token.attrSet("class", "number" if "right" in style else "text")
         for child in token.children or ():
             _mark(child)
 
