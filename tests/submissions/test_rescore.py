@@ -21,7 +21,8 @@ from submissions.rescore.compare import DIFFERENT, SAME, TIED, compare_row
 from submissions.rescore.rescore import rescore
 from submissions.rescore.rows import drawn_rows
 from submissions.rescore.ties import first_difference, likelihood_gap, token_gap
-from tests.submissions.bundles import scored, unpacked
+from submissions.verify import cli as verify
+from tests.submissions.bundles import bundle, scored, unpacked
 from tests.submissions.on_record import on_record
 
 FINANCE = finance.CHALLENGE.named()["fpb"].form("official")
@@ -254,3 +255,36 @@ def test_every_set_has_a_form_that_can_be_compared():
             kwargs = item.form("official").config()
             assert kwargs["output_type"] in ("generate_until", "multiple_choice")
     assert math.isclose(likelihood_gap([], []) or 0.0, 0.0)
+
+
+# --- the command ---
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--rescore", "0"], "--rescore is 0"),
+        (["--nonce", "word"], "--nonce belong to a re-score"),
+        (["--rescore", "5", "--nonce", "a\nb"], "control characters"),
+    ],
+)
+def test_wrong_options_are_one_sentence(words, says, capsys):
+    assert verify.main(["bundle.zip", *words]) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_an_invalid_bundle_is_not_scored_again(tmp_path, capsys):
+    (tmp_path / "bundle.zip").write_bytes(b"no zip")
+    assert verify.main([str(tmp_path / "bundle.zip"), "--rescore", "5"]) == 1
+    assert "INVALID" in capsys.readouterr().out
+
+
+@pytest.mark.full
+def test_verify_reaches_the_tier_of_a_re_score(capsys):
+    rules = scored().rules
+    words = ["--model", str(rules.model), "--data-dir", str(rules.evaluation), "--nonce", "word"]
+    with on_record():
+        assert verify.main([str(bundle()), "--rescore", "5", *words, "--format", "json"]) == 0
+    (report,) = json.loads(capsys.readouterr().out)
+    assert report["tier"] == "re-scored"
+    assert report["facts"]["re-score"]["nonce"] == "word"
