@@ -34,7 +34,7 @@ from flowertune.loggers.loggers import Loggers, run_loggers
 from flowertune.loggers.plot import plot_run
 from flowertune.models.adapter import adapter_shapes, check_initialization
 from flowertune.models.auto_targets import AUTO, auto_targets
-from flowertune.models.commit import commit_of
+from flowertune.models.commit import base_model_status, commit_of
 from flowertune.models.faster import unrepeatable
 from flowertune.models.loader import quantization_of, source_of
 from flowertune.rules import lock, pinned
@@ -129,6 +129,7 @@ class TrainingRun(BaseRun):
         how = quantization_of(self.cfg)
         self.quantization = how and how.record()
         self.base_commit = commit_of(self.cfg)
+        self._base_status = base_model_status(self.cfg, self.base_commit)
         self._compare_with_pins()
         peft_config.base_model_name_or_path = source_of(self.cfg)
         peft_config.revision = self.cfg.model.revision
@@ -350,7 +351,7 @@ class TrainingRun(BaseRun):
             self.add_violation(difference)
         self.pinned = {
             "training-rows": pinned.rows_status(static, partitions, self.rows),
-            "base-model": pinned.model_status(static, self.cfg.model.name, self.base_commit),
+            "base-model": self._base_status,
         }
 
     def end_round(self, result: RoundResult, adapter: ArrayRecord, metrics: MetricRecord) -> None:
