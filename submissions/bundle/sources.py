@@ -226,7 +226,9 @@ def _app(
     if manifest is None:
         return files, [], []
     own, used = app_record(files)["files"], manifest["app"]["files"]
-    changed = sorted(name for name in {*own, *used} if own.get(name) != used.get(name))
+    # A file that came later, such as a text on the method, is no part of what ran.
+    files = {name: content for name, content in files.items() if name in used}
+    changed = sorted(name for name in used if own.get(name) != used[name])
     if not changed:
         return files, [], []
     more = f" and {counted(len(changed) - _SHOWN, 'more')}" if len(changed) > _SHOWN else ""

@@ -261,6 +261,16 @@ def test_an_app_is_named_where_the_results_are_elsewhere(copy, tmp_path):
     assert out.read_bytes() == bundle().read_bytes()
 
 
+def test_a_file_that_came_after_the_run_is_no_part_of_the_app(copy, tmp_path):
+    (copy.app / "method.md").write_text("We average in another way.")
+    (copy.app / "flowertune_finance" / "later.py").write_text("x = 1\n")
+    again = submitted(copy, tmp_path / "again.zip")
+    assert again.read_bytes() == bundle().read_bytes()
+    (copy.app / "test.py").unlink()
+    with pytest.raises(sources.Unfit, match=r"not as it was for the run, in test\.py"):
+        submitted(copy, tmp_path / "again.zip")
+
+
 def test_weights_elsewhere_leave_their_hash(tmp_path):
     link = "https://example.org/weights/adapter_model.safetensors"
     linked = submitted(scored(), tmp_path / "linked.zip", link=link)
@@ -312,6 +322,26 @@ def test_the_command_writes_a_bundle_and_says_what_is_next(tmp_path, capsys, mon
     assert made.read_bytes() == bundle().read_bytes()
     assert f"VALID. {made.name}" in said
     assert "--states 1,N,last" in said
+
+
+@pytest.mark.parametrize("kind", ["folder", "below a file", "new folder", "replaced"])
+def test_where_a_bundle_is_written(kind, tmp_path, capsys):
+    file = tmp_path / "file"
+    file.write_text("x")
+    out = {
+        "folder": tmp_path, "below a file": file / "b.zip",
+        "new folder": tmp_path / "new" / "b.zip", "replaced": file,
+    }[kind]  # fmt: skip
+    code = submit(scored().run, *WHO, "-o", out, scores=scored().scores)
+    said = capsys.readouterr().err
+    if kind in ("folder", "below a file"):
+        assert code == 1
+        assert "cannot be written" in said
+        assert len(said.splitlines()) == 1
+        assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    else:
+        assert code == 0
+        assert out.read_bytes() == bundle().read_bytes()
 
 
 def test_states_of_drawn_rounds_are_packed_with_their_hashes(tmp_path, capsys):

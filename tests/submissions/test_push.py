@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from huggingface_hub import ModelCard, constants
+from huggingface_hub import ModelCard, ModelCardData, constants
 
 from flowertune.base.errors import UserError
 from submissions import layout, push
@@ -167,7 +167,8 @@ def test_adapter_card_and_results_go_to_the_hub(hub, tmp_path, capsys):
     for file in checkpoint.iterdir():
         assert there[file.name] == file.read_bytes()
     card = ModelCard(there["README.md"].decode())
-    assert len(card.data.eval_results) == 3
+    assert isinstance(card.data, ModelCardData)
+    assert len(card.data.eval_results or []) == 3
     results = yaml.safe_load(there[".eval_results/flowertune-finance.yaml"])
     assert [one["dataset"]["task_id"] for one in results] == ["fpb", "fiqa", "tfns", "average"]
     assert there.keys() == {
