@@ -156,10 +156,13 @@ def _run(arguments: argparse.Namespace) -> int:
     key = None if arguments.sign is None else keys.private_key(arguments.sign)
     found = sources.look(arguments.run, arguments.scores, arguments.app)
     said = _said(arguments)
-    lacks = [*found.missing, *found.wrong, *statement.missing(said)]
+    unsaid = statement.unsaid(said)
+    lacks = [*found.missing, *found.wrong, *unsaid.values()]
     if found.sources is None:
         raise Unfit([*lacks, *found.unofficial])
-    bundle = _assembled(found.sources, said, _extras(arguments), lacks)
+    # With placeholders, so that what the organizer's check has to say of the rest is known, too.
+    blank = {name: "unsaid" if name in ("team", "contact") else None for name in unsaid}
+    bundle = _assembled(found.sources, replace(said, **blank), _extras(arguments), lacks)
     if not lacks:
         bundle = bundle if key is None else make.signed(bundle, key)
         if arguments.model_sign is not None:
@@ -211,13 +214,15 @@ def check(bundle: Path) -> list[Finding]:
 
 
 def _assembled(found: Sources, said: statement.Said, extras: Extras, lacks: list[str]) -> Bundle:
-    """Return the bundle; where the participant still has to say something, with a placeholder.
+    """Return the bundle.
 
-    So what the organizer's check has to say about the rest is known, too.
+    Raises
+    ------
+    Unfit
+        It cannot be made; with what else is lacking.
     """
-    filled = replace(said, team=said.team or "team", contact=said.contact or "contact")
     try:
-        return make.assemble(found, filled, extras)
+        return make.assemble(found, said, extras)
     except Unfit as error:
         raise Unfit([*lacks, *error.problems]) from error
 

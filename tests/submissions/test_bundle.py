@@ -130,15 +130,15 @@ def test_a_team_is_part_of_the_files_name(team, name):
 @pytest.mark.parametrize(
     ("said", "words"),
     [
-        ({"team": "two\nlines"}, "team is"),
-        ({"team": "x" * 101}, "team is"),
-        ({"note": "\x1b[31m"}, "note is"),
-        ({"hours": -1.0}, "hours is -1.0"),
-        ({"hours": float("nan")}, "hours is nan"),
-        ({"link": "http://example.org/w"}, "weights is"),
-        ({"link": "javascript:alert(1)"}, "weights is"),
-        ({"states_link": "ftp://x"}, "states is"),
-        ({"hardware": ""}, "hardware is"),
+        ({"team": "two\nlines"}, "--team is"),
+        ({"team": "x" * 101}, "--team is"),
+        ({"note": "\x1b[31m"}, "--note is"),
+        ({"hours": -1.0}, "--hours is -1.0"),
+        ({"hours": float("nan")}, "--hours is nan"),
+        ({"link": "http://example.org/w"}, "--link is"),
+        ({"link": "javascript:alert(1)"}, "--link is"),
+        ({"states_link": "ftp://x"}, "--states-link is"),
+        ({"hardware": ""}, "--hardware is"),
     ],
 )
 def test_what_is_said_is_typed(said, words):
@@ -158,10 +158,12 @@ def test_everything_missing_or_wrong_is_listed_at_once(copy, tmp_path, capsys, m
         file.write("# other\n")
     about = json.loads((copy.run / "run.json").read_text())
     (copy.run / "run.json").write_text(json.dumps({**about, "status": "failed", "reason": "x"}))
-    assert submit(copy.run, "-o", "out.zip") == 1
+    assert submit(copy.run, "-o", "out.zip", "--link", "ftp://x", "--hours", "-1") == 1
     said = capsys.readouterr().err
     for words in (
-        "7 things to mend",
+        "9 things to mend",
+        "--link is 'ftp://x', which has to be an https address",
+        "--hours is -1.0",
         "chain.jsonl is missing",
         "ledger.jsonl is missing",
         f"The run is failed (x) after round {ROUNDS}",
@@ -181,9 +183,10 @@ def test_what_the_organizer_would_find_is_listed_with_what_is_missing(copy, tmp_
     rows = copy.scores / "rows" / "fpb.jsonl"
     rows.write_text(rows.read_text().replace('"points": 0.0', '"points": 1.0'))
     out = tmp_path / "out.zip"
-    assert submit(copy.run, "-o", out, scores=copy.scores) == 1
+    assert submit(copy.run, "-o", out, "--hours", "nan", scores=copy.scores) == 1
     said = capsys.readouterr().err
     assert "The team is missing" in said
+    assert "--hours is nan" in said
     assert "error    score/" in said
     assert submit(copy.run, *WHO, "-o", out, scores=copy.scores) == 1
     assert "The team is missing" not in capsys.readouterr().err
