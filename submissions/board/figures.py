@@ -15,7 +15,7 @@ from submissions.board.ranking import Row, frontier
 
 _STEPS = [1, 2, 2.5, 5, 10]
 _DECADES = 20  # from this ratio on, an axis of costs is logarithmic
-_CHARACTER, _GAP = 7.0, 8.0  # units that a character of a tick takes, and between two texts
+_CHARACTER, _GAP = 8.5, 8.0  # units that a character of a tick takes, and between two texts
 NUMBERED = 12  # points of a frontier that bear their rank
 
 
@@ -62,9 +62,9 @@ class Figure:
     points: Sequence[Point] = ()
     path: str = ""
     level: tuple[float, str] | None = None
-    width: int = 520
-    height: int = 300
-    left: int = 56
+    width: int = 420
+    height: int = 270
+    left: int = 58
     right: int = 16
     top: int = 14
     bottom: int = 46
@@ -204,8 +204,8 @@ def line(
     """Return a curve over rounds; None where it has no point."""
     if not curve:
         return None
-    width, height = 420, 220
-    blank = Figure(id, "", "", "", "", (), (), width=width, height=height)
+    height = 220
+    blank = Figure(id, "", "", "", "", (), (), height=height)
     first, last = curve[0], curve[-1]
     margin = 0 if last[0] > first[0] else 0.5
     across = Axis(first[0] - margin, last[0] + margin, blank.left, blank.end)
@@ -238,7 +238,6 @@ def line(
         if dots
         else (),
         path="M" + "L".join(f"{x} {y}" for x, y in places),
-        width=width,
         height=height,
     )
 
@@ -263,16 +262,16 @@ class Intervals:
     description: str
     bars: Sequence[Bar]
     ticks: Sequence[Tick]
-    width: int = 520
+    width: int = 420
     height: int = 200
-    left: int = 120
-    end: int = 500
+    left: int = 130
+    end: int = 404
     base: int = 170
 
 
 def intervals(entry: Entry, baseline: Entry) -> Intervals:
     """Return the scores of a submission with their 95 % intervals, and the published baseline's."""
-    scale = Axis(0, 100, 120, 500)
+    scale = Axis(0, 100, 130, 404)
     references = {one.name: one.score for one in baseline.sets}
     lines = [
         (one.title, one.score, one.low, one.high, references.get(one.name)) for one in entry.sets

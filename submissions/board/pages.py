@@ -33,9 +33,9 @@ class Column:
     high: bool = False
 
     @property
-    def number(self) -> bool:
-        """Whether it holds numbers."""
-        return "number" in self.css
+    def heading(self) -> str:
+        """Classes of its heading."""
+        return f"{self.css} high".strip() if self.high else self.css
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Read bundles for the board: each is verified first, and an INVALID one is read no further."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from submissions.board.entry import Curve, Entry, Refused, SetScore
 from submissions.board.standing import Standing, standing
 from submissions.bundle.statement import slug
 from submissions.convergence.reference import Reference
-from submissions.findings import Finding, Report
-from submissions.verify.cli import verify_all
+from submissions.findings import Finding, Report, ordered
+from submissions.verify import similarity
+from submissions.verify.check import verified
 
 SCORED = "checkpoint"
 POINTS = 200  # of a curve that are drawn
@@ -50,11 +52,7 @@ def read(
     """
     entries: list[Entry] = []
     refused: list[Refused] = []
-    seen: set[str] = set()
-    for path, report in zip(bundles, verify_all(bundles, reference), strict=True):
-        if report.digest is not None and report.digest in seen:
-            continue
-        seen.add(report.digest or "")
+    for path, report in _verified(bundles, reference):
         found = standing(report, standings)
         if not found.valid:
             refused.append(_refused(found))
@@ -69,6 +67,25 @@ def read(
             )
             refused.append(_refused(found, why))
     return entries, refused
+
+
+def _verified(bundles: Sequence[Path], reference: Reference | None) -> list[tuple[Path, Report]]:
+    """Verify bundles and compare them with each other; one that was there before is left out."""
+    paths, found = [], []
+    seen: set[str] = set()
+    for path in bundles:
+        one = verified(path, reference)
+        if one.report.digest is None or one.report.digest not in seen:
+            seen.add(one.report.digest or "")
+            paths.append(path)
+            found.append(one)
+    places = [number for number, one in enumerate(found) if one.sketch is not None]
+    alike = similarity.compare([one.sketch for one in found if one.sketch is not None])
+    more = {places[place]: findings for place, findings in alike.items()}
+    return [
+        (path, replace(one.report, findings=ordered([*one.report.findings, *more.get(number, ())])))
+        for number, (path, one) in enumerate(zip(paths, found, strict=True))
+    ]
 
 
 def _refused(report: Report, *more: Finding) -> Refused:
