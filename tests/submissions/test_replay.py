@@ -238,7 +238,9 @@ def left(tmp_path_factory) -> Any:
     return run, folder
 
 
-def compared(left: Any, tmp_path: Path, change: Callable[[Path, dict], None], **claims: Any) -> Any:
+def compared(
+    left: Any, tmp_path: Path, change: Callable[[Path, dict], object], **claims: Any
+) -> Any:
     """Compare round 2 with what it left, once that was changed."""
     run, folder = left
     own = tmp_path / "again"
@@ -533,6 +535,7 @@ def test_a_forged_round_is_seen(honest, tmp_path):
     (result,) = found.results
     assert result.verdict == DIFFERS
     assert [d.what for d in result.differences] == ["adapter"]
+    assert result.update is not None
     assert result.update > 0.1
 
 
