@@ -66,6 +66,7 @@ class BaseRun:
         self.quantization: dict[str, Any] | None = None  # of the base model, as it is loaded
         self.adapter_config: dict[str, Any] | None = None  # as every checkpoint has it
         self.app_files = context.app_files
+        self.chosen: dict[str, Any] | None = None  # the checkpoint to score, if it is not the last
         self.pinned: dict[str, str] = {}  # whether what was loaded is what the rules pin
         self.closing = ExitStack()
         # Until a run to go on with has let this one in, its record is not this one's to write.
@@ -162,7 +163,7 @@ class BaseRun:
             self.note_round(line)
         self._written, self.started = len(lines), body["started"]
         self.ledger.go_on(entries)
-        self.run_key = body["run-key"]
+        self.run_key, self.chosen = body["run-key"], body.get("chosen")
         self.run_ids = [*body["run-ids"], *self.run_ids]
         self.state_key = branched(self.run_ids[-1], body["state-key"], state.server_round)
         # What made the run unofficial before goes on making it so.
@@ -219,6 +220,7 @@ class BaseRun:
             "differences": [vars(difference) for difference in self._differences],
             "library": self.library.record(),
             "app": dict(self.app_files),
+            "chosen": self.chosen,
             **more,
         }
 

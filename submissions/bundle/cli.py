@@ -253,7 +253,7 @@ def _tell(
 def next_steps(given: Path, found: Sources, bundle: Bundle, target: Path) -> list[str]:
     """Return what is left to do once a bundle is there, one line each."""
     run = shlex.quote(str(given.parent if given.name.startswith("peft_") else given))
-    rounds = found.manifest["round"]
+    rounds = found.rounds
     kept = len([n for n in complete_states(found.run.folder) if n <= rounds])
     steps = [f"  hand {target} to the organizer"]
     if bundle.statement["weights"]["link"] is not None:

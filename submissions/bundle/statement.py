@@ -134,7 +134,7 @@ def statement(sources: Sources, said: Said) -> dict[str, Any]:
             "bytes": weights.stat().st_size,
             "link": said.link,
         },
-        "states": {"rounds": manifest["round"], "link": said.states_link},
+        "states": {"rounds": sources.rounds, "link": said.states_link},
         "scores": {
             name: _score(entry.get("scores", {})) for name, entry in results["sets"].items()
         },

@@ -14,6 +14,7 @@ import yaml
 import challenges
 from flowertune.base.errors import UserError
 from flowertune.base.hashing import file_sha256
+from flowertune.run.training import TrainingRun
 from submissions import layout
 from submissions.archive import opened
 from submissions.bundle import cli, difference, make, packing, sources, statement, states
@@ -27,6 +28,7 @@ from tests.submissions.bundles import (
     TEAM,
     Scored,
     bundle,
+    run_and_score,
     scored,
     submitted,
     unpacked,
@@ -229,11 +231,78 @@ def test_only_the_last_checkpoint_or_the_one_that_the_run_chose(copy, tmp_path, 
 def test_a_checkpoint_that_the_run_chose_says_so(copy):
     about = json.loads((copy.run / "run.json").read_text())
     about[sources.CHOSEN] = {"round": ROUNDS, "rows": 10, "loss": 1.0}
-    (copy.run / "run.json").write_text(json.dumps({**about, "rounds": ROUNDS + 1}))
+    (copy.run / "run.json").write_text(json.dumps(about))
+    rounds = copy.run / "rounds.jsonl"
+    later = json.loads(rounds.read_text().splitlines()[-1]) | {"round": ROUNDS + 1}
+    rounds.write_text(rounds.read_text() + json.dumps(later) + "\n")
     with on_record():
         found = sources.look(copy.run / f"peft_{ROUNDS}", copy.scores)
+        assert found.sources is not None
+        body = statement.statement(found.sources, Said(team=TEAM, contact=CONTACT))
+    assert body["checkpoint"]["chosen"] == "best"
+    assert body["states"]["rounds"] == ROUNDS + 1
+
+
+def test_a_run_chooses_a_checkpoint_and_a_bundle_of_it_is_valid(tmp_path, capsys):
+    """The app holds rows out in its own way, and says after round 1 that this is the best."""
+
+    def choosing(app):
+        file = app / "flowertune_finance" / "server_app.py"
+        line = "            run.end_round(result, adapter, metrics)\n"
+        text = file.read_text()
+        assert text.count(line) == 1
+        more = (
+            "            if server_round == 1:\n                run.choose(1, rows=4, loss=1.5)\n"
+        )
+        file.write_text(text.replace(line, line + more))
+
+    folder = tmp_path / "own"
+    folder.mkdir()
+    one = run_and_score(folder.resolve(), choosing, "peft_1", **{"train.save-every-round": 1})
+    about = json.loads((one.run / "run.json").read_text())
+    assert about["chosen"] == {"round": 1, "rows": 4, "loss": 1.5}
+    state = json.loads((one.run / "state" / f"round_{ROUNDS}" / "state.json").read_text())
+    assert state["chosen"] == about["chosen"]
+    capsys.readouterr()
+    out = tmp_path / "out.zip"
+    assert submit(one.run / "peft_1", *WHO, "-o", out, scores=one.scores) == 0, capsys.readouterr()
+    body = json.loads(files(out)[layout.SUBMISSION])
+    assert (body["checkpoint"]["round"], body["checkpoint"]["chosen"]) == (1, "best")
+    assert submit(one.run / "peft_2", *WHO, scores=one.scores) == 1
+    assert "nor one that the run itself chose" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((3, 5, 1.0), "round 3, which has no checkpoint"),
+        ((2, 0, 1.0), "0 rows"),
+        ((2, True, 1.0), "True rows"),
+        ((2, 5, float("nan")), "the loss nan"),
+    ],
+)
+def test_a_choice_is_of_a_checkpoint_that_is_there(words, said, tmp_path):
+    run = object.__new__(TrainingRun)
+    run.folder, run.chosen = tmp_path, None
+    (tmp_path / "peft_2").mkdir()
+    with pytest.raises(UserError, match=said):
+        run.choose(*words)
+    assert run.chosen is None
+    run.choose(2, 5, 1)
+    assert run.chosen == {"round": 2, "rows": 5, "loss": 1.0}
+
+
+def test_a_run_that_the_budget_ended_is_finished(copy):
+    about = json.loads((copy.run / "run.json").read_text())
+    about |= {
+        "rounds": 9,
+        "reason": f"stopped after round {ROUNDS}: the next would pass the budget",
+    }
+    (copy.run / "run.json").write_text(json.dumps(about))
+    with on_record():
+        found = sources.look(copy.run, copy.scores)
     assert found.sources is not None
-    assert found.sources.chosen == "best"
+    assert (found.sources.chosen, found.wrong) == ("last", [])
 
 
 def test_a_score_of_another_checkpoint_is_not_taken(copy, capsys):
