@@ -15,7 +15,7 @@ from flwr.serverapp import Grid
 from flowertune.base.hashing import json_sha256
 from flowertune.base.numbers import as_float, as_int
 from flowertune.comms.agreement import norm_of, too_large, unlike_the_others
-from flowertune.comms.codec import pack, unpack
+from flowertune.comms.codec import decode, pack
 from flowertune.comms.decoded import DecodedRecord
 from flowertune.comms.failures import InvalidReply
 from flowertune.comms.ledger import Ledger
@@ -269,7 +269,7 @@ class Exchanger:
         same = tuple((name, id(array.data)) for name, array in record.items())
         key = self._digests[same] = self._digests.get(same) or _digest(record)
         if key not in self._packed:
-            tensors = unpack(record)
+            tensors = decode(record)
             self._packed[key] = _Packed(tensors, pack(tensors, self.cfg.train.transport))
         return self._packed[key]
 
