@@ -50,7 +50,8 @@ def packed_reply(
     record = pack(update, kind)
     sent = unpack(record)
     cut_off = {name: update[name] - sent[name] for name in update}
-    residuals.keep(server_round, cut_off, last_round)
+    # What a method does not send in every round waits for the round in which it does.
+    residuals.keep(server_round, {**residual, **cut_off}, last_round)
     return record
 
 

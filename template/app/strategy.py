@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
@@ -82,3 +83,12 @@ class LoraFedAvg(FedAvg):
             for name, mean in zip(adapters[0], pool.map(mean_of, adapters[0]), strict=True):
                 arrays[name] = mean
         return arrays, self.train_metrics_aggr_fn(contents, "num-examples")
+
+
+def strategy_of(cfg: flowertune.Settings, nodes: dict[int, int], clients: int) -> Any:
+    """Return the method that ``strategy.name`` names: a class of this file, or one of the library's
+    (``flowertune methods`` lists them)."""
+    own = {"fedavg": LoraFedAvg}  # a class of your own goes here, under a name of its own
+    if cfg.strategy.name in own:
+        return own[cfg.strategy.name](nodes, clients, cfg.seed)
+    return flowertune.method_server(cfg, nodes, clients)
