@@ -1,7 +1,7 @@
 """One round on one client, as the app sees it: what came, the rows to train on, the reply."""
 
 import json
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from typing import Any, TypeVar
@@ -27,7 +27,7 @@ from flowertune.config.settings import WHERE, Settings, keys_of_models
 from flowertune.data.steps import Step, steps_of_round, tokens_in
 from flowertune.methods.base import MethodClient
 from flowertune.methods.registry import client_class, options_of
-from flowertune.models.adapter import adapter_of, load_adapter, thaw
+from flowertune.models.adapter import adapter_of, drawn_factor, load_adapter, thaw
 from flowertune.models.cuda import repeatable
 from flowertune.profiling.phases import profile_of
 
@@ -167,6 +167,11 @@ class ClientTask:
         """
         return unpack(self._message.content.array_records[name])
 
+    def drawn_factor(self, name: str, shape: Sequence[int]) -> torch.Tensor:
+        """Return a factor A as the server drew it before round 1, so that it need not travel."""
+        config = self._functions.lora_config(self.cfg)
+        return drawn_factor(self.cfg.seed, name, shape, config.init_lora_weights)
+
     def load_state(self) -> dict[str, torch.Tensor]:
         """Return what this partition kept in the last round in which its reply counted.
 
@@ -232,8 +237,9 @@ class ClientTask:
                 keep_for_buckets(trained, kind, self._files(TRAINED), self.round)
                 packed = ArrayRecord()
             else:
+                residuals = self._files(RESIDUAL) if self.method.feedback else None
                 packed = packed_reply(
-                    self.adapter, trained, kind, self._files(RESIDUAL), self.round, self._last_round
+                    self.adapter, trained, kind, residuals, self.round, self._last_round
                 )
             served.nbytes = sum(len(array.data) for array in packed.values())
         numbers = dict(zip(_NUMBERS, (self._counted, float(loss), self._tokens), strict=True))

@@ -149,6 +149,11 @@ class MethodServer:
         with ThreadPoolExecutor() as pool:  # NumPy computes without holding Python's lock
             return dict(zip(names, pool.map(new, names), strict=True))
 
+    def mean_of(self, name: str, replies: Sequence[Reply]) -> np.ndarray:
+        """Return ``middle`` of a whole tensor, in float64."""
+        weights = [reply.examples for reply in replies]
+        return self.middle([reply.adapter[name] for reply in replies], weights)
+
     def _of_tensor(
         self, name: str, tensors: Sequence[np.ndarray], weights: Sequence[int]
     ) -> np.ndarray:
@@ -223,7 +228,9 @@ class MethodClient:
         The parameters that are trained, by their names in the adapter; known after ``trainable``.
     """
 
-    frozen: ClassVar[str] = ""  # what the names of tensors that are not trained hold
+    frozen: str = ""  # what the names of tensors that are not trained hold
+    # Whether what int8 cut off is kept for the next update: not where the next has other axes.
+    feedback: ClassVar[bool] = True
 
     def __init__(self, task: Any, options: Mapping[str, Any]) -> None:
         self.task, self.options = task, options

@@ -12,7 +12,7 @@ from flowertune.methods.options import NAME, OPTIONS, Option, read_options, text
 FEDAVG = "fedavg"
 NAMES = (
     FEDAVG, "fedavgm", "nesterov", "fedadam", "fedyogi", "fedadagrad", "fedprox", "fedmedian",
-    "trimmed-mean",
+    "trimmed-mean", "scaffold", "ffa-lora", "rolora", "fedsvd", "flexlora",
 )  # fmt: skip
 
 
