@@ -220,7 +220,8 @@ class StrategyContract:
                     )
             if averaged:
                 replies = [_mean(replies)] * len(replies)
-            scale = {name: _scale(tensor) for name, tensor in replies[0].items()}
+            # A method need not have every tensor trained in every round.
+            scale = {name: _scale(tensor) for name, tensor in {**adapter, **replies[0]}.items()}
             results.append(
                 _try(lambda a=actor, s=sent, r=replies: self._aggregate(a, 1, s, r, adapter))
             )
