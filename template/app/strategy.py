@@ -88,7 +88,7 @@ class LoraFedAvg(FedAvg):
 def strategy_of(cfg: flowertune.Settings, nodes: dict[int, int], clients: int) -> Any:
     """Return the method that ``strategy.name`` names: a class of this file, or one of the library's
     (``flowertune methods`` lists them)."""
-    own = {"fedavg": LoraFedAvg}  # a class of your own goes here, under a name of its own
+    own = {"fedavg": LoraFedAvg}  # yours goes here, under its name
     if cfg.strategy.name in own:
         return own[cfg.strategy.name](nodes, clients, cfg.seed)
     return flowertune.method_server(cfg, nodes, clients)

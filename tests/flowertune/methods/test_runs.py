@@ -93,3 +93,67 @@ def test_layer_by_layer_it_gives_the_same_or_says_why_not(name, cfg):
     whole, in_buckets = run(app, of(cfg, name), 1, NODES), run(app, layerwise, 2, NODES)
     for name, tensor in whole.adapter(ROUNDS).items():
         torch.testing.assert_close(in_buckets.adapter(ROUNDS)[name], tensor, rtol=1e-3, atol=1e-5)
+
+
+# What a client is sent and sends in rounds 1, 2, 3: the factors A and B, P for both.
+TRAVELS = {
+    "fedavg": ("P P P", "P P P"),
+    "fedprox": ("P P P", "P P P"),
+    "scaffold": ("PP PP PP", "PP PP PP"),
+    "ffa-lora": ("B B B", "B B B"),
+    "rolora": ("P P P", "B A B"),
+    "fedsvd": ("P P P", "B B B"),
+    "flexlora": ("P P P", "P P P"),
+}
+
+
+@pytest.mark.parametrize("name", TRAVELS)
+def test_nothing_travels_but_what_the_method_says(name, cfg, monkeypatch):
+    with counted(monkeypatch) as traffic:
+        ended = run(rendered("finance"), of(cfg, name), 1, NODES)
+    sizes = dict.fromkeys("AB", 0)
+    for tensor_name, tensor in ended.adapter(1).items():
+        sizes["A" if "lora_A" in tensor_name else "B"] += 128 + 4 * tensor.numel()  # npy's header
+    sizes["P"] = sizes["A"] + sizes["B"]
+    of_client = [sum(sizes[part] for part in way.replace(" ", "")) for way in TRAVELS[name]]
+    assert traffic.tensors == {"sent": 3 * of_client[0], "received": 3 * of_client[1]}
+
+
+@pytest.mark.parametrize("name", ["ffa-lora", "rolora", "fedsvd"])
+def test_the_product_in_the_checkpoint_is_the_mean_of_the_clients_products(name, cfg):
+    """To what float32 holds of it; FedAvg's is not."""
+    ended = run(rendered("finance"), of(cfg, name), 1, NODES)
+    assert all(0 <= line["residual"] < 1e-6 for line in ended.rounds)
+    assert run(rendered("finance"), of(cfg, "fedavg"), 2, NODES).rounds[0]["residual"] > 1e-3
+
+
+def test_flexlora_with_ranks_of_their_own_is_counted_and_goes_on(cfg, monkeypatch):
+    cfg = {**of(cfg, "flexlora"), "strategy.options": "ranks=1/2/4"}
+    with counted(monkeypatch) as traffic:
+        whole = run(rendered("finance"), cfg, 1, NODES)
+    assert whole.ledger == {"sent": traffic.sent, "received": traffic.received}
+    resumed = lost_and_resumed(rendered("finance"), cfg, 2, NODES, lost=ROUNDS)
+    assert changed(whole, resumed, range(1, ROUNDS + 1)) == []
+    it_is_what_peft_loads(whole, cfg["model.name"], ROUNDS)
+    full = run(rendered("finance"), of(cfg, "flexlora"), 3, NODES)
+    assert whole.rounds[-1]["bytes-up"] < full.rounds[-1]["bytes-up"]
+
+
+def test_wrong_options_are_said_before_anything_is_loaded(cfg):
+    wrong = {"strategy.name": "fedprox", "strategy.options": "mu=-1, nu=2", "seed": -1}
+    with pytest.raises(SettingsError) as refusal:
+        run(rendered("finance"), {**cfg, **wrong}, 1, NODES)
+    assert [p.split(" ")[0] for p in refusal.value.problems] == [
+        "seed", "strategy.options", "strategy.options",
+    ]  # fmt: skip
+
+
+def test_the_librarys_fedavg_is_the_apps_to_the_bit(cfg, monkeypatch):
+    import sys
+
+    from flowertune.methods.fedavg import Server
+
+    of_app = run(rendered("finance"), of(cfg, "fedavg"), 1, NODES)
+    monkeypatch.setattr(sys.modules["flowertune_finance.strategy"], "LoraFedAvg", Server)
+    # The rendered app is loaded already, so this is the module that the next run has.
+    assert changed(of_app, run(rendered("finance"), of(cfg, "fedavg"), 2, NODES), [1, 2, 3]) == []
