@@ -12,8 +12,12 @@ which is faster, because memory that is only written is read first, and nobody c
 is flwr's own function on the same arrays.
 
 Adapters: 27 million values of each client, in 256 tensors, whose replies are checked and averaged
-as in a run: their bytes, read once, by the time, against a copy of memory in the same run. Eight
-different replies take turns, so that no cache holds them.
+as in a run, in each transport: their bytes, read once, by the time. The checks decode a reply, so
+the mean reads float32 whatever travelled. It is held against memory in two ways, on the same arrays
+and as many threads, in the same round: reading all replies (the largest value of each tensor), and
+copying all of them (a byte that is copied counts once, though it is read and written). Both shares
+are given by wall time and by processor time, which other work on the machine changes less; the best
+of all rounds counts on both sides. Eight different replies take turns, so that no cache holds them.
 
 End to end: two synthetic models of Llama-3.2-1B's shapes in the Simulation Engine, and of
 SmolLM2-135M's in the Deployment Engine over TLS with SuperNode keys, with profile.enabled. The
@@ -29,6 +33,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +41,7 @@ from tests.flower import flower_env
 
 ROOT = Path(__file__).parent.parent
 MIB = 2**20
+READ, COPY = "reading decoded replies", "copying decoded replies"
 
 
 def best(action: Callable[[], Any], times: int = 5) -> float:
@@ -133,13 +139,14 @@ def fedavg(data: list[bytes], kind: Any, clients: int) -> float:
     return time.perf_counter() - began
 
 
-def adapters(clients: int, transport: str) -> None:
-    """Print the rate at which replies are checked and averaged, and of a copy of memory."""
+def adapters(clients: int, transport: str, rounds: int) -> None:
+    """Print the rate at which replies are checked and averaged, and of memory in the same run."""
     import numpy as np
     import torch
     from flwr.app import RecordDict
     from flwr.serverapp.strategy.strategy_utils import aggregate_arrayrecords
 
+    from flowertune.aggregation.memory import Peak
     from flowertune.comms.codec import pack
     from tests.server_rounds import MadeUpClients, Server
 
@@ -149,43 +156,73 @@ def adapters(clients: int, transport: str) -> None:
     adapter = {name: torch.randn(shape[name[-8]]) for name in names}
     different = [
         pack({name: tensor + 0.01 * k for name, tensor in adapter.items()}, transport)
-        for k in range(8)
+        for k in range(min(8, clients))
     ]
+    size = sum(len(different[k % 8][name].data) for k in range(clients) for name in different[0])
     grid = MadeUpClients(clients, lambda partition, arrays: different[partition % 8])
+    buffer = {name: np.zeros(tensor.shape, np.float32) for name, tensor in adapter.items()}
+    one = sum(values.nbytes for values in buffer.values())
+    walls: dict[str, list[float]] = {}
+    processor: dict[str, list[float]] = {}
+    beyond = []
+
+    def timed(step: str, action: Callable[[], Any]) -> Any:
+        began, used = time.perf_counter(), time.process_time()
+        result = action()
+        walls.setdefault(step, []).append(time.perf_counter() - began)
+        processor.setdefault(step, []).append(time.process_time() - used)
+        return result
+
+    def on_all_threads(action: Callable[[Any, Any], Any], replies: list[Any]) -> None:
+        records = [reply.content.array_records["arrays"] for reply in replies]
+
+        with ThreadPoolExecutor() as pool:  # as the mean has it
+            for record in records:  # so that no tensor of the buffer is in a cache when it is due
+                list(pool.map(lambda n, of=record: action(of[n].numpy(), buffer[n]), buffer))
+
     with tempfile.TemporaryDirectory() as folder:
-        changes = {"num-server-rounds": 99, "train.transport": transport}
+        changes = {"num-server-rounds": rounds + 1, "train.transport": transport}
         server = Server(Path(folder, "run"), grid, adapter, changes)
         contract, strategy = server.run.method.contract, server.strategy
-        checked, averaged, ended, copied, theirs = [], [], [], [], []
-        values = np.random.rand(sum(t.numel() for t in adapter.values())).astype(np.float32)
-        other = np.empty_like(values)
-        for server_round in range(1, 4):
-            copied.append(best(lambda: np.copyto(other, values)))
-            began = time.perf_counter()
-            result = server.exchange(server_round)
-            there = time.perf_counter()
-            arrays, metrics = strategy.aggregate_train(server_round, result.replies)
-            mean = time.perf_counter()
-            contract.check_result(arrays, metrics)
-            checked.append(there - began)
-            averaged.append(mean - there)
-            ended.append(time.perf_counter() - mean)
+        for server_round in range(1, rounds + 1):
+            result = timed("sent, received and checked", lambda r=server_round: server.exchange(r))
+            timed(READ, lambda of=result: on_all_threads(lambda a, b: a.max(), of.replies))
+            timed(COPY, lambda of=result: on_all_threads(lambda a, b: np.copyto(b, a), of.replies))
+            with Peak() as peak:
+                arrays, metrics = timed(
+                    "mean",
+                    lambda r=server_round, of=result: strategy.aggregate_train(r, of.replies),
+                )
+            beyond.append(peak.anon - peak.before)
+            timed("check of the mean", lambda of=(arrays, metrics): contract.check_result(*of))
             if transport == "float32" and clients <= 10:
                 raw = [RecordDict({**reply.content, "arrays": different[place % 8]})
                        for place, reply in enumerate(result.replies)]  # fmt: skip
-                theirs.append(best(lambda raw=raw: aggregate_arrayrecords(raw, "num-examples"), 1))
-    copy, size = (
-        values.nbytes / min(copied),
-        clients * sum(len(a.data) for a in different[0].values()),
+                timed("flwr's FedAvg, of bytes", lambda of=raw: aggregate_arrayrecords(
+                    of, "num-examples"))  # fmt: skip
+            del result, arrays
+    print(
+        f"  {clients} adapters, {transport}: {size / 1e9:.2f} GB, "
+        f"decoded {clients * one / 1e9:.2f} GB"
     )
-    print(f"  {clients} adapters, {transport}: {size / 1e9:.2f} GB; a copy: {copy / 1e9:.1f} GB/s")
-    steps = [("sent, received and checked", min(checked)), ("mean", min(averaged)),
-             ("check of the mean", min(ended)),
-             ("all of it", min(map(sum, zip(checked, averaged, ended, strict=True))))]  # fmt: skip
-    steps += [("flwr's FedAvg, of bytes", min(theirs))] if theirs else []
-    for name, seconds in steps:
-        rate = size / seconds
-        print(f"    {name}: {seconds:.3f} s, {rate / 1e9:.2f} GB/s, {rate / copy:.0%} of a copy")
+    for step, seconds in walls.items():
+        print(
+            f"    {step}: {min(seconds):.3f} s, {size / min(seconds) / 1e9:.2f} GB/s of replies "
+            f"({min(processor[step]):.3f} s of processors)"
+        )
+    shares = [
+        f"{min(times[step]) / min(times['mean']):.0%}"
+        for step in (COPY, READ)
+        for times in (walls, processor)
+    ]
+    print(
+        "    the mean, of decoded values: {} of a copy's rate ({} by processor time), {} of "
+        "reading's ({})".format(*shares)
+    )
+    print(
+        f"    memory beyond the replies, at most: {max(beyond) / MIB:,.0f} MiB; the mean itself "
+        f"takes {one / MIB:,.0f}"
+    )
 
 
 def synthetic() -> None:
@@ -277,7 +314,9 @@ def main() -> None:
     add("--clients", type=int, default=2, help="clients of the mean (default 2)")
     add("--end-to-end", action="store_true", help="run flwr in both engines as well")
     add("--adapters", type=int, nargs="+", metavar="CLIENTS", help="average so many adapters")
-    add("--transport", nargs="+", default=["float32"], help="how adapters travel")
+    add("--transport", nargs="+", default=["float32", "float16", "int8"],
+        help="how adapters travel (default all three)")  # fmt: skip
+    add("--rounds", type=int, default=5, help="of adapters, the best of which counts (default 5)")
     arguments = parser.parse_args()
     from flowertune.deploy.pages import NAME, with_large_pages
 
@@ -294,7 +333,7 @@ def main() -> None:
         TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1
         for clients in arguments.adapters:
             for transport in arguments.transport:
-                adapters(clients, transport)
+                adapters(clients, transport, arguments.rounds)
         return
     print(f"sums of {arguments.mib} MiB a client, {arguments.threads} thread(s)")
     for dtype in ("F16", "BF16", "F32"):

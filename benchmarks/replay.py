@@ -22,7 +22,7 @@ DTYPES = ("float32", "bfloat16")
 
 def main() -> None:
     """Measure, and print a line for each type and number of threads."""
-    options = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    options = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     options.add_argument("--model", choices=("tiny", "smollm2"), default="tiny")
     options.add_argument("--steps", type=int, default=10)
     options.add_argument("--rounds", type=int, default=2)

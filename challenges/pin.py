@@ -27,15 +27,15 @@ _FORBIDDEN = '"\\{}'
 _TEXT = "Training sets, evaluation sets and default base models are pinned: revisions are commits."
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit status."""
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """Return the options of the command."""
+    options = argparse.ArgumentParser(
         prog="python -m challenges.pin",
         description="Look up commits, file hashes, row counts and fingerprints of training sets, "
         "evaluation sets and default base models on the Hugging Face hub, for a new version of "
         "every rule set.",
     )
-    add = parser.add_argument
+    add = options.add_argument
     add(
         "--challenges",
         metavar="A,B",
@@ -44,7 +44,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--version", metavar="X.Y.Z", help="of the rules (default: the next minor one of each)")
     add("--text", default=_TEXT, help="what `changes` of the rules says (default: %(default)s)")
     add("--write", action="store_true", help="write it; else only say what would be pinned")
-    arguments = parser.parse_args(argv)
+    return options
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    arguments = parser().parse_args(argv)
     try:
         return _run(arguments)
     except UserError as error:

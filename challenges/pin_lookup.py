@@ -49,14 +49,14 @@ def look_up(challenge: str, supernodes: Sequence[int]) -> Pins:
 def _training(dataset: Mapping[str, Any], supernodes: Sequence[int]) -> dict[str, Any]:
     # Late: datasets takes a second to import.
     from flowertune.data.fingerprint import Fingerprint
-    from flowertune.data.rows import load_partition, load_rows
+    from flowertune.data.rows import each_row, load_partition, load_rows
 
     name = dataset["name"]
     about = _repository("dataset", name, None)
     commit = about["revision"]
     whole, partitions = Fingerprint(), {}
-    for row in load_rows(name, commit, Path()):
-        whole.add(dict(row))
+    for row in each_row(load_rows(name, commit, Path())):
+        whole.add(row)
     for count in sorted(set(supernodes) - {0}):
         made = []
         for number in range(count):
@@ -93,6 +93,7 @@ def _evaluation(
             **about,
             "files": _of_part(about["files"], within),
             "rows": len(found.documents),
+            "documents-sha256": found.sha256,
         }
         rows[item.name] = found.rows_sha256
     return made

@@ -42,7 +42,8 @@ def pinned(rules: str, version: str) -> dict[str, Any]:
     Written by `python -m challenges.pin`. Of a challenge:
     "training": name, revision (a commit), files, rows, unique-rows, sha256 (of all rows in their
     own order), partitions (number of SuperNodes, as a text -> sha256 of each partition's rows);
-    "evaluation": set -> name, revision, files, rows;
+    "evaluation": set -> name, revision, files, rows, documents-sha256 (questions and targets as the
+    official suite asks them);
     "model", the default base model: name, revision, files.
     "files" are all files of the repository at that commit: path -> bytes, and sha256 or (of small
     ones) git-sha1.

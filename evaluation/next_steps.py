@@ -29,9 +29,28 @@ def lines(
         steps.append(("the whole sets (GPU, hub)", f"{command} {path}{unofficial}{batches}"))
     run = checkpoint.path.parent
     if (run / "run.json").is_file():
+        if _is_whole(challenge, arguments) and checkpoint.official:
+            steps.append(("hand it in", _submit(run, arguments)))
         tool = "flowertune" if _is_own(shutil.which("flowertune")) else f"{_python()} -m flowertune"
         steps.append(("one page with these scores", f"{tool} report {shlex.quote(str(run))}"))
     return ["Next:", *(f"  {command}  # {what}" for what, command in steps)] if steps else []
+
+
+def _is_whole(challenge: str, arguments: argparse.Namespace) -> bool:
+    """Whether this was the official score of all sets, as far as the command line says."""
+    partial = (arguments.sample, arguments.limit, arguments.sets, arguments.base_only)
+    batched = sets.of_challenge(challenge).replay_batch is not None
+    return (
+        arguments.suite == "official"
+        and not any(partial)
+        and (not batched or arguments.official_batching)
+    )
+
+
+def _submit(run: Path, arguments: argparse.Namespace) -> str:
+    scores = f" --scores {shlex.quote(str(arguments.output))}" if arguments.output else ""
+    who = "--team NAME --contact ADDRESS"
+    return f"{_python()} -m evaluation.submit {shlex.quote(str(run))} {who}{scores}"
 
 
 def _python() -> str:

@@ -6,6 +6,7 @@ from flowertune.base.seeds import derive_seed as derive_seed
 from flowertune.cli.chat import ask as ask
 from flowertune.client.app import client_app as client_app
 from flowertune.client.task import ClientTask as ClientTask
+from flowertune.comms.decoded import as_record as as_record
 from flowertune.comms.exchange import RoundResult as RoundResult
 from flowertune.config.settings import Settings as Settings
 from flowertune.data.order import sample_clients as sample_clients

@@ -64,7 +64,8 @@ def use_strategy(app: Path, code: str) -> None:
     """Give the app the strategy that code for the end of strategy.py defines."""
     (name,) = re.findall(r"^class (\w+)\(LoraFedAvg\)", code, re.MULTILINE)
     path = app / PACKAGE / "strategy.py"
-    path.write_text(f"{path.read_text('utf-8')}\n\n{code}", "utf-8")
+    ahead = f"{path.read_text('utf-8')}\n\nfrom flwr.common import Array\n\n"
+    path.write_text(f"{ahead}{code}", "utf-8")
     edit(app, "strategy.py", '"fedavg": LoraFedAvg', f'"fedavg": {name}')
 
 

@@ -141,10 +141,27 @@ def in_helps() -> Iterator[Printed]:
         where = f"{command.name} --help"
         yield from _examples(f"{command.help}\n{command.epilog or ''}", where, app)
     yield from _examples(several.parser().epilog or "", "evaluation.all --help", app)
+    for module, made in own_parsers().items():
+        yield from _examples(made.epilog or "", f"{module} --help", app)
     for name in sets.scored_challenges():
         parser: ArgumentParser = cli.parser(name)
         where = f"{sets.module_name(name)} --help"
         yield from _examples(parser.epilog or "", where, rendered(name))
+
+
+def own_parsers() -> dict[str, ArgumentParser]:
+    """The parsers of modules that are commands of their own, by module."""
+    from challenges import pin
+    from evaluation.contamination import cli as contamination
+    from submissions.bundle import cli as submit
+    from submissions.convergence import cli as reference
+
+    return {
+        "challenges.pin": pin.parser(),
+        "evaluation.contamination": contamination.parser(),
+        "evaluation.reference": reference.parser(),
+        "evaluation.submit": submit.parser(),
+    }
 
 
 def _examples(text: str, where: str, app: Path) -> Iterator[Printed]:

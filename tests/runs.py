@@ -72,6 +72,7 @@ def run_of_two_states(folder: Path) -> Path:
             "state-key": "7",
             "federation": {"held": [0, 1], "partitions": [2]},
             "differences": [],
+            "app": {"files": {}, "sha256": "0" * 64},
             "library": {"version": "1", "sha256": "a" * 64, "editable": False, "edited": []},
             "adapter-config": {},
             "rows": {},

@@ -86,6 +86,7 @@ class Server:
         lengths = {partition: [Lengths(10, 20)] * ROWS for partition in nodes}
         run._visited = VisitedRows(lengths, cfg)
         run.adapter_config = {"base_model_name_or_path": cfg.model.name, "revision": "main"}
+        run.base_commit, run._base_status = None, "unverified"
         self.strategy = LoraFedAvg(run.nodes, len(nodes), 0)
         exchanger = Exchanger(fake, cfg, registry, run.ledger, run.profile, run.state_key)
         run._method = _Method(

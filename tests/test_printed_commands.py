@@ -22,7 +22,7 @@ import challenges
 from flowertune.config.checks import check_settings, client_problems
 from flowertune.config.read import default_settings, read_settings
 from tests.apps import ROOT
-from tests.printed import Printed, in_apps, in_helps, on_pages
+from tests.printed import Printed, in_apps, in_helps, on_pages, own_parsers
 
 # What is somebody else's, and that no parser here knows; each is in a test, or on a page that says
 # where it was typed.
@@ -30,6 +30,10 @@ OTHERS = {
     "cd", "cp", "docker", "export", "git", "hf", "jq", "lm_eval", "mkdir", "mkdocs", "mv",
     "openssl", "pip", "printf", "ray", "sed", "source", "ssh-keygen", "tensorboard", "uv", "uvx",
 }  # fmt: skip
+
+
+# Commands of the scorer's name that load no model.
+NO_MODEL = {f"evaluation.{name}" for name in ("submit", "verify", "leaderboard", "reference")}
 
 
 @pytest.mark.parametrize("source", [on_pages, in_apps, in_helps], ids=lambda f: f.__name__)
@@ -63,6 +67,8 @@ def test_every_printed_command_says_what_it_needs(source):
         ("python -m evaluation.finance results/x/peft_200 --sample", "peft_200"),
         ("python -m evaluation.finance results/x/peft_10 --sampel", "--sampel"),
         ("python -m challenges.hubs", "challenges.hubs"),
+        ("python -m challenges.pin --wrote", "--wrote"),
+        ("python -m evaluation.contamination law", "law"),
         ("python tset.py", "tset.py"),
         ("./scripts/tset", "tset"),
         ("copier cpy x y", "cpy"),
@@ -85,6 +91,12 @@ def needs(printed: Printed) -> set[str]:
                 return set()
             cfg = read_settings(printed.app, given)
             return {"GPU", "hub"} if cfg.train.training_arguments.max_steps else _hub_of(cfg)
+        case ("python", "-m", "evaluation.contamination", *rest):
+            return set() if {"--sample", "--data-dir", "--help"} & {*rest} else {"hub"}
+        case ("python", "-m", module, _, *_) if module in NO_MODEL:
+            return set()
+        case ("python", "-m", "challenges.pin", *_):
+            return {"hub"}
         case ("python", "-m", module, _, *_) if module.startswith("evaluation."):
             return set() if {"--sample", "CKPT", "--help"} & {*printed.words} else {"GPU", "hub"}
         case ("flowertune", "inspect", *rest) | ("flowertune", "plan", "--probe", *rest):
@@ -203,6 +215,8 @@ def _python(rest: list[str], app: Path) -> None:
                 _evaluation(module, arguments)
             if module == "evaluation.all":
                 _several(arguments)
+            if module in own_parsers() and "--help" not in arguments:
+                _taken(own_parsers()[module], arguments)
         case ["test.py", *arguments]:
             _parse(_group().commands["chat"], arguments)
         case [file, *_]:

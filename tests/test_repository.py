@@ -17,6 +17,9 @@ def test_the_wheel_holds_the_data(tmp_path: Path) -> None:
         data |= samples
     data |= {"flowertune/py.typed", "flowertune/__init__.pyi", "zz_flowertune.pth"}
     data |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "flowertune").rglob("*.json")}
+    for ending in ("json", "jinja", "css", "js"):
+        found = (ROOT / "submissions").rglob(f"*.{ending}")
+        data |= {path.relative_to(ROOT).as_posix() for path in found}
     assert data <= names
     tops = {name.split("/")[0] for name in names}
     assert tops == {

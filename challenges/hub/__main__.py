@@ -92,6 +92,36 @@ def parser() -> argparse.ArgumentParser:
         help="take what `flwr app publish` sends, and keep it there; uploaders show the token in "
         f"the environment variable {TOKEN_VARIABLE} (default: no uploads)",
     )
+    serve.add_argument(
+        "--site",
+        type=Path,
+        metavar="DIR",
+        help="serve the board that `python -m evaluation.leaderboard -o DIR` wrote, below /board/",
+    )
+    serve.add_argument(
+        "--bundles",
+        type=Path,
+        metavar="DIR",
+        help="take bundles, verify each, and keep the VALID ones there (default: no bundles)",
+    )
+    serve.add_argument(
+        "--bundle-keys",
+        type=Path,
+        metavar="FILE",
+        help="whose bundles are taken: what `python -m challenges.hub key` wrote",
+    )
+    serve.add_argument(
+        "--bundles-a-day",
+        type=int,
+        default=3,
+        metavar="N",
+        help="bundles of a key that are verified in a day (default: %(default)s)",
+    )
+    key = commands.add_parser("key", help="make a key for somebody who may upload bundles")
+    key.add_argument("name", help="whose: lower-case letters, digits and hyphens")
+    key.add_argument(
+        "--bundle-keys", type=Path, required=True, metavar="FILE", help="where its hash is kept"
+    )
     return made
 
 
@@ -117,12 +147,23 @@ def problems(arguments: argparse.Namespace) -> list[str]:
             sentences.append(f"--{name.replace('_', '-')} is {path}; there is no such file.")
     if arguments.uploads is not None and not arguments.token:
         sentences.append(f"--uploads needs a token in the environment variable {TOKEN_VARIABLE}.")
+    if arguments.site is not None and not (arguments.site / "board.json").is_file():
+        sentences.append(
+            f"--site is {arguments.site}; there is no board in it: make one with "
+            "`python -m evaluation.leaderboard BUNDLES -o DIR`."
+        )
+    if (arguments.bundles is None) != (arguments.bundle_keys is None):
+        sentences.append("--bundles and --bundle-keys go together.")
+    if arguments.bundles_a_day < 1:
+        sentences.append(f"--bundles-a-day is {arguments.bundles_a_day}; use at least 1.")
     return sentences
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     arguments = parser().parse_args(argv)
+    if arguments.command == "key":
+        return _key(arguments)
     # Taken out of the environment, so that no process that the hub starts has them there.
     template, token = (os.environ.pop(name, None) for name in (TEMPLATE_VARIABLE, TOKEN_VARIABLE))
     arguments.template = arguments.template or template or str(CHECKOUT)
@@ -152,6 +193,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         workers=arguments.workers,
         uploads=arguments.uploads,
         token=token,
+        site=arguments.site and arguments.site.absolute(),
+        bundles=arguments.bundles and arguments.bundles.absolute(),
+        bundle_keys=arguments.bundle_keys and arguments.bundle_keys.absolute(),
+        bundles_a_day=arguments.bundles_a_day,
         log_form=arguments.log,
     )
     try:
@@ -159,6 +204,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     except HubError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    return 0
+
+
+def _key(arguments: argparse.Namespace) -> int:
+    # Late: the file's form is no business of a hub that takes no bundles.
+    from challenges.hub.bundle_keys import Keys
+
+    try:
+        print(Keys(arguments.bundle_keys).add(arguments.name))
+    except HubError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"hand it to {arguments.name}; only its hash is kept", file=sys.stderr)
     return 0
 
 

@@ -9,15 +9,19 @@ import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
-from starlette.routing import Route
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.routing import Mount, Route
 
 from challenges.hub import limits, page
+from challenges.hub.board_files import PATH as BOARD
+from challenges.hub.board_files import BoardFiles
+from challenges.hub.bundle_store import BundleStore
 from challenges.hub.catalog import Catalog, Down, Unknown
 from challenges.hub.index import App, Index
 from challenges.hub.middleware import TooLarge, too_large
@@ -41,12 +45,14 @@ HOW_TO_ASK = (
 
 @dataclass
 class Hub:
-    """What the hub serves from: the catalog, what was rendered of it, and where uploads go."""
+    """What the hub serves from: catalog, renders, the board's folder; and where uploads go."""
 
     catalog: Catalog
     cache: RenderCache
     source: str
     uploads: UploadStore | None = None
+    site: Path | None = None
+    bundles: BundleStore | None = None
 
     async def packed(
         self, app_id: str, version: str | None, kind: Kind
@@ -177,7 +183,7 @@ async def read_question(request: Request) -> tuple[str, str | None]:
     return app_id, version
 
 
-def endpoints(hub: Hub) -> list[Route]:
+def endpoints(hub: Hub) -> list[Route | Mount]:
     """The hub's routes."""
 
     def newest_served() -> tuple[Release, Index]:
@@ -238,6 +244,21 @@ def endpoints(hub: Hub) -> list[Route]:
         request.state.log |= kept
         return JSONResponse(kept, 201)
 
+    async def submit(request: Request) -> JSONResponse:
+        if hub.bundles is None:
+            raise HTTPException(403, "This hub takes no bundles; ask its organizer where to send.")
+        try:
+            taken = await asyncio.wait_for(
+                hub.bundles.take(request), limits.BUNDLE_SECONDS + 2 * limits.VERIFY_SECONDS
+            )
+        except TimeoutError as error:
+            raise too_late(limits.BUNDLE_SECONDS) from error
+        request.state.log |= {"kept": taken["kept"]}
+        return JSONResponse(taken, 201)
+
+    async def to_board(request: Request) -> Response:
+        return RedirectResponse(f"{BOARD}/", 308)
+
     async def no_update(request: Request) -> JSONResponse:
         # flwr asks this address for news about flwr itself, too.
         return JSONResponse({"update_available": False})
@@ -249,11 +270,17 @@ def endpoints(hub: Hub) -> list[Route]:
     async def index(request: Request) -> HTMLResponse:
         _, newest = newest_served()
         releases = [release for release, _ in hub.catalog.served()]
-        return HTMLResponse(page.render(newest, releases, address_of(request), hub.source))
+        return HTMLResponse(
+            page.render(newest, releases, address_of(request), hub.source, hub.site is not None)
+        )
 
     async def style(request: Request) -> Response:
         return Response(page.style(), media_type="text/css")
 
+    board: list[Route | Mount] = []
+    if hub.site is not None:
+        files = BoardFiles(directory=hub.site, html=True, check_dir=False)
+        board = [Route(BOARD, to_board), Mount(BOARD, files)]
     return [
         Route("/", index),
         Route("/style.css", style),
@@ -263,7 +290,9 @@ def endpoints(hub: Hub) -> list[Route]:
         Route("/v1/hub/fetch-fab", fetch("fab"), methods=["POST"]),
         Route("/v1/hub/files/{version}/{account}/{file}", file),
         Route(limits.PUBLISH_PATH, publish, methods=["POST"]),
+        Route(limits.BUNDLES_PATH, submit, methods=["POST"]),
         Route("/v1/update-check/flwr", no_update, methods=["POST"]),
+        *board,
     ]
 
 

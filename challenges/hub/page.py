@@ -26,7 +26,9 @@ def _template() -> Any:
     return environment.from_string((_HERE / "index.html").read_text(encoding="utf-8"))
 
 
-def render(index: Index, releases: list[Release], address: str, source: str) -> str:
+def render(
+    index: Index, releases: list[Release], address: str, source: str, board: bool = False
+) -> str:
     """The page of a release, as HTML.
 
     Parameters
@@ -39,6 +41,8 @@ def render(index: Index, releases: list[Release], address: str, source: str) -> 
         The hub's, as the reader wrote it.
     source : str
         The template's address for `copier copy`.
+    board : bool
+        Whether the hub serves one.
     """
     challenges = [
         {
@@ -55,4 +59,5 @@ def render(index: Index, releases: list[Release], address: str, source: str) -> 
         older=releases[1:],
         address=address,
         source=source,
+        board=board,
     )

@@ -15,6 +15,8 @@ import uvicorn
 from challenges.hub import limits, log
 from challenges.hub.address import Address
 from challenges.hub.api import Hub, web_app
+from challenges.hub.bundle_keys import Keys
+from challenges.hub.bundle_store import BundleStore
 from challenges.hub.catalog import Catalog, Down
 from challenges.hub.middleware import Middleware, RateLimit
 from challenges.hub.patience import PatientProtocol, allow_connections
@@ -43,6 +45,10 @@ class Settings:
     workers: int = 2
     uploads: Path | None = None
     token: str | None = field(default=None, repr=False)
+    site: Path | None = None
+    bundles: Path | None = None
+    bundle_keys: Path | None = None
+    bundles_a_day: int = 3
     log_form: log.Form = "auto"
 
 
@@ -73,7 +79,13 @@ def serve(settings: Settings) -> None:
             else None
         )
         cache = RenderCache(pack, workers, limits.RENDER_CACHE_BYTES, limits.RENDER_SECONDS)
-        app = web_app(Hub(catalog, cache, source, uploads))
+        bundles = None
+        if settings.bundles and settings.bundle_keys:
+            keys = Keys(settings.bundle_keys)
+            said.info("taking bundles of %d keys, %d a day of each, into %s", len(keys.read()),
+                      settings.bundles_a_day, settings.bundles)  # fmt: skip
+            bundles = BundleStore(settings.bundles, keys, settings.bundles_a_day)
+        app = web_app(Hub(catalog, cache, source, uploads, settings.site, bundles))
         PatientProtocol.held = allow_connections(limits.CONNECTIONS)
         config = uvicorn.Config(
             Middleware(app, limits.max_body, RateLimit(settings.rate), limits.REQUESTS),

@@ -22,7 +22,7 @@ report in its results.json, and the scores without these rows.
 """
 _EPILOG = """\
 examples:
-  # the training set and the evaluation sets, from the hub
+  # the training set and the evaluation sets (hub)
   python -m evaluation.contamination finance --training-data hub
   # rows of your own, and what they share with the sets
   python -m evaluation.contamination medical --training-data rows.jsonl --data-dir sets/ --show 5

@@ -12,7 +12,6 @@ from flowertune.base.errors import UserError
 
 OPTION = "--training-data"
 HUB = "hub"
-_CHUNK = 1000  # rows that are made Python objects at a time
 
 
 @dataclass(frozen=True)
@@ -29,11 +28,10 @@ class TrainingRows:
 
     def each(self) -> Iterator[dict[str, Any]]:
         """Yield each row."""
-        if isinstance(self.rows, list):
-            yield from self.rows
-            return
-        for start in range(0, len(self.rows), _CHUNK):
-            yield from self.rows.select(range(start, min(start + _CHUNK, len(self.rows)))).to_list()
+        # Late: datasets takes a second to import.
+        from flowertune.data.rows import each_row
+
+        yield from self.rows if isinstance(self.rows, list) else each_row(self.rows)
 
 
 @dataclass(frozen=True)

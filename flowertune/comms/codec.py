@@ -26,7 +26,7 @@ _LONGEST_HEADER = 512  # in bytes, that is kept: a client may send any
 def pack(tensors: Mapping[str, torch.Tensor], kind: str) -> ArrayRecord:
     """Return float32 tensors as they travel; int8 adds one array of scales per tensor."""
     if kind == "float32":
-        return ArrayRecord({name: _array(tensor) for name, tensor in tensors.items()})
+        return ArrayRecord({name: array_of(tensor) for name, tensor in tensors.items()})
     record = ArrayRecord()
     for name, tensor in tensors.items():
         if kind == "float16":
@@ -42,7 +42,7 @@ def pack(tensors: Mapping[str, torch.Tensor], kind: str) -> ArrayRecord:
     return record
 
 
-def _array(tensor: torch.Tensor) -> Array:
+def array_of(tensor: torch.Tensor) -> Array:
     """Return what ``Array(tensor)`` does; an adapter's many small tensors have few shapes."""
     values = tensor.detach().cpu().contiguous().numpy()
     if values.dtype != np.float32:

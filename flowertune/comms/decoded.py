@@ -1,5 +1,6 @@
-"""The arrays of a reply, decoded once: a strategy reads the values that the checks have read."""
+"""Arrays whose values are there: a strategy reads what the checks have read, and the other way."""
 
+import warnings
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
@@ -8,6 +9,8 @@ import numpy as np
 import torch
 from flwr.app import ArrayRecord
 from flwr.common import Array
+
+from flowertune.comms.codec import array_of
 
 
 class DecodedArray(Array):
@@ -27,7 +30,7 @@ class DecodedArray(Array):
     def data(self) -> bytes:  # type: ignore[override]
         """The values as an npy file."""
         if self.__dict__["_data"] is None:
-            self.__dict__["_data"] = Array(self.__dict__["_values"].numpy()).data
+            self.__dict__["_data"] = array_of(self.__dict__["_values"]).data
         return self.__dict__["_data"]
 
     def numpy(self) -> np.ndarray:
@@ -84,6 +87,35 @@ class DecodedRecord(ArrayRecord):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ArrayRecord, ({name: Array(*_fields(array)) for name, array in self.items()},)
+
+
+def as_record(values: Mapping[str, np.ndarray]) -> ArrayRecord:
+    """Return arrays as a record, without a copy; they are not to be written to from now on.
+
+    Parameters
+    ----------
+    values : Mapping[str, np.ndarray]
+        Arrays by name. What is not float32 is packed at once, as Flower does it.
+    """
+    record = DecodedRecord({})
+    for name, array in values.items():
+        if array.dtype != np.float32 or not array.flags.c_contiguous:
+            record[name] = Array(array)
+            continue
+        record[name] = DecodedArray(_tensor(array))
+        array.flags.writeable = False
+    return record
+
+
+def tensors_of(record: ArrayRecord) -> dict[str, torch.Tensor]:
+    """Return the values of a record, which are not to be written to: what is there is no copy."""
+    return {name: _tensor(array.numpy()) for name, array in record.items()}
+
+
+def _tensor(values: np.ndarray) -> torch.Tensor:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.from_numpy(values)
 
 
 def _fields(array: Array) -> tuple[str, tuple[int, ...], str, bytes]:

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from logging import WARNING
 from typing import Any
@@ -14,7 +15,7 @@ from flwr.serverapp import Grid
 from flowertune.base.hashing import json_sha256
 from flowertune.base.numbers import as_float, as_int
 from flowertune.comms.agreement import norm_of, too_large, unlike_the_others
-from flowertune.comms.codec import pack, unpack
+from flowertune.comms.codec import decode, pack
 from flowertune.comms.decoded import DecodedRecord
 from flowertune.comms.failures import InvalidReply
 from flowertune.comms.ledger import Ledger
@@ -180,29 +181,33 @@ class Exchanger:
         reasons = {partitions[node]: f"no answer within {timeout} s" for node in outgoing}
         valid: dict[int, Message] = {}
         norms: dict[int, float] = {}  # of updates; layerwise, a reply holds none
-        for reply in replies:
-            node = reply.metadata.src_node_id
-            partition = partitions[node]
-            try:
-                expected, most = self._expected(packed[node]), self.most_examples(partition)
-                tensors = validate_reply(reply, expected, partition, most)
-            except InvalidReply as error:
-                reasons[partition] = str(error)
-                continue
-            valid[partition] = reply
-            self.came[partition] = digests_of(reply)
-            if is_layerwise(self.cfg):
-                continue
-            base, packed_as = self.sent[partition], None
-            if self.cfg.train.transport == "int8":
-                # Replies are updates; the server keeps the unrounded adapter.
-                norms[partition] = norm_of(tensors)
-                tensors = {name: update.add_(base[name]) for name, update in tensors.items()}
-            else:
-                norms[partition] = norm_of(tensors, base)
-            if self.cfg.train.transport == "float32":
-                packed_as = reply.content.array_records[ARRAYS]
-            reply.content[ARRAYS] = DecodedRecord(tensors, packed_as)
+        hashed: dict[int, Future[dict[str, str]]] = {}
+        with ThreadPoolExecutor() as pool:  # digests are computed without holding Python's lock
+            for reply in replies:
+                node = reply.metadata.src_node_id
+                partition = partitions[node]
+                try:
+                    expected, most = self._expected(packed[node]), self.most_examples(partition)
+                    tensors = validate_reply(reply, expected, partition, most)
+                except InvalidReply as error:
+                    reasons[partition] = str(error)
+                    continue
+                valid[partition] = reply
+                came = dict(reply.content.array_records)
+                hashed[partition] = pool.submit(digests_of, came)
+                if is_layerwise(self.cfg):
+                    continue
+                base, packed_as = self.sent[partition], None
+                if self.cfg.train.transport == "int8":
+                    # Replies are updates; the server keeps the unrounded adapter.
+                    norms[partition] = norm_of(tensors)
+                    tensors = {name: update.add_(base[name]) for name, update in tensors.items()}
+                else:
+                    norms[partition] = norm_of(tensors, base)
+                if self.cfg.train.transport == "float32":
+                    packed_as = came[ARRAYS]
+                reply.content[ARRAYS] = DecodedRecord(tensors, packed_as)
+        self.came = {partition: future.result() for partition, future in hashed.items()}
         refused = self._refused(valid, norms)
         reasons = {p: why for p, why in reasons.items() if p not in valid} | refused
         # The order of arrival must not decide how sums are rounded.
@@ -267,7 +272,7 @@ class Exchanger:
         same = tuple((name, id(array.data)) for name, array in record.items())
         key = self._digests[same] = self._digests.get(same) or _digest(record)
         if key not in self._packed:
-            tensors = unpack(record)
+            tensors = decode(record)
             self._packed[key] = _Packed(tensors, pack(tensors, self.cfg.train.transport))
         return self._packed[key]
 
@@ -278,15 +283,14 @@ class Exchanger:
         return Expected.like(packed.record, packed.tensors)
 
 
-def digests_of(message: Message) -> dict[str, str]:
-    """Return the sha256 of each record of arrays in a message, as they travel, in hex."""
-    records = message.content.array_records.items()
-    return {name: _digest(record, ordered=True) for name, record in records}
+def digests_of(records: Mapping[str, ArrayRecord]) -> dict[str, str]:
+    """Return the sha256 of each record of arrays, as it travels, in hex."""
+    return {name: _digest(record, ordered=True) for name, record in records.items()}
 
 
 def reply_digest(message: Message) -> str:
     """Return the sha256 of all arrays of a reply, as they travel, in hex."""
-    return combined(digests_of(message))
+    return combined(digests_of(message.content.array_records))
 
 
 def combined(digests: Mapping[str, str]) -> str:

@@ -15,17 +15,22 @@ ALLOWED_SHARE = 0.05
 Row = tuple[int, int, Lengths]
 
 
-def report_of(partitions: Mapping[int, Sequence[Lengths]], seq_length: int) -> dict[str, Any]:
+def report_of(
+    partitions: Mapping[int, Sequence[Lengths]], seq_length: int, unique_rows: int | None = None
+) -> dict[str, Any]:
     """Return the statistics of the rows of ``partitions``, cut at ``seq_length`` tokens.
 
+    ``unique_rows`` says how many different rows there are in all of them, where that is known: each
+    client counts its own only.
+
     Keys: partitions, rows, rows-per-partition (fewest, most); copies (rows that are as an earlier
-    row of their partition: rows, share), unique-rows-per-partition (fewest, most); seq-length;
-    tokens (kept, prompts
-    and answers), supervised-tokens, supervised-share; bad (rows without a text for question or
-    answer, which are left out), without-answer (rows cut before their answer, which train nothing
-    and are left out) and cut-answer (rows cut within it), each with rows, share and the first ten
-    by partition and row; row-tokens (median, p95, longest, before cutting); longest-rows (the five
-    longest). All numbers are whole but the shares. Bad rows are in rows, copies and bad only.
+    row of their partition: rows, share), unique-rows-per-partition (fewest, most), unique-rows;
+    seq-length; tokens (kept, prompts and answers), supervised-tokens, supervised-share; bad (rows
+    without a text for question or answer, which are left out), without-answer (rows cut before
+    their answer, which train nothing and are left out) and cut-answer (rows cut within it), each
+    with rows, share and the first ten by partition and row; row-tokens (median, p95, longest,
+    before cutting); longest-rows (the five longest). All numbers are whole but the shares. Bad rows
+    are in rows, copies and bad only.
     """
     every = [(p, n, r) for p in sorted(partitions) for n, r in enumerate(partitions[p])]
     rows = [row for row in every if not row[2].bad]
@@ -44,6 +49,7 @@ def report_of(partitions: Mapping[int, Sequence[Lengths]], seq_length: int) -> d
         "rows-per-partition": _fewest_and_most(sizes),
         "copies": _share(len(every) - sum(unique), len(every)),
         "unique-rows-per-partition": _fewest_and_most(unique),
+        "unique-rows": unique_rows,
         "seq-length": seq_length,
         "tokens": tokens,
         "supervised-tokens": supervised,

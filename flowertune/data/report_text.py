@@ -34,14 +34,16 @@ def _range(group: Mapping[str, int]) -> str:
 
 
 def _copies(report: Mapping[str, Any]) -> list[str]:
-    group = report["copies"]
-    if not group["rows"]:
-        return []
-    verb = "is a copy" if group["rows"] == 1 else "are copies"
-    return [
-        f"{counted(group['rows'], 'row')} ({group['share']:.2%}) {verb} of another row of the same "
-        f"partition: {_range(report['unique-rows-per-partition'])} unique rows in each"
-    ]
+    group, unique, lines = report["copies"], report["unique-rows"], []
+    if unique is not None and unique < report["rows"]:
+        lines.append(f"{unique:,} unique rows in all: the others are copies of them")
+    if group["rows"]:
+        verb = "is a copy" if group["rows"] == 1 else "are copies"
+        lines.append(
+            f"{counted(group['rows'], 'row')} ({group['share']:.2%}) {verb} of another row of the "
+            f"same partition: {_range(report['unique-rows-per-partition'])} unique rows in each"
+        )
+    return lines
 
 
 def _bad(group: Mapping[str, Any]) -> list[str]:

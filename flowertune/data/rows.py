@@ -1,9 +1,10 @@
 """From ``static.dataset.name`` to rows, and to the partition of one client."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from functools import lru_cache
 from pathlib import Path
 from string import Formatter
+from typing import Any
 
 from datasets import Dataset, load_dataset
 from datasets import config as datasets_config
@@ -16,6 +17,7 @@ from flowertune.data.read import SPLIT, UnusableRows, one_split, read_rows
 
 SETTING = "static.dataset.name"
 SHUFFLE_SEED = 42  # FederatedDataset's own default, so that local copies are cut in the same way
+_CHUNK = 1000
 OFFLINE = "a local folder or a .jsonl file with the same columns works"
 
 
@@ -46,6 +48,12 @@ def load_rows(name: str, revision: str, app_dir: Path) -> Dataset:
         raise
     except Exception as error:  # datasets and the HTTP library raise many kinds
         raise hub.refusal(SETTING, name, revision, hub.why_not(error), OFFLINE) from error
+
+
+def each_row(rows: Dataset) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a dataset; a part of them at a time is made objects of Python."""
+    for start in range(0, len(rows), _CHUNK):
+        yield from rows.select(range(start, min(start + _CHUNK, len(rows)))).to_list()
 
 
 def is_cached(name: str) -> bool:

@@ -12,11 +12,11 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
-from flwr.common import Array
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
 
 from flowertune.base.numbers import as_int
+from flowertune.comms.decoded import as_record
 from flowertune.comms.validation import ARRAYS, CONFIG, FROZEN, METRICS, partition_of
 from flowertune.config.settings import Settings
 from flowertune.data.order import sample_clients
@@ -128,9 +128,7 @@ class MethodServer:
             for message in messages
         ]
         new = {**self.start, **self.combine(server_round, came)}
-        arrays = ArrayRecord()
-        for name in self.start:
-            arrays[name] = Array(np.ascontiguousarray(new[name], np.float32))
+        arrays = as_record({n: np.ascontiguousarray(new[n], np.float32) for n in self.start})
         metrics = aggregate_metricrecords([reply.content for reply in came], "num-examples")
         return arrays, metrics
 

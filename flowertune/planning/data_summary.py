@@ -5,8 +5,10 @@ from typing import Any
 from flowertune.client.functions import AppFunctions
 from flowertune.config.settings import Settings
 from flowertune.data.examples import tokenized_rows
+from flowertune.data.fingerprint import Fingerprint
 from flowertune.data.lengths import lengths_of
 from flowertune.data.report import report_of
+from flowertune.data.rows import each_row, load_rows
 
 
 def summarize(
@@ -26,4 +28,7 @@ def summarize(
     for number in range(partitions):
         rows = tokenized_rows(cfg, prompt, tokenizer, number, partitions)
         lengths[number] = lengths_of(rows.examples, rows.copies)
-    return report_of(lengths, cfg.train.seq_length)
+    dataset, whole = cfg.static.dataset, Fingerprint()
+    for row in each_row(load_rows(dataset.name, dataset.revision, cfg.app_dir)):
+        whole.add(row)
+    return report_of(lengths, cfg.train.seq_length, whole.unique_rows)

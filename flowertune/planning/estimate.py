@@ -9,6 +9,7 @@ from flowertune.config.settings import Settings
 from flowertune.models.memory import Memory, estimate, work_of
 from flowertune.planning.architecture import Architecture
 from flowertune.planning.communication import Communication, adapter_bytes
+from flowertune.planning.disk import VALUE_BYTES, Disk
 from flowertune.planning.published import Comparison, comparisons
 
 if TYPE_CHECKING:  # it needs torch, and a plan does not
@@ -36,6 +37,7 @@ class Plan:
     tokens: int
     shape: Architecture
     communication: Communication
+    disk: Disk
     memory: Memory
     other_memory: Memory
     published: list[Comparison]
@@ -103,6 +105,12 @@ def make_plan(
             rounds=cfg.num_server_rounds,
             budget_mib=cfg.static.budget_mib,
         ),
+        disk=Disk(
+            VALUE_BYTES * shape.adapter_parameters,
+            cfg.num_server_rounds,
+            cfg.train.save_every_round,
+            cfg.train.keep_states,
+        ),
         memory=estimate(shape.shapes, work),
         other_memory=estimate(shape.shapes, replace(work, checkpointing=not work.checkpointing)),
         published=comparisons(cfg.model.name, shape.shapes),
@@ -164,6 +172,12 @@ def as_values(plan: Plan) -> dict[str, Any]:
             "counted-mib": spent.counted_mib,
             "budget-mib": spent.budget_mib,
             "rounds-that-fit": spent.rounds_that_fit,
+        },
+        "disk": {
+            "adapter-bytes": plan.disk.adapter_bytes,
+            "states": plan.disk.states,
+            "checkpoints": plan.disk.checkpoints,
+            "total-mib": plan.disk.total_mib,
         },
         "memory-gb": {
             "estimate": True,

@@ -23,7 +23,7 @@ PARTS = {
 
 def as_text(plan: Plan) -> str:
     """Return the whole plan, ending in a line break."""
-    blocks = [_head(plan), _communication(plan), _memory(plan)]
+    blocks = [_head(plan), _communication(plan), _disk(plan), _memory(plan)]
     blocks += [_published(plan)] if plan.published else []
     blocks += [_workers(plan)] if plan.workers else []
     blocks.append(_time(plan))
@@ -70,6 +70,19 @@ def _communication(plan: Plan) -> str:
             "header, too"
         )
     return "\n".join((*lines, f"  would fit    {spent.rounds_that_fit:,} rounds"))
+
+
+def _disk(plan: Plan) -> str:
+    disk = plan.disk
+    each = f"{disk.adapter_bytes / MIB:,.2f} MiB"
+    return "\n".join(
+        (
+            f"Disk of the server: {disk.total_mib:,.0f} MiB, more where a strategy keeps tensors",
+            f"  states       {disk.states:,} x {each} (train.keep-states), to resume and to show "
+            "rounds that a verifier draws",
+            f"  checkpoints  {disk.checkpoints:,} x {each} (train.save-every-round)",
+        )
+    )
 
 
 def _memory(plan: Plan) -> str:

@@ -43,6 +43,12 @@ def app_record(files: Mapping[str, bytes]) -> dict[str, Any]:
     return {"files": digests, "sha256": json_sha256(digests)}
 
 
+def changed_code(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Return the names of Python files that differ, given the sha256 of each by its name."""
+    names = sorted(name for name in before.keys() | now.keys() if name.endswith(".py"))
+    return [name for name in names if before.get(name) != now.get(name)]
+
+
 def project_as_sent(content: bytes) -> bytes:
     """Return a pyproject.toml as Flower writes it into what it sends.
 

@@ -17,6 +17,7 @@ from flowertune.config.results import own_folder
 from flowertune.profiling.journal import recording
 from flowertune.profiling.phases import OFF, AnyProfile
 from flowertune.rules import lock
+from flowertune.rules.app_files import changed_code
 from flowertune.rules.provenance import Library
 from flowertune.run.chain import FILE as CHAIN
 from flowertune.run.chain import LEDGER as LEDGER_DIGEST
@@ -65,6 +66,7 @@ class BaseRun:
         self.quantization: dict[str, Any] | None = None  # of the base model, as it is loaded
         self.adapter_config: dict[str, Any] | None = None  # as every checkpoint has it
         self.app_files = context.app_files
+        self.chosen: dict[str, Any] | None = None  # the checkpoint to score, if it is not the last
         self.pinned: dict[str, str] = {}  # whether what was loaded is what the rules pin
         self.closing = ExitStack()
         # Until a run to go on with has let this one in, its record is not this one's to write.
@@ -161,7 +163,7 @@ class BaseRun:
             self.note_round(line)
         self._written, self.started = len(lines), body["started"]
         self.ledger.go_on(entries)
-        self.run_key = body["run-key"]
+        self.run_key, self.chosen = body["run-key"], body.get("chosen")
         self.run_ids = [*body["run-ids"], *self.run_ids]
         self.state_key = branched(self.run_ids[-1], body["state-key"], state.server_round)
         # What made the run unofficial before goes on making it so.
@@ -172,6 +174,10 @@ class BaseRun:
             names = [f"{x.version} ({x.sha256[:12]})" for x in (began_with, self.library)]
             started_with = "the library the run was started with"
             self._differences.append(lock.Difference(started_with, *names))
+        if changed := changed_code(body["app"]["files"], self.app_files["files"]):
+            # No app of which all rounds could be trained again.
+            given, started = ", ".join(changed), "as the run was started with it"
+            self._differences.append(lock.Difference("the app's code", f"{given} changed", started))
         text = "resuming after round %d of %s; `flwr stop %s` ends it"
         log(INFO, text, state.server_round, self.folder, self.run_ids[-1])
         return state
@@ -213,6 +219,8 @@ class BaseRun:
             "federation": self._federation(),
             "differences": [vars(difference) for difference in self._differences],
             "library": self.library.record(),
+            "app": dict(self.app_files),
+            "chosen": self.chosen,
             **more,
         }
 

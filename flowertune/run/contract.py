@@ -17,7 +17,7 @@ from flwr.serverapp import Grid
 from flowertune.base.errors import UserError
 from flowertune.base.text import one_line
 from flowertune.comms.codec import all_finite, unpack
-from flowertune.comms.decoded import DecodedRecord
+from flowertune.comms.decoded import DecodedRecord, tensors_of
 from flowertune.comms.nodes import NodeRegistry
 from flowertune.comms.validation import ARRAYS, CLIENT, METRICS, check_messages
 
@@ -111,7 +111,7 @@ class StrategyContract:
             raise BrokenContract(
                 f"{where} returned {kinds}; return an ArrayRecord and a MetricRecord."
             )
-        tensors: Tensors = dict(arrays.to_torch_state_dict())
+        tensors = tensors_of(arrays)
         for key in sorted(tensors.keys() | like.keys()):
             given, wanted = _kind(tensors.get(key)), _kind(like.get(key))
             if given != wanted:
@@ -259,7 +259,7 @@ class StrategyContract:
         ]
         arrays, metrics = actor.aggregate_train(server_round, answers)
         if isinstance(arrays, ArrayRecord):
-            for name, tensor in arrays.to_torch_state_dict().items():
+            for name, tensor in tensors_of(arrays).items():
                 if not all_finite(tensor):
                     raise CannotRehearse(f"{name!r} is not finite after it")
         return self._checked(arrays, metrics, like)

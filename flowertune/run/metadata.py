@@ -39,6 +39,11 @@ class RunFacts(Protocol):
     app_files: Mapping[str, Any]
 
     @property
+    def chosen(self) -> Mapping[str, Any] | None:
+        """The checkpoint that the run itself chose; None for its last one."""
+        ...
+
+    @property
     def adapter_config(self) -> dict[str, Any] | None:
         """The adapter's configuration, as every checkpoint has it; None where there is none."""
         ...
@@ -124,6 +129,7 @@ def run_info(run: RunFacts, status: str, data: Mapping[str, Any] | None) -> dict
         "auto-targets": _auto_targets(run),
         "library": run.library.record(),
         "replies": run.lost.record(),
+        "chosen": run.chosen,
         "data": data,
         **_surroundings(run),
     }

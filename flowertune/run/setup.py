@@ -55,7 +55,7 @@ class RunContext:
     differences: list[lock.Difference]
     run_id: int = 0  # Flower's
     origin: Origin | None = None  # the run to go on with
-    app_files: Mapping[str, Any] = field(default_factory=dict)  # see rules.app_files.app_record
+    app_files: Mapping[str, Any] = field(default_factory=lambda: app_record({}))
 
 
 def app_folder(file: str) -> Path:

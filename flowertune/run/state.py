@@ -78,7 +78,9 @@ PARTS = {
             ),
         )
     ),
+    "app": object_with(files=object_with(of=DIGEST), sha256=TEXT),
     "library": object_with(version=TEXT, sha256=TEXT, editable=SWITCH, edited=list_of(TEXT)),
+    "chosen": optional(object_with(round=whole(1), rows=whole(1), loss=_NUMBER)),
 }
 PARTS_OF_ADAPTERS = {
     "adapter-config": object_with(),

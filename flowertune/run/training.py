@@ -14,6 +14,7 @@ from flwr.common import log
 from flwr.serverapp import Grid
 
 from flowertune.aggregation.adapters import mean_adapter
+from flowertune.base.errors import UserError
 from flowertune.base.imports import Meanwhile
 from flowertune.base.numbers import as_float, as_int
 from flowertune.base.progress_bars import disable_progress_bars
@@ -42,12 +43,12 @@ from flowertune.loggers.plot import plot_run
 from flowertune.methods.measures import measured
 from flowertune.models.adapter import adapter_shapes, check_initialization
 from flowertune.models.auto_targets import AUTO, auto_targets
-from flowertune.models.commit import commit_of
+from flowertune.models.commit import base_model_status, commit_of
 from flowertune.models.faster import unrepeatable
 from flowertune.models.loader import quantization_of, source_of
 from flowertune.rules import lock, pinned
 from flowertune.rules.manifest import FILE, SEAL
-from flowertune.rules.values import shown
+from flowertune.rules.values import is_number, is_whole, shown
 from flowertune.run.base import BaseRun
 from flowertune.run.chain import REPLIES
 from flowertune.run.checkpoint import checkpoint_config, save_checkpoint
@@ -139,6 +140,7 @@ class TrainingRun(BaseRun):
         how = quantization_of(self.cfg)
         self.quantization = how and how.record()
         self.base_commit = commit_of(self.cfg)
+        self._base_status = base_model_status(self.cfg, self.base_commit)
         self._compare_with_pins()
         peft_config.base_model_name_or_path = source_of(self.cfg)
         peft_config.revision = self.cfg.model.revision
@@ -368,7 +370,7 @@ class TrainingRun(BaseRun):
             self.add_violation(difference)
         self.pinned = {
             "training-rows": pinned.rows_status(static, partitions, self.rows),
-            "base-model": pinned.model_status(static, self.cfg.model.name, self.base_commit),
+            "base-model": self._base_status,
         }
 
     def end_round(self, result: RoundResult, adapter: ArrayRecord, metrics: MetricRecord) -> None:
@@ -484,6 +486,38 @@ class TrainingRun(BaseRun):
         save_checkpoint(path, tensors, config, build_manifest(self, server_round, more))
         log(INFO, "saved %s", path)
         return json.loads((path / FILE).read_text("utf-8"))[SEAL]
+
+    def choose(self, server_round: int, rows: int, loss: float) -> None:
+        """Say that the checkpoint of a round is the one to score, by rows held out of training.
+
+        The last call counts; without one it is the last checkpoint. The next state that is saved
+        has it, and so has the chain of the run.
+
+        Parameters
+        ----------
+        server_round : int
+            A finished round whose checkpoint is there (``train.save-every-round``).
+        rows : int
+            How many rows were held out, at least 1.
+        loss : float
+            Of the adapter after that round, on these rows.
+
+        Raises
+        ------
+        UserError
+            If there is no such checkpoint, or rows or loss are no numbers of that kind.
+        """
+        if not is_whole(rows, 1, 2**53) or not is_number(loss):
+            raise UserError(
+                f"choose was given {shown(rows)} rows and the loss {shown(loss)}: give how many "
+                "rows were held out, and a finite number."
+            )
+        if not (self.folder / f"peft_{server_round}").is_dir():
+            raise UserError(
+                f"choose was given round {shown(server_round)}, which has no checkpoint: call it "
+                "after end_round, for a round that train.save-every-round saves."
+            )
+        self.chosen = {"round": server_round, "rows": rows, "loss": float(loss)}
 
     def finish(self, adapter: ArrayRecord) -> None:
         """Save the last checkpoint if it is not there, draw the run, say where everything is."""

@@ -1,6 +1,7 @@
 """The command ``python -m evaluation.submit``."""
 
 import argparse
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -155,22 +156,53 @@ def _run(arguments: argparse.Namespace) -> int:
     key = None if arguments.sign is None else keys.private_key(arguments.sign)
     found = sources.look(arguments.run, arguments.scores, arguments.app)
     said = _said(arguments)
-    lacks = [*found.missing, *found.wrong, *statement.missing(said)]
+    unsaid = statement.unsaid(said)
+    lacks = [*found.missing, *found.wrong, *unsaid.values()]
     if found.sources is None:
         raise Unfit([*lacks, *found.unofficial])
-    bundle = _assembled(found.sources, said, _extras(arguments), lacks)
-    with TemporaryDirectory(prefix="flowertune-submit-") as folder:
-        if not lacks:
-            bundle = bundle if key is None else make.signed(bundle, key)
-            if arguments.model_sign is not None:
-                bundle = make.model_signed(bundle, arguments.model_sign)
+    # With placeholders, so that what the organizer's check has to say of the rest is known, too.
+    blank = {name: "unsaid" if name in ("team", "contact") else None for name in unsaid}
+    bundle = _assembled(found.sources, replace(said, **blank), _extras(arguments), lacks)
+    if not lacks:
+        bundle = bundle if key is None else make.signed(bundle, key)
+        if arguments.model_sign is not None:
+            bundle = make.model_signed(bundle, arguments.model_sign)
+    target = arguments.output or Path(bundle.name)
+    try:
+        findings = _written(bundle, None if arguments.dry_run else target, lacks)
+    except OSError as error:
+        raise UserError(
+            f"{error.filename or target} cannot be written ({error.strerror}): make room there, or "
+            "name another file with -o."
+        ) from None
+    _tell(arguments, found.sources, bundle, target, findings)
+    return DONE
+
+
+def _written(bundle: Bundle, target: Path | None, lacks: list[str]) -> list[Finding]:
+    """Write a bundle if it is valid; return what the check found.
+
+    Raises
+    ------
+    Unfit
+        It is not valid, or something is lacking.
+    OSError
+        It cannot be written.
+    """
+    # Beside its place, so that gigabytes are written once.
+    beside = target.parent if target is not None and target.parent.is_dir() else None
+    with TemporaryDirectory(dir=beside, prefix=".flowertune-submit-") as folder:
         made = Path(folder) / "bundle.zip"
         make.write(bundle, made)
         findings = check(made)
         errors = [one.line() for one in findings if one.level == "error"]
         if lacks or errors:
             raise Unfit([*lacks, *errors])
-        return _hand_over(arguments, found.sources, bundle, findings)
+        if target is not None and beside is not None:
+            os.replace(made, target)
+        elif target is not None:
+            make.write(bundle, target)
+        return findings
 
 
 def check(bundle: Path) -> list[Finding]:
@@ -182,48 +214,46 @@ def check(bundle: Path) -> list[Finding]:
 
 
 def _assembled(found: Sources, said: statement.Said, extras: Extras, lacks: list[str]) -> Bundle:
-    """Return the bundle; where the participant still has to say something, with a placeholder.
+    """Return the bundle.
 
-    So what the organizer's check has to say about the rest is known, too.
+    Raises
+    ------
+    Unfit
+        It cannot be made; with what else is lacking.
     """
-    filled = replace(said, team=said.team or "team", contact=said.contact or "contact")
     try:
-        return make.assemble(found, filled, extras)
+        return make.assemble(found, said, extras)
     except Unfit as error:
         raise Unfit([*lacks, *error.problems]) from error
 
 
-def _hand_over(
-    arguments: argparse.Namespace, found: Sources, bundle: Bundle, findings: Sequence[Finding]
-) -> int:
+def _tell(
+    arguments: argparse.Namespace,
+    found: Sources,
+    bundle: Bundle,
+    target: Path,
+    findings: Sequence[Finding],
+) -> None:
+    """Say what was made and what the check found, and upload where that was asked for."""
     if arguments.dry_run:
         print(make.tree(bundle.files))
     for finding in findings:
         print(finding.line())
-    target = arguments.output or Path(bundle.name)
     if arguments.dry_run:
         print(f"VALID; {target} is not written (--dry-run).")
-        return DONE
-    try:
-        make.write(bundle, target)
-    except OSError as error:
-        raise UserError(
-            f"{target} cannot be written ({error.strerror}): name another file with -o."
-        ) from None
+        return
     size = target.stat().st_size / MIB
     print(f"VALID. {target}, {size:,.1f} MiB, {counted(len(bundle.files), 'file')}")
     if arguments.push is not None:
-        print(
-            f"Uploaded: {push.push(push.files_of(bundle.files), arguments.push, arguments.private)}"
-        )
+        where = push.push(push.files_of(bundle.files), arguments.push, arguments.private)
+        print(f"Uploaded: {where}")
     print("\n".join(["Next:", *next_steps(arguments.run, found, bundle, target)]))
-    return DONE
 
 
 def next_steps(given: Path, found: Sources, bundle: Bundle, target: Path) -> list[str]:
     """Return what is left to do once a bundle is there, one line each."""
     run = shlex.quote(str(given.parent if given.name.startswith("peft_") else given))
-    rounds = found.manifest["round"]
+    rounds = found.rounds
     kept = len([n for n in complete_states(found.run.folder) if n <= rounds])
     steps = [f"  hand {target} to the organizer"]
     if bundle.statement["weights"]["link"] is not None:

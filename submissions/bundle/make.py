@@ -49,8 +49,8 @@ def assemble(sources: Sources, said: statements.Said, extras: Extras | None = No
         Something that the participant says is missing or wrong, or the score's files are not as the
         scorer writes them; with every sentence.
     """
-    if wrong := statements.missing(said):
-        raise Unfit(wrong)
+    if wrong := statements.unsaid(said):
+        raise Unfit(list(wrong.values()))
     try:
         body = statements.statement(sources, said)
         if wrong := statements.problems(body, sources.manifest):

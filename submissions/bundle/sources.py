@@ -60,6 +60,11 @@ class Sources:
     app: dict[str, bytes]
 
     @property
+    def rounds(self) -> int:
+        """How many rounds the run has done."""
+        return int(self.run.last["round"])
+
+    @property
     def challenge(self) -> str:
         """The challenge's name."""
         return self.manifest["challenge"]
@@ -177,7 +182,8 @@ def _of_run(run: RunFiles) -> list[str]:
 
 
 def _checkpoint(run: RunFiles, named: Path | None) -> tuple[Path | None, str, list[str]]:
-    last = run.folder / f"peft_{run.planned}"
+    # A run also ends before its last planned round where the next would pass the budget.
+    last = run.folder / f"peft_{run.last.get('round', 0)}"
     body = run.about.get(CHOSEN)
     best = run.folder / f"peft_{body.get('round')}" if isinstance(body, dict) else None
     allowed = {path.name: how for path, how in ((best, BEST), (last, LAST)) if path is not None}
@@ -226,7 +232,9 @@ def _app(
     if manifest is None:
         return files, [], []
     own, used = app_record(files)["files"], manifest["app"]["files"]
-    changed = sorted(name for name in {*own, *used} if own.get(name) != used.get(name))
+    # A file that came later, such as a text on the method, is no part of what ran.
+    files = {name: content for name, content in files.items() if name in used}
+    changed = sorted(name for name in used if own.get(name) != used[name])
     if not changed:
         return files, [], []
     more = f" and {counted(len(changed) - _SHOWN, 'more')}" if len(changed) > _SHOWN else ""

@@ -134,7 +134,7 @@ def statement(sources: Sources, said: Said) -> dict[str, Any]:
             "bytes": weights.stat().st_size,
             "link": said.link,
         },
-        "states": {"rounds": manifest["round"], "link": said.states_link},
+        "states": {"rounds": sources.rounds, "link": said.states_link},
         "scores": {
             name: _score(entry.get("scores", {})) for name, entry in results["sets"].items()
         },
@@ -146,10 +146,31 @@ def statement(sources: Sources, said: Said) -> dict[str, Any]:
     }
 
 
-def missing(said: Said) -> list[str]:
-    """Return what the participant has to say and does not, one sentence each."""
-    given = {"team": said.team, "contact": said.contact}
-    return [f"The {key} is missing: give it with --{key}." for key in given if given[key] is None]
+# What may be said, and how.
+_SAID: dict[str, tuple[str, Value]] = {
+    "team": ("--team", NAME),
+    "contact": ("--contact", NAME),
+    "note": ("--note", NOTE),
+    "hardware": ("--hardware", NAME),
+    "hours": ("--hours", HOURS),
+    "link": ("--link", LINK),
+    "states_link": ("--states-link", LINK),
+}
+
+
+def unsaid(said: Said) -> dict[str, str]:
+    """Return what the participant has to say and does not, or says wrongly: a sentence by field."""
+    found = {
+        name: f"{option} is {shown(getattr(said, name))}, which has to be {value.allowed}."
+        for name, (option, value) in _SAID.items()
+        if getattr(said, name) is not None and not value.fits(getattr(said, name))
+    }
+    missing = {
+        name: f"The {name} is missing: give it with --{name}."
+        for name in ("team", "contact")
+        if getattr(said, name) is None
+    }
+    return {**missing, **found}
 
 
 def problems(body: Mapping[str, Any], manifest: Mapping[str, Any]) -> list[str]:

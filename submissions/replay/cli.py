@@ -106,7 +106,10 @@ def _run(arguments: argparse.Namespace) -> int:
         rounds = rounds_of(record, bundle.digest, arguments.draw, nonce, arguments.all)
         _say_draw(arguments, bundle.digest, record, rounds, nonce)
         if arguments.list:
-            print("states to ask for: " + " ".join(f"state/round_{n}" for n in _wanted(rounds)))
+            states = " ".join(f"state/round_{n}" for n in _wanted(rounds))
+            packed = f"--states {','.join(map(str, rounds))} -o states.zip"
+            print(f"states to ask for: {states}")
+            print(f"  python -m evaluation.submit results/RUN {packed}  # by the participant")
             return VALID
         memory = int(arguments.memory * GIB) if arguments.memory else _memory()
         bounds = Bounds(memory, arguments.hours, arguments.threads or _threads(record))

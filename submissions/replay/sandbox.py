@@ -109,7 +109,7 @@ def train_again(work: Round, bounds: Bounds, target: Path) -> Again:
         "cpu": seconds * cores(),
         "wall": seconds,
         "space": None,
-        "env": _environment(bounds.threads),
+        "env": {**_environment(bounds.threads), "PYTHONPATH": _search()},
         "token": None,
         "until_end": True,
     }
@@ -179,6 +179,11 @@ def _library() -> dict[str, str]:
             if not any(Path(place).resolve().is_relative_to(prefix) for prefix in own):
                 found[place] = place
     return found
+
+
+def _search() -> str:
+    """Where Python looks for the library inside: where this process found it."""
+    return os.pathsep.join(dict.fromkeys(str(Path(place).parent) for place in _library()))
 
 
 def _source() -> str:

@@ -29,6 +29,8 @@ class Case:
         The lines of rounds.jsonl.
     weights
         The adapter's tensors; None also where the weights are kept elsewhere.
+    reference
+        The curves to hold the run's losses to; None for those that are published with the rules.
     sketch, answers
         What ``similarity`` compares with other bundles'.
     facts

@@ -17,6 +17,7 @@ from submissions.verify import (
     rules,
     run,
     score,
+    signature,
     similarity,
     structure,
     system,
@@ -24,15 +25,9 @@ from submissions.verify import (
 from submissions.verify.case import Case
 
 CLASSES = (
-    structure.check,
-    rules.check,
-    system.check,
-    run.check,
-    convergence.check,
-    score.check,
-    formats.check,
-    contamination.check,
-)
+    structure.check, signature.check, rules.check, system.check, run.check, convergence.check,
+    score.check, formats.check, contamination.check,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

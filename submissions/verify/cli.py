@@ -1,4 +1,4 @@
-"""`python -m evaluation.verify`: check bundles as far as that needs no model."""
+"""`python -m evaluation.verify`: check bundles as far as that needs no model, or a little of it."""
 
 import argparse
 import sys
@@ -9,6 +9,7 @@ from pathlib import Path
 from flowertune.base.errors import UserError
 from submissions.convergence import Reference, read_reference
 from submissions.findings import Report, as_json, as_text, ordered
+from submissions.rescore import options as rescoring
 from submissions.verify import similarity
 from submissions.verify.check import verified
 
@@ -44,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
         help="hold losses against these reference runs, as python -m evaluation.reference wrote "
         "them (default: those that are published with the rules)",
     )
+    rescoring.add_options(options)
     return options
 
 
@@ -66,11 +68,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     arguments = parser().parse_args(argv)
     try:
+        rescoring.check(arguments)
         reference = read_reference(arguments.reference) if arguments.reference else None
+        reports = verify_all(arguments.bundles, reference)
+        if arguments.rescore is not None:
+            pairs = zip(reports, arguments.bundles, strict=True)
+            reports = [rescoring.rescored(report, path, arguments) for report, path in pairs]
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    reports = verify_all(arguments.bundles, reference)
     print(as_json(reports) if arguments.format == "json" else as_text(reports))
     return 0 if all(report.valid for report in reports) else 1
 

@@ -67,7 +67,8 @@ def read(case: Case, marks: Sequence[str]) -> Sums | None:
             if not typed(case, f"{place}: line {number}", entry, fields.ENTRY):
                 return None
             key = entry["round"], entry["partition"]
-            if entry["round"] < newest:
+            # Whoever goes on with a run asks who is there: messages of round 0, in between.
+            if 0 < entry["round"] < newest:
                 case.error(
                     "run", "ledger-order", f"{place}: line {number}",
                     f"A message of round {entry['round']} stands after those of round {newest}.",
@@ -130,13 +131,10 @@ def _rounds(case: Case, sums: Sums, rounds: Sequence[Mapping]) -> None:
             "run", "ledger-rounds", layout.LEDGER,
             f"There are messages of round {number}, and rounds.jsonl has no such round.",
         )  # fmt: skip
-    before = (0, 0)
+    here = (0, 0)
     for line in rounds:
         number = line["round"]
-        here = max(
-            (pair for r, pair in sums.until.items() if r <= number), default=before
-        ) if number not in sums.until else sums.until[number]  # fmt: skip
-        before = here
+        here = sums.until.get(number, here)
         for key, value in zip(("sent-bytes", "received-bytes"), here, strict=True):
             if line[key] != value:
                 case.error(

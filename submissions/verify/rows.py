@@ -160,22 +160,23 @@ def _hashes(
     case.facts.setdefault("questions", {})[item.name] = own
     rules = results["rules"]["name"] or "", results["rules"]["version"] or ""
     on_record = record.evaluation_data(*rules).get(results["challenge"], {}).get(item.name)
-    if on_record is None:
+    pinned = record.pinned(*rules).get(results["challenge"], {}).get("evaluation", {})
+    pairs = [("rows-sha256", said["rows-sha256"], on_record)]
+    if results["suite"] == "official":
+        pairs.append(("documents-sha256", own, pinned.get(item.name, {}).get("documents-sha256")))
+    for key, given, wanted in pairs:
+        if wanted is not None and given != wanted:
+            case.error(
+                "score", "questions", f"{place}: sets.{item.name}.data",
+                f"{key} is {given[:12]}, and the rules have {wanted[:12]} on record: these are not "
+                "the official questions and targets.",
+            )  # fmt: skip
+    if any(wanted is None for _, _, wanted in pairs):
         case.note(
-            "score",
-            "unverified",
-            f"{place}: sets.{item.name}",
-            "The rules version has no hash of this set's rows on record: that these are the "
-            "official questions is unverified.",
-        )
-    elif on_record != said["rows-sha256"]:
-        case.error(
-            "score",
-            "questions",
-            f"{place}: sets.{item.name}.data",
-            f"rows-sha256 is {said['rows-sha256'][:12]}, and the rules have "
-            f"{str(on_record)[:12]} on record.",
-        )
+            "score", "unverified", f"{place}: sets.{item.name}",
+            "The rules version has no hash of this set's questions on record: that these are the "
+            "official ones is unverified.",
+        )  # fmt: skip
 
 
 def _possible(

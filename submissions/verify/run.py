@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeGuard
 
 from flowertune.config.checks import clients_per_round
 from flowertune.config.settings import LAYERWISE
@@ -170,7 +170,7 @@ def _times(case: Case, rounds: Sequence[Mapping[str, Any]]) -> None:
             f"The rounds took {seconds:,.0f} s, longer than the run.",
         )  # fmt: skip
     hours = (case.submission or {}).get("hours")
-    if is_number(hours) and hours * 3600 < 0.5 * seconds - 60:
+    if _is_float(hours) and hours * 3600 < 0.5 * seconds - 60:
         case.warn(
             "run", "hours", layout.SUBMISSION,
             f"hours is {hours}, and the rounds alone took {seconds / 3600:.2f}.",
@@ -239,7 +239,7 @@ def _cohorts(
 def _rates(case: Case, settings: Mapping[str, Any], rounds: Sequence[Mapping[str, Any]]) -> None:
     names = ("train.learning-rate-min", "train.learning-rate-max", "num-server-rounds")
     low, high, whole = (settings.get(name) for name in names)
-    if not (is_number(low) and is_number(high) and type(whole) is int and whole > 0):
+    if not (_is_float(low) and _is_float(high) and type(whole) is int and whole > 0):
         return
     for line in rounds:
         # As models.py of the template has it.
@@ -369,3 +369,7 @@ def _adapter(case: Case) -> None:
             "run", "no-training", layout.WEIGHTS,
             "Every second factor is zero: the adapter changes nothing of the base model.",
         )  # fmt: skip
+
+
+def _is_float(value: Any) -> TypeGuard[float]:
+    return is_number(value)

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
-from flwr.common import Array
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
@@ -15,22 +14,30 @@ import flowertune
 BLOCK = 2**15  # values that are added up at a time
 
 
-def weighted_mean(tensors: Sequence[np.ndarray], weights: Sequence[int]) -> np.ndarray:
-    """Return the weighted mean of same-shaped tensors, in their own dtype.
+def weighted_mean(
+    tensors: Sequence[np.ndarray], weights: Sequence[int], out: np.ndarray | None = None
+) -> np.ndarray:
+    """Return the weighted mean of same-shaped tensors, in their own dtype, in ``out`` if given.
 
     Values are added up in a wider type (float64 for 32-bit values), multiplied by whole
     weights and divided once: the mean of identical tensors is that tensor, bit for bit.
     """
-    mean = np.empty_like(tensors[0], order="C")
+    mean = np.empty_like(tensors[0], order="C") if out is None else out
+    flat, rows = mean.reshape(-1), [tensor.reshape(-1) for tensor in tensors]
     wide = np.longdouble if mean.dtype == np.float64 else np.float64
-    rows = [tensor.reshape(-1) for tensor in tensors]
-    # Block by block, so that the sum stays in the processor's cache.
+    # Block by block and in place, so that the sum stays in the processor's cache.
+    scratch = np.empty((2, BLOCK), wide)
     for start in range(0, mean.size, BLOCK):
         part = slice(start, start + BLOCK)
-        total = rows[0][part].astype(wide) * weights[0]
+        total, product = scratch[:, : flat[part].size]
+        total[:] = rows[0][part]
+        total *= weights[0]
         for row, weight in zip(rows[1:], weights[1:], strict=True):
-            total += row[part].astype(wide) * weight
-        mean.reshape(-1)[part] = total / sum(weights)
+            product[:] = row[part]
+            product *= weight
+            total += product
+        total /= sum(weights)
+        flat[part] = total
     return mean
 
 
@@ -73,16 +80,17 @@ class LoraFedAvg(FedAvg):
             for content in contents
         ]
         adapters = [content.array_records["arrays"] for content in contents]
-        arrays = ArrayRecord()
+        rows = {name: [a[name].numpy() for a in adapters] for name in adapters[0]}
+        # Threads of a pool would ask the system for fresh pages; here, freed ones come back.
+        outs = [np.empty_like(same[0], order="C") for same in rows.values()]
 
-        def mean_of(name: str) -> Array:
-            tensors = [adapter[name].numpy() for adapter in adapters]
-            return Array(weighted_mean(tensors, weights))
+        def mean_of(name: str, out: np.ndarray) -> np.ndarray:
+            return weighted_mean(rows[name], weights, out)
 
         with ThreadPoolExecutor() as pool:  # NumPy computes without holding Python's lock
-            for name, mean in zip(adapters[0], pool.map(mean_of, adapters[0]), strict=True):
-                arrays[name] = mean
-        return arrays, self.train_metrics_aggr_fn(contents, "num-examples")
+            means = dict(zip(rows, pool.map(mean_of, rows, outs), strict=True))
+        metrics = self.train_metrics_aggr_fn(contents, "num-examples")
+        return flowertune.as_record(means), metrics
 
 
 def strategy_of(cfg: flowertune.Settings, nodes: dict[int, int], clients: int) -> Any:

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from evaluation import cli, next_steps
+from evaluation import checkpoint, cli, next_steps
 from evaluation.store import Store
 from flowertune.rules.checkpoint import checkpoint_digest
 from tests.evaluation.checkpoints import official_manifest, write_manifest
@@ -156,6 +156,33 @@ def test_a_run_goes_by_its_last_checkpoint_and_says_what_next(
         f"  flowertune report '{run_folder}'  # one page with these scores",
     ]
     assert list(tmp_path.glob("scores/*/finance-official/rows/fiqa.jsonl"))
+
+
+def test_after_a_whole_official_score_comes_its_submission(finance_checkpoint, monkeypatch):
+    monkeypatch.setattr(next_steps, "_is_own", lambda program: True)
+    monkeypatch.setattr(next_steps.Path, "is_file", lambda path: True)
+    with checkpoint.read(finance_checkpoint, "finance") as saved:
+        assert saved.official
+
+        def said(*words):
+            arguments = cli.parser("finance").parse_args([str(finance_checkpoint), *words])
+            arguments.words = [str(finance_checkpoint), *words]
+            lines = next_steps.lines("finance", arguments, saved)
+            return [line for line in lines if "evaluation.submit" in line]
+
+        run = finance_checkpoint.parent
+        (line,) = said("--official-batching")
+        who = "--team NAME --contact ADDRESS"
+        assert line == f"  python -m evaluation.submit {run} {who}  # hand it in"
+        (line,) = said("--official-batching", "--output", "my scores")
+        assert f"{who} --scores 'my scores'" in line
+        for words in (
+            (), ("--sample", "--official-batching"), ("--official-batching", "--limit", "3"),
+            ("--official-batching", "--sets", "fpb"), ("--suite", "standard"),
+        ):  # fmt: skip
+            assert said(*words) == []
+        saved.reasons.append("a reason")
+        assert said("--official-batching") == []
 
 
 def test_another_base_model_is_unofficial_and_named(finance_checkpoint, tiny, tmp_path, capsys):

@@ -10,6 +10,7 @@ import io
 import re
 import shutil
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -100,19 +101,32 @@ def small_settings(rules: SmallRules) -> dict[str, object]:
     }
 
 
-def run_and_score(folder: Path) -> Scored:
-    """Render an app in ``folder``, run it, and score its last checkpoint, with no ``on_record``."""
+def run_and_score(
+    folder: Path,
+    edit: Callable[[Path], None] = lambda app: None,
+    checkpoint: str = "",
+    **settings: object,
+) -> Scored:
+    """Render an app in ``folder``, run it, and score its last checkpoint, with no ``on_record``.
+
+    Args:
+        folder: an empty one, without links above it.
+        edit: changes the app before it runs.
+        checkpoint: the one to score, if it is another.
+        settings: in place of those of ``small_settings``, by their keys.
+    """
     with on_record() as rules, pytest.MonkeyPatch.context() as patch:
         patch.setenv("FLWR_HOME", str(folder / "flwr-home"))
         patch.setattr(store, "answers_folder", lambda: folder / "answers")
         for part in ("run", "node", "task"):
             patch.setattr(f"flwr.supercore.task_identity.TaskIdentity._{part}_id", 1)
-        app = app_of(folder / "app", rules)
-        cfg = {**default_settings("finance"), **small_settings(rules)}
+        app = app_of(folder / "app", rules, **settings)
+        edit(app)
+        cfg = {**default_settings("finance"), **small_settings(rules), **settings}
         scores = folder / "scores"
         with contextlib.redirect_stdout(io.StringIO()) as printed:
             run_app(cfg, NODES, RUN_ID, app=app)
-            score(app / "results" / str(RUN_ID), rules, scores)
+            score(app / "results" / str(RUN_ID) / checkpoint, rules, scores)
     return Scored(rules, app, app / "results" / str(RUN_ID), scores, printed.getvalue())
 
 

@@ -14,6 +14,7 @@ import yaml
 import challenges
 from flowertune.base.errors import UserError
 from flowertune.base.hashing import file_sha256
+from flowertune.run.training import TrainingRun
 from submissions import layout
 from submissions.archive import opened
 from submissions.bundle import cli, difference, make, packing, sources, statement, states
@@ -27,6 +28,7 @@ from tests.submissions.bundles import (
     TEAM,
     Scored,
     bundle,
+    run_and_score,
     scored,
     submitted,
     unpacked,
@@ -130,15 +132,15 @@ def test_a_team_is_part_of_the_files_name(team, name):
 @pytest.mark.parametrize(
     ("said", "words"),
     [
-        ({"team": "two\nlines"}, "team is"),
-        ({"team": "x" * 101}, "team is"),
-        ({"note": "\x1b[31m"}, "note is"),
-        ({"hours": -1.0}, "hours is -1.0"),
-        ({"hours": float("nan")}, "hours is nan"),
-        ({"link": "http://example.org/w"}, "weights is"),
-        ({"link": "javascript:alert(1)"}, "weights is"),
-        ({"states_link": "ftp://x"}, "states is"),
-        ({"hardware": ""}, "hardware is"),
+        ({"team": "two\nlines"}, "--team is"),
+        ({"team": "x" * 101}, "--team is"),
+        ({"note": "\x1b[31m"}, "--note is"),
+        ({"hours": -1.0}, "--hours is -1.0"),
+        ({"hours": float("nan")}, "--hours is nan"),
+        ({"link": "http://example.org/w"}, "--link is"),
+        ({"link": "javascript:alert(1)"}, "--link is"),
+        ({"states_link": "ftp://x"}, "--states-link is"),
+        ({"hardware": ""}, "--hardware is"),
     ],
 )
 def test_what_is_said_is_typed(said, words):
@@ -158,10 +160,12 @@ def test_everything_missing_or_wrong_is_listed_at_once(copy, tmp_path, capsys, m
         file.write("# other\n")
     about = json.loads((copy.run / "run.json").read_text())
     (copy.run / "run.json").write_text(json.dumps({**about, "status": "failed", "reason": "x"}))
-    assert submit(copy.run, "-o", "out.zip") == 1
+    assert submit(copy.run, "-o", "out.zip", "--link", "ftp://x", "--hours", "-1") == 1
     said = capsys.readouterr().err
     for words in (
-        "7 things to mend",
+        "9 things to mend",
+        "--link is 'ftp://x', which has to be an https address",
+        "--hours is -1.0",
         "chain.jsonl is missing",
         "ledger.jsonl is missing",
         f"The run is failed (x) after round {ROUNDS}",
@@ -181,9 +185,10 @@ def test_what_the_organizer_would_find_is_listed_with_what_is_missing(copy, tmp_
     rows = copy.scores / "rows" / "fpb.jsonl"
     rows.write_text(rows.read_text().replace('"points": 0.0', '"points": 1.0'))
     out = tmp_path / "out.zip"
-    assert submit(copy.run, "-o", out, scores=copy.scores) == 1
+    assert submit(copy.run, "-o", out, "--hours", "nan", scores=copy.scores) == 1
     said = capsys.readouterr().err
     assert "The team is missing" in said
+    assert "--hours is nan" in said
     assert "error    score/" in said
     assert submit(copy.run, *WHO, "-o", out, scores=copy.scores) == 1
     assert "The team is missing" not in capsys.readouterr().err
@@ -226,11 +231,78 @@ def test_only_the_last_checkpoint_or_the_one_that_the_run_chose(copy, tmp_path, 
 def test_a_checkpoint_that_the_run_chose_says_so(copy):
     about = json.loads((copy.run / "run.json").read_text())
     about[sources.CHOSEN] = {"round": ROUNDS, "rows": 10, "loss": 1.0}
-    (copy.run / "run.json").write_text(json.dumps({**about, "rounds": ROUNDS + 1}))
+    (copy.run / "run.json").write_text(json.dumps(about))
+    rounds = copy.run / "rounds.jsonl"
+    later = json.loads(rounds.read_text().splitlines()[-1]) | {"round": ROUNDS + 1}
+    rounds.write_text(rounds.read_text() + json.dumps(later) + "\n")
     with on_record():
         found = sources.look(copy.run / f"peft_{ROUNDS}", copy.scores)
+        assert found.sources is not None
+        body = statement.statement(found.sources, Said(team=TEAM, contact=CONTACT))
+    assert body["checkpoint"]["chosen"] == "best"
+    assert body["states"]["rounds"] == ROUNDS + 1
+
+
+def test_a_run_chooses_a_checkpoint_and_a_bundle_of_it_is_valid(tmp_path, capsys):
+    """The app holds rows out in its own way, and says after round 1 that this is the best."""
+
+    def choosing(app):
+        file = app / "flowertune_finance" / "server_app.py"
+        line = "            run.end_round(result, adapter, metrics)\n"
+        text = file.read_text()
+        assert text.count(line) == 1
+        more = (
+            "            if server_round == 1:\n                run.choose(1, rows=4, loss=1.5)\n"
+        )
+        file.write_text(text.replace(line, line + more))
+
+    folder = tmp_path / "own"
+    folder.mkdir()
+    one = run_and_score(folder.resolve(), choosing, "peft_1", **{"train.save-every-round": 1})
+    about = json.loads((one.run / "run.json").read_text())
+    assert about["chosen"] == {"round": 1, "rows": 4, "loss": 1.5}
+    state = json.loads((one.run / "state" / f"round_{ROUNDS}" / "state.json").read_text())
+    assert state["chosen"] == about["chosen"]
+    capsys.readouterr()
+    out = tmp_path / "out.zip"
+    assert submit(one.run / "peft_1", *WHO, "-o", out, scores=one.scores) == 0, capsys.readouterr()
+    body = json.loads(files(out)[layout.SUBMISSION])
+    assert (body["checkpoint"]["round"], body["checkpoint"]["chosen"]) == (1, "best")
+    assert submit(one.run / "peft_2", *WHO, scores=one.scores) == 1
+    assert "nor one that the run itself chose" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((3, 5, 1.0), "round 3, which has no checkpoint"),
+        ((2, 0, 1.0), "0 rows"),
+        ((2, True, 1.0), "True rows"),
+        ((2, 5, float("nan")), "the loss nan"),
+    ],
+)
+def test_a_choice_is_of_a_checkpoint_that_is_there(words, said, tmp_path):
+    run = object.__new__(TrainingRun)
+    run.folder, run.chosen = tmp_path, None
+    (tmp_path / "peft_2").mkdir()
+    with pytest.raises(UserError, match=said):
+        run.choose(*words)
+    assert run.chosen is None
+    run.choose(2, 5, 1)
+    assert run.chosen == {"round": 2, "rows": 5, "loss": 1.0}
+
+
+def test_a_run_that_the_budget_ended_is_finished(copy):
+    about = json.loads((copy.run / "run.json").read_text())
+    about |= {
+        "rounds": 9,
+        "reason": f"stopped after round {ROUNDS}: the next would pass the budget",
+    }
+    (copy.run / "run.json").write_text(json.dumps(about))
+    with on_record():
+        found = sources.look(copy.run, copy.scores)
     assert found.sources is not None
-    assert found.sources.chosen == "best"
+    assert (found.sources.chosen, found.wrong) == ("last", [])
 
 
 def test_a_score_of_another_checkpoint_is_not_taken(copy, capsys):
@@ -259,6 +331,16 @@ def test_an_app_is_named_where_the_results_are_elsewhere(copy, tmp_path):
     words = (tmp_path / "alone", *WHO, "--app", copy.app, "-o", out)
     assert submit(*words, scores=copy.scores) == 0
     assert out.read_bytes() == bundle().read_bytes()
+
+
+def test_a_file_that_came_after_the_run_is_no_part_of_the_app(copy, tmp_path):
+    (copy.app / "method.md").write_text("We average in another way.")
+    (copy.app / "flowertune_finance" / "later.py").write_text("x = 1\n")
+    again = submitted(copy, tmp_path / "again.zip")
+    assert again.read_bytes() == bundle().read_bytes()
+    (copy.app / "test.py").unlink()
+    with pytest.raises(sources.Unfit, match=r"not as it was for the run, in test\.py"):
+        submitted(copy, tmp_path / "again.zip")
 
 
 def test_weights_elsewhere_leave_their_hash(tmp_path):
@@ -312,6 +394,26 @@ def test_the_command_writes_a_bundle_and_says_what_is_next(tmp_path, capsys, mon
     assert made.read_bytes() == bundle().read_bytes()
     assert f"VALID. {made.name}" in said
     assert "--states 1,N,last" in said
+
+
+@pytest.mark.parametrize("kind", ["folder", "below a file", "new folder", "replaced"])
+def test_where_a_bundle_is_written(kind, tmp_path, capsys):
+    file = tmp_path / "file"
+    file.write_text("x")
+    out = {
+        "folder": tmp_path, "below a file": file / "b.zip",
+        "new folder": tmp_path / "new" / "b.zip", "replaced": file,
+    }[kind]  # fmt: skip
+    code = submit(scored().run, *WHO, "-o", out, scores=scored().scores)
+    said = capsys.readouterr().err
+    if kind in ("folder", "below a file"):
+        assert code == 1
+        assert "cannot be written" in said
+        assert len(said.splitlines()) == 1
+        assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    else:
+        assert code == 0
+        assert out.read_bytes() == bundle().read_bytes()
 
 
 def test_states_of_drawn_rounds_are_packed_with_their_hashes(tmp_path, capsys):

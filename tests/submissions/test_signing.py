@@ -136,6 +136,33 @@ def test_a_missing_key_says_how_to_make_one(tmp_path):
         keys.private_key(tmp_path / "none")
 
 
+def test_model_signing_covers_every_file(tmp_path):
+    """OpenSSF's own library, where the extra is installed."""
+    pytest.importorskip("model_signing")
+    from submissions.signing import model_signing
+
+    key, folder = ec.generate_private_key(ec.SECP256R1()), tmp_path / "bundle"
+    (folder / "adapter").mkdir(parents=True)
+    for name in ("SHA256SUMS", "adapter/.gitignore", "adapter/adapter_model.safetensors"):
+        (folder / name).write_text(name)
+    private, public, other = (tmp_path / name for name in ("key", "key.pub", "other.pub"))
+    private.write_bytes(key.private_bytes(PEM, PKCS8, OPEN))
+    public.write_text(keys.public_pem(key.public_key()))
+    other.write_text(keys.public_pem(ec.generate_private_key(ec.SECP256R1()).public_key()))
+    model_signing.sign_folder(folder, private)
+    assert model_signing.check_folder(folder, public) is None
+    assert "mismatch" in (model_signing.check_folder(folder, other) or "")
+    for path in [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".sig"]:
+        before = path.read_bytes()
+        path.write_bytes(before + b" ")
+        assert model_signing.check_folder(folder, public) is not None
+        path.write_bytes(before)
+    (folder / "more").write_text("x")
+    assert model_signing.check_folder(folder, public) is not None
+    with pytest.raises(UserError, match="cannot sign a model"):
+        model_signing.sign_folder(folder, public)
+
+
 def test_signatures_need_no_torch():
     code = "import submissions.signing.signature, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -4,6 +4,7 @@ import zipfile
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from submissions.bundle import make, sources
 from submissions.bundle.statement import Said
@@ -17,7 +18,7 @@ def valid_files() -> dict[str, bytes]:
     return files_of(scored())
 
 
-def files_of(one: Scored, **said: str) -> dict[str, bytes]:
+def files_of(one: Scored, **said: Any) -> dict[str, bytes]:
     """Return every file of the bundle of a run and its score."""
     with on_record(), TemporaryDirectory() as folder:
         found = sources.read(one.run, one.scores)

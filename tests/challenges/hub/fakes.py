@@ -10,6 +10,7 @@ from starlette.testclient import TestClient
 
 from challenges.hub import limits
 from challenges.hub.api import Hub, web_app
+from challenges.hub.bundle_store import BundleStore
 from challenges.hub.catalog import Catalog
 from challenges.hub.middleware import Middleware, RateLimit
 from challenges.hub.render_cache import RenderCache
@@ -97,11 +98,13 @@ def client_of(
     rate: float = 0,
     patience: float = 5,
     uploads: UploadStore | None = None,
+    site: Path | None = None,
+    bundles: BundleStore | None = None,
 ) -> TestClient:
     """A client of a hub on any template."""
     catalog = Catalog(TemplateRepository(template, "unused"))
     catalog.refresh()
     cache = RenderCache(renders or Renders(), ThreadPoolExecutor(4), 10_000, patience)
-    hub = Hub(catalog, cache, "https://example.org/template.git", uploads)
+    hub = Hub(catalog, cache, "https://example.org/template.git", uploads, site, bundles)
     guarded = Middleware(web_app(hub), limits.max_body, RateLimit(rate), requests=100)
     return TestClient(guarded, base_url="http://hub.test", raise_server_exceptions=False)

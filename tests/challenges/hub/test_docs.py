@@ -24,7 +24,8 @@ def test_every_command_of_the_page_is_understood() -> None:
 def test_the_options_named_are_there() -> None:
     known = {f"--{name.replace('_', '-')}" for name in vars(parser().parse_args(["serve"]))}
     named = set(re.findall(r"`(--[a-z-]+)", PAGE))
-    assert {"--public-url", "--uploads", "--rate"} <= named <= known
+    others = {"--link"}  # of python -m evaluation.submit
+    assert {"--public-url", "--uploads", "--rate", "--bundles-a-day"} <= named <= known | others
 
 
 def test_the_limits_named_are_the_real_ones() -> None:
@@ -39,6 +40,10 @@ def test_the_limits_named_are_the_real_ones() -> None:
         f"{limits.CONNECTIONS:,} connections",
         f"{limits.RENDER_CACHE_BYTES // 2**20} MiB of rendered apps",
         f"at most {limits.SHUTDOWN_SECONDS} seconds later",
+        f"may have {limits.MAX_BUNDLE // 2**20} MiB",
+        f"({limits.VERIFY_SECONDS:g} seconds, {limits.VERIFY_BYTES // 2**30} GiB of memory",
+        f"{parser().parse_args(['serve']).bundles_a_day} bundles a day",
+        limits.BUNDLES_PATH,
         f"{parser().parse_args(['serve']).rate:g} requests a minute",
         TOKEN_VARIABLE,
     ):

@@ -2,12 +2,14 @@
 
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from flwr.app import ArrayRecord
+from flwr.common import Array
 
 from flowertune.comms.codec import decode, pack
-from flowertune.comms.decoded import DecodedRecord
+from flowertune.comms.decoded import DecodedRecord, as_record, tensors_of
 
 TENSORS = {"w": torch.arange(6.0).reshape(2, 3), "zero": -torch.zeros(3)}
 
@@ -30,3 +32,15 @@ def test_a_decoded_record_is_the_packed_one_without_a_copy(with_bytes):
     again = pickle.loads(pickle.dumps(record))
     assert type(again) is ArrayRecord
     assert again["w"].data == packed["w"].data
+
+
+def test_a_mean_becomes_a_record_without_a_copy_and_can_no_longer_be_changed():
+    mean, wide = np.array([[1, -0.0], [3, 4]], np.float32), np.array([1.0, 2.0])
+    record = as_record({"w": mean, "wide": wide})
+    assert isinstance(record, ArrayRecord)
+    assert record["w"].numpy().ctypes.data == mean.ctypes.data
+    assert tensors_of(record)["w"].data_ptr() == mean.ctypes.data
+    with pytest.raises(ValueError, match="read-only"):
+        mean += 1
+    assert record.deflate() == ArrayRecord({"w": Array(mean), "wide": Array(wide)}).deflate()
+    assert tensors_of(record)["wide"].dtype == torch.float64

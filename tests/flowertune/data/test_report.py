@@ -106,6 +106,10 @@ def test_copies_are_counted_by_partition():
     assert sentence in as_text(report)
     assert "1 row (50.00%) is a copy" in as_text(report_of({0: [new, again]}, 20))
     assert "cop" not in as_text(report_of({0: [new, new]}, 20))
+    # The same row in two partitions: who has all of them sees it.
+    report = report_of({0: [new, new], 1: [new, new]}, 20, unique_rows=3)
+    assert "3 unique rows in all" in as_text(report) and report["copies"]["rows"] == 0
+    assert "in all" not in as_text(report_of({0: [new, new]}, 20, unique_rows=2))
 
 
 def test_a_report_of_nothing_is_a_report():

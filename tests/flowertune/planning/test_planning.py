@@ -34,7 +34,7 @@ from flowertune.planning.communication import (
     adapter_bytes,
     message_bytes,
 )
-from flowertune.planning.estimate import Plan, make_plan, warnings
+from flowertune.planning.estimate import Plan, as_values, make_plan, warnings
 from flowertune.planning.probe import probe
 from flowertune.planning.published import published
 from flowertune.planning.text import as_text
@@ -87,6 +87,23 @@ def test_communication_is_the_published_one(clients: int, mib: int):
     spent = Communication(size, size, clients, rounds=200, budget_mib=200_000)
     assert spent.total_mib == mib
     assert spent.rounds_that_fit == 200_000 // (clients * 104)
+
+
+@pytest.mark.parametrize(
+    ("keep", "every", "states", "checkpoints"),
+    [(0, 5, 201, 40), (3, 5, 3, 40), (999, 3, 201, 67), (0, 999, 201, 1)],
+)
+def test_the_disk_has_a_state_of_each_round_unless_fewer_are_kept(
+    tiny, keep: int, every: int, states: int, checkpoints: int
+):
+    changes = {"train.keep-states": keep, "train.save-every-round": every}
+    plan = plan_of(tiny_settings(tiny, **{"num-server-rounds": 200, **changes}))
+    assert (plan.disk.states, plan.disk.checkpoints) == (states, checkpoints)
+    # As in a run: the adapter travels in any precision, and is kept in float32.
+    assert plan.disk.adapter_bytes == adapter_bytes(plan.shape.adapter, "float32")
+    total = (states + checkpoints) * plan.disk.adapter_bytes / 2**20
+    assert as_values(plan)["disk"]["total-mib"] == total
+    assert f"  states       {states:,} x " in as_text(plan)
 
 
 @pytest.mark.parametrize("kind", TRANSPORTS)

@@ -1,87 +1,24 @@
 """The chain of a run: whole, in order, the same for equal runs, and closed by its manifests."""
 
-import hashlib
 import json
 import shutil
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 from flowertune.base.errors import UserError
-from flowertune.base.hashing import file_sha256
-from flowertune.run.chain import FIRST, Chain, problem, state_sha256
-from flowertune.run.state import load_state, read_body, states
+from flowertune.rules.app_files import app_files, app_record
+from flowertune.run.chain import Chain, problem
+from flowertune.run.growing import GrowingFile
+from flowertune.run.state import load_state, read_lines, states
+from tests.apps import rendered
+from tests.chains import chain_of, fits_its_run, in_common
 from tests.local_grid import folder, run_app
+from tests.methods import copy_of_app, edit
+from tests.small_runs import small_run
 
 NODES = 6
-# What two equal runs have in common; the rest depends on times, ids and paths.
-SAME = ("adapter-sha256", "strategy-sha256")
-
-
-def chain_of(run: Path) -> list[dict]:
-    """The records of a run, each of which holds the line before."""
-    texts = (run / "chain.jsonl").read_text().splitlines()
-    before = FIRST
-    for text in texts:
-        assert json.loads(text)["previous"] == before
-        before = hashlib.sha256(text.encode()).hexdigest()
-    records = [json.loads(text) for text in texts]
-    about = json.loads((run / "run.json").read_text())
-    assert about["chain"] == {"round": records[-1]["round"], "sha256": before}
-    return records
-
-
-def fits_its_run(run: Path) -> list[dict]:
-    """The records of a run, held against everything else in its folder."""
-    records = chain_of(run)
-    assert problem(records) is None
-    lines = (run / "rounds.jsonl").read_text().splitlines()
-    ledger = (run / "ledger.jsonl").read_text().splitlines(keepends=True)
-    manifest, texts = None, (run / "chain.jsonl").read_text().splitlines()
-    for record, text in zip(records, texts, strict=True):
-        n = record["round"]
-        done = [entry for entry in ledger if json.loads(entry)["round"] <= n]
-        assert record["ledger-sha256"] == hashlib.sha256("".join(done).encode()).hexdigest()
-        line = lines[n - 1] if n else None
-        assert record["line-sha256"] == (line and hashlib.sha256(line.encode()).hexdigest())
-        assert record["previous-manifest"] == manifest
-        state = states(run)[n]
-        assert record["adapter-sha256"] == file_sha256(state / "adapter.safetensors")
-        assert record["strategy-sha256"] == file_sha256(state / "strategy.safetensors")
-        assert record["state-sha256"] == state_sha256(read_body(state))
-        saved = run / f"peft_{n}" / "manifest.json"
-        body = json.loads(saved.read_text()) if saved.is_file() else {}
-        manifest = body.get("manifest-sha256")
-        if body:
-            digest = hashlib.sha256(text.encode()).hexdigest()
-            assert body["chain"] == {"round": n, "sha256": digest}
-        assert load_state(state).body["chain"]["manifest"] == manifest
-        if not n:
-            continue
-        told = json.loads(lines[n - 1])
-        assert list(map(int, record["replies"])) == told["partitions"]
-        came = {
-            str(e["partition"]): e["bytes"]
-            for e in map(json.loads, ledger)
-            if e["round"] == n and e["direction"] == "received"
-        }
-        replies = record["replies"].items()
-        assert {p: reply["bytes"] for p, reply in replies} == {p: came[p] for p, _ in replies}
-        assert sum(reply["tokens"] for _, reply in replies) == told["tokens"]
-        examples = sum(reply["examples"] for _, reply in replies)
-        loss = sum(reply["examples"] * reply["train-loss"] for _, reply in replies) / examples
-        assert loss == pytest.approx(told["train-loss"], rel=1e-12)
-    return records
-
-
-def in_common(records: list[dict]) -> list[dict]:
-    """What is the same in equal runs."""
-    of_replies = ("sha256", "examples", "tokens", "train-loss")
-    return [
-        {key: record[key] for key in ("round", *SAME)}
-        | {p: [reply[key] for key in of_replies] for p, reply in record["replies"].items()}
-        for record in records
-    ]
 
 
 def lost_in(server_round: int):
@@ -113,3 +50,107 @@ def test_a_resumed_run_has_the_chain_of_one_that_was_not_interrupted(cfg, change
     run_app({**cfg, "resume-from": str(run)}, NODES, 9)
     assert in_common(chain_of(run)) == in_common(whole)
     assert all(reply["sha256"] for record in whole for reply in record["replies"].values())
+
+
+@pytest.fixture
+def trained() -> Path:
+    """A run of two rounds; copy it to change it."""
+    return small_run().folder
+
+
+def test_it_names_what_it_is_about_and_every_checkpoint_closes_it(trained):
+    assert [record["round"] for record in fits_its_run(trained)] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("how", ["changed", "dropped", "swapped", "cut", "no json", "other"])
+def test_a_run_goes_on_from_its_own_chain_only(trained, tmp_path, how):
+    run = shutil.copytree(trained, tmp_path / "1")
+    file, state = run / "chain.jsonl", load_state(run / "state" / "round_2")
+    zero, one, two = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(
+        {
+            "changed": b"".join((zero, one.replace(b'"examples": 10', b'"examples": 90'), two)),
+            "dropped": zero + two,
+            "swapped": one + zero + two,
+            "cut": zero + one,
+            "no json": b"x" * (len(zero) + len(one) + len(two)),
+            "other": zero + one + two.replace(b'"round": 2', b'"round": 1'),
+        }[how]
+    )
+    with pytest.raises(UserError, match=r"chain\.jsonl is damaged or was changed: .*round_1"):
+        read_lines(
+            run / "state" / "round_2", state.body, GrowingFile(run / "rounds.jsonl"),
+            GrowingFile(run / "ledger.jsonl"), Chain(file),
+        )  # fmt: skip
+
+
+def test_records_are_of_the_right_form_and_in_order(trained):
+    zero, one, two = chain_of(trained)
+    again = {**one, "previous": two["previous"]}
+    assert problem([zero, one, again, two]) is None  # a round that was saved twice
+    assert problem([]) == "it has no record"
+    assert problem([one, two]) == "its line 1 is of round 1, after round None"
+    assert problem([zero, two]) == "its line 2 is of round 2, after round 0"
+    assert problem([zero, one, zero]) == "its line 3 is of round 0, after round 1"
+    for key in one:
+        odd = {**one, key: [7]}
+        lacks = {name: value for name, value in one.items() if name != key}
+        for record in (odd, lacks):
+            assert problem([zero, record]) == "its line 2 is no record of a round"
+
+
+def test_a_chain_goes_on_where_a_state_counts_it(tmp_path):
+    chain, about = (
+        Chain(tmp_path / "chain.jsonl"),
+        dict.fromkeys(
+            ("adapter-sha256", "strategy-sha256", "state-sha256", "ledger-sha256"), "0" * 64
+        ),
+    )
+    about |= {"line-sha256": None, "model-sha256": None, "replies": {}}
+    assert chain.head() is None
+    chain.add(0, about)
+    chain.add(1, about)
+    chain.manifest = "a" * 64
+    mark, head = chain.mark(), chain.head()
+    chain.add(2, about)
+    later = Chain(tmp_path / "chain.jsonl")
+    later.go_on(mark)
+    later.file.cut()
+    assert later.head() == head
+    later.add(2, about)
+    assert later.head() == chain.head()
+    assert (
+        json.loads((tmp_path / "chain.jsonl").read_text().splitlines()[2])["previous-manifest"]
+        == "a" * 64
+    )
+
+
+def test_what_ran_is_on_record(trained):
+    about = json.loads((trained / "run.json").read_text())
+    manifest = json.loads((trained / "peft_2" / "manifest.json").read_text())
+    for body in (about, manifest):
+        assert body["app"] == app_record(app_files(rendered("finance")))
+        assert body["environment"]["packages"]["torch"] == version("torch")
+        assert body["hardware"]["cores"] >= 1
+    assert "flowertune_finance/strategy.py" in about["app"]["files"]
+    assert not [name for name in about["app"]["files"] if name.startswith("results")]
+
+
+def test_an_app_whose_code_changed_makes_a_resumed_run_unofficial(cfg, tmp_path):
+    app = copy_of_app(tmp_path)
+    with pytest.raises(UserError, match="of round 2 failed"):
+        run_app(cfg, NODES, 1, lost_in(2), app)
+    run = folder(cfg, 1)
+    edit(app, "models.py", '"""Return the base model\'s tokenizer."""', '"""The tokenizer."""')
+    (app / "README.md").write_text("What I do.")
+    run_app({**cfg, "resume-from": str(run)}, NODES, 2, app=app)
+    about = json.loads((run / "run.json").read_text())
+    assert {
+        "key": "the app's code",
+        "given": "flowertune_finance/models.py changed",
+        "locked": "as the run was started with it",
+    } in about["differences"]
+
+
+def test_states_stay_unless_fewer_are_asked_for(trained):
+    assert sorted(states(trained)) == [0, 1, 2]

@@ -19,6 +19,7 @@ from flowertune.run import setup
 from flowertune.run.origin import resumed_settings
 from flowertune.run.resume import restore_strategy
 from tests.apps import default_settings, rendered
+from tests.chains import fits_its_run, in_common
 from tests.local_grid import LocalGrid, adapter_sha, folder, fork, lines, run_app
 from tests.runs import run_of_two_states
 
@@ -246,6 +247,7 @@ def test_killed_at_random_points_it_ends_with_the_same_bits(cfg, tmp_path, times
     assert adapter_sha(run, rounds) == adapter_sha(folder(cfg, 1), rounds)
     for name in ("ledger.jsonl", "rounds.jsonl"):
         assert without_times(run / name) == without_times(folder(cfg, 1) / name)
+    assert in_common(fits_its_run(run)) == in_common(fits_its_run(folder(cfg, 1)))
 
 
 def newest_state(run: Path) -> int:

@@ -64,6 +64,7 @@ def test_a_part_that_was_edited_is_named(run, key, value):
      ("run-key", 8), ("run-ids", "7"), ("state-key", "a\nb"),
      ("federation", {"held": 1}),
      ("differences", [{"key": "x"}]), ("library", {}), ("adapter-config", []),
+     ("app", {"files": {"a.py": 1}, "sha256": "0"}),
      ("rows", {"a": {"dataset": "d", "revision": "m", "rows": 1, "unique-rows": 1,
                      "sha256": "0" * 64}}),
      ("rows", {"0": {}}), ("bytes-per-round", "much"), ("started", 1)],

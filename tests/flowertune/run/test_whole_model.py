@@ -22,6 +22,7 @@ from flowertune.config.checks import check_settings
 from flowertune.rules import lock
 from flowertune.rules.provenance import Library
 from flowertune.run import progress, setup, whole_model
+from flowertune.run.chain import problem
 from flowertune.run.whole_model import PARTS, WholeModelRun
 from tests.apps import default_settings, rendered
 from tests.local_grid import LocalGrid, load
@@ -615,3 +616,46 @@ def test_a_client_lost_amid_an_adapters_buckets_is_left_out_of_all_of_them(cfg):
     cfg |= {"aggregation.weights": "adapter", "aggregation.on-failure": "restart"}
     folder = run(Nodes(cfg, 3, {}, leaves(4)))
     assert last(folder)["partitions"] == [0, 2] and last(folder)["failed"] == 1
+
+
+def test_a_run_of_whole_models_has_a_chain_of_their_digests(cfg):
+    folder = run(Nodes({**cfg, "num-server-rounds": 2}))
+    texts = (folder / "chain.jsonl").read_text().splitlines()
+    records = [json.loads(text) for text in texts]
+    assert problem(records) is None and [record["round"] for record in records] == [0, 1, 2]
+    lines = [json.loads(text) for text in (folder / "rounds.jsonl").read_text().splitlines()]
+    ledger = [json.loads(text) for text in (folder / "ledger.jsonl").read_text().splitlines()]
+    for record, line, text in zip(records[1:], lines, texts[1:], strict=True):
+        n = record["round"]
+        assert record["model-sha256"] == line["aggregation"]["sha256"]
+        assert {p: reply["examples"] for p, reply in record["replies"].items()} == {
+            str(one["partition"]): one["weight"] for one in line["aggregation"]["cohort"]
+        }
+        for p, reply in record["replies"].items():
+            came = [e["bytes"] for e in ledger if (e["round"], str(e["partition"])) == (n, p)
+                    and e["direction"] == "received"]  # fmt: skip
+            assert reply["bytes"] == sum(came)
+        manifest = json.loads((folder / f"model_{n}" / "manifest.json").read_text())
+        sha256 = hashlib.sha256(text.encode()).hexdigest()
+        assert manifest["chain"] == {"round": n, "sha256": sha256}
+    assert (
+        records[2]["previous-manifest"]
+        == json.loads((folder / "model_1" / "manifest.json").read_text())["manifest-sha256"]
+    )
+
+
+def test_a_round_that_failed_leaves_a_record_of_what_was_sent(cfg):
+    def gone(grid, node, n):
+        if n > 3:
+            grid.ids.clear()
+        return None
+
+    cfg |= {"num-server-rounds": 2, "aggregation.on-failure": "abort"}
+    with pytest.raises(UserError):
+        run(Nodes(cfg, on_bucket=gone))
+    folder = Path(cfg["results-dir"]) / "1"
+    records = [json.loads(text) for text in (folder / "chain.jsonl").read_text().splitlines()]
+    assert [record["round"] for record in records] == [0, 0] and problem(records) is None
+    run(Nodes({**cfg, "resume-from": str(folder)}), 2)
+    records = [json.loads(text) for text in (folder / "chain.jsonl").read_text().splitlines()]
+    assert [record["round"] for record in records] == [0, 0, 1, 2] and problem(records) is None

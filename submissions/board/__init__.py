@@ -1,0 +1,1 @@
+"""The board: a static site made of what was verified, and the forms of two hosts."""
