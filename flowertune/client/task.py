@@ -237,7 +237,8 @@ class ClientTask:
                 keep_for_buckets(trained, kind, self._files(TRAINED), self.round)
                 packed = ArrayRecord()
             else:
-                residuals = self._files(RESIDUAL) if self.method.feedback else None
+                feeds_back = kind == "int8" and self.method.feedback
+                residuals = self._files(RESIDUAL) if feeds_back else None
                 packed = packed_reply(
                     self.adapter, trained, kind, residuals, self.round, self._last_round
                 )

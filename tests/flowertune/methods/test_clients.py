@@ -99,7 +99,8 @@ def train(monkeypatch: pytest.MonkeyPatch) -> Callable[[Task], tuple[Tensors, fl
 
     def trained(task: Task) -> tuple[Tensors, float, Any]:
         monkeypatch.setattr(client_app.app, "task", lambda message, context: task)
-        return client_app.train(None, None)
+        done: Any = client_app.train(None, None)
+        return done
 
     return trained
 

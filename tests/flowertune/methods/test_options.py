@@ -3,6 +3,7 @@
 import pytest
 
 from flowertune.base.errors import SettingsError, UserError
+from flowertune.cli.main import main
 from flowertune.methods.registry import NAMES, load, method_server, options_in, problems
 from tests.apps import settings
 
@@ -58,3 +59,14 @@ def test_a_wrong_option_keeps_a_server_from_being_made():
 def test_the_median_says_why_it_is_not_for_layerwise():
     (text,) = problems(given("fedmedian", **LAYERWISE))
     assert "'layerwise'" in text and "all_at_once" in text
+
+
+def test_the_command_lists_methods_and_shows_one(capsys):
+    assert main(["methods"]) == 0
+    listed = capsys.readouterr().out
+    assert all(f"\n{name} " in f"\n{listed}" for name in NAMES)
+    assert main(["methods", "fedprox"]) == 0
+    shown = capsys.readouterr().out
+    assert "mu / 2 |x - x_t|^2" in shown and "  mu=0.01  " in shown and "at least 0" in shown
+    assert main(["methods", "fedavg"]) == 0
+    assert "no options" in capsys.readouterr().out
