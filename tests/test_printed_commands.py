@@ -27,7 +27,7 @@ from tests.printed import Printed, in_apps, in_helps, on_pages, own_parsers
 # What is somebody else's, and that no parser here knows; each is in a test, or on a page that says
 # where it was typed.
 OTHERS = {
-    "cd", "cp", "docker", "export", "git", "hf", "jq", "lm_eval", "mkdir", "mkdocs", "mv",
+    "cd", "cp", "curl", "docker", "export", "git", "hf", "jq", "lm_eval", "mkdir", "mkdocs", "mv",
     "openssl", "pip", "printf", "ray", "sed", "source", "ssh-keygen", "tensorboard", "uv", "uvx",
 }  # fmt: skip
 

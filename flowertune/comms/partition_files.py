@@ -103,13 +103,19 @@ class PartitionFiles:
         Raises
         ------
         UserError
-            If the file is damaged.
+            If the file is damaged, or was dropped since: states of a run may stay for longer.
         """
         # Late: a client that only gives buckets of a file does without torch.
         from safetensors import SafetensorError, safe_open
         from safetensors.torch import load_file
 
         files = self.rounds()
+        if self._dropped(last_round):
+            raise UserError(
+                f"partition {self.partition} has no longer what it kept in round {last_round}: the "
+                f"run went on for more than {BACK} rounds after it; resume it from a later state "
+                "(results/<id>/state/round_<n>)."
+            )
         newest = max((n for n in files if n <= last_round), default=None)
         if newest is None:
             return {}
@@ -124,6 +130,16 @@ class PartitionFiles:
         if saved != _digest(tensors):
             raise UserError(f"{files[newest]} is not what this client kept: it changed; {CURE}.")
         return tensors
+
+    def _dropped(self, last_round: int) -> bool:
+        """Whether the file that counts after ``last_round`` may have been dropped by ``keep``."""
+        branches = _branches(self.run_key)
+        began = [last or 0 for _, last in branches[1:]] + [0]
+        for (key, _), start in zip(branches, began, strict=True):
+            if last_round > start:
+                own = PartitionFiles(key, self.partition, self.kind).rounds()
+                return bool(own) and last_round < min(min(own), max(own) - BACK)
+        return False
 
     def of_round(self, server_round: int) -> Path:
         """Return the file of a round.

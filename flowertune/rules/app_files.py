@@ -14,6 +14,8 @@ from flowertune.config.results import is_sent_copy
 
 PROJECT = "pyproject.toml"
 _MADE_BY_PYTHON = "__pycache__"
+# Flower writes it into the copy where it installs an app's dependencies for a run (uv).
+_MADE_BY_FLOWER = "uv.lock"
 
 
 def app_files(folder: Path) -> dict[str, bytes]:
@@ -28,6 +30,7 @@ def app_files(folder: Path) -> dict[str, bytes]:
         If the folder holds no pyproject.toml, or Flower would not send it.
     """
     files = _sent(folder) if is_sent_copy(folder, os.environ) else _chosen(folder)
+    files.pop(_MADE_BY_FLOWER, None)
     try:
         files[PROJECT] = project_as_sent(files[PROJECT])
     except KeyError:

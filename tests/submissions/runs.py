@@ -35,7 +35,7 @@ class Honest:
         change: what the participant does to the app.
         tamper: what becomes of replies (see `LocalGrid`).
         stops_in: the round in which the run fails and is resumed.
-        built_in: whether strategy and rounds are the template's.
+        built_in: whether strategy.py is the template's, so that clients can be drawn again.
         division: of the submission.
     """
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from flwr.common import Array
 
+from flowertune.base.errors import UserError
 from flowertune.client.transport import keep_for_buckets, packed_reply
 from flowertune.comms.codec import BLOCK, dequantize, pack, quantize, unpack
 from flowertune.comms.partition_files import RESIDUAL, STATE, TRAINED, PartitionFiles
@@ -79,7 +80,21 @@ def test_what_a_partition_keeps_goes_back_with_the_round(home):
     assert names(files) == {"residual_5.safetensors", "residual_9.safetensors"}
     assert files.load(5)["w"].item() == 5 and files.load(9)["w"].item() == 9
     # Nothing was kept in round 8, in which the partition took part.
-    assert files.load(8)["w"].item() == 5 and files.load(4) == {}
+    assert files.load(8)["w"].item() == 5
+    # What counted in round 4 was that of round 2, which is gone.
+    with pytest.raises(UserError, match="has no longer what it kept in round 4"):
+        files.load(4)
+    # Of another process that went on after round 9, all that it did later counts from there.
+    later = PartitionFiles("again run@9", 3, RESIDUAL)
+    assert later.load(9)["w"].item() == 9
+    later.keep(20, one(20), last_round=9)
+    later.keep(21, one(21), last_round=20)
+    assert later.load(19)["w"].item() == 9 and later.load(21)["w"].item() == 21
+    for n in (25, 26, 27, 28):
+        later.keep(n, one(n), last_round=n - 1)
+    assert later.load(9)["w"].item() == 9 and later.load(25)["w"].item() == 25
+    with pytest.raises(UserError, match="has no longer what it kept in round 21"):
+        later.load(21)
 
 
 def test_what_was_kept_in_a_round_that_did_not_count_is_not_gone_on_from(home):

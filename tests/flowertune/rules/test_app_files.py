@@ -33,6 +33,7 @@ def test_a_folder_has_the_files_of_the_copy_that_flower_sends(app, tmp_path, mon
         archive.extractall(copy, others)
     (copy / "flowertune_finance" / "__pycache__").mkdir()
     (copy / "flowertune_finance" / "__pycache__" / "a.pyc").write_text("")
+    (copy / "uv.lock").write_text("of the environment that Flower makes for a run")
     files = app_files(app)
     assert files == app_files(copy)
     assert {"own.py", "data/own.jsonl", "flowertune_finance/strategy.py"} <= files.keys()

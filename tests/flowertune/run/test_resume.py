@@ -351,3 +351,22 @@ def test_what_a_strategy_kept_is_not_dropped_in_silence():
     with pytest.raises(UserError, match=r"Restoring cannot take that.*KeyError"):
         restore_strategy(restoring, {})
     restore_strategy(object(), {})
+
+
+def test_a_run_goes_on_only_from_where_its_clients_can(cfg):
+    """All states stay, and what a client keeps for int8 stays for a few rounds."""
+    cfg |= {"train.transport": "int8", "strategy.fraction-train": 1.0, "num-server-rounds": 6}
+    run_app(cfg, 2, 1)
+    run = folder(cfg, 1)
+    right = adapter_sha(run, 6)
+    copy = shutil.copytree(run, run.with_name("copy"))
+    with pytest.raises(UserError, match=r"has no longer what it kept in round 2: .*a later state"):
+        run_app({**cfg, "resume-from": str(copy / "state" / "round_2")}, 2, 8)
+    run_app({**cfg, "resume-from": str(run / "state" / "round_4")}, 2, 9)
+    assert adapter_sha(run, 6) == right
+    # Round 1 needs nothing of a client.
+    run_app({**cfg, "resume-from": str(run / "state" / "round_0")}, 2, 10)
+    assert adapter_sha(run, 6) == right
+    # Process 10 did all rounds again: its own files count.
+    with pytest.raises(UserError, match="has no longer what it kept in round 2"):
+        run_app({**cfg, "resume-from": str(run / "state" / "round_2")}, 2, 11)
