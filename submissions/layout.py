@@ -20,7 +20,8 @@ SCORES = f"{RESULTS}/results.json"
 TABLE = f"{RESULTS}/results.md"
 ROWS = f"{RESULTS}/rows"  # <set>.jsonl
 LM_EVAL = f"{RESULTS}/lm-eval"
-EVERY_EVAL_EVER = f"{RESULTS}/every_eval_ever"  # data/<benchmark>/<owner>/<model>/<uuid>{.json,_samples.jsonl}
+# data/<benchmark>/<owner>/<model>/<uuid>.json and <uuid>_samples.jsonl
+EVERY_EVAL_EVER = f"{RESULTS}/every_eval_ever"
 
 RUN = "run"
 RUN_INFO = f"{RUN}/run.json"

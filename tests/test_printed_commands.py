@@ -93,7 +93,9 @@ def needs(printed: Printed) -> set[str]:
             return {"GPU", "hub"} if cfg.train.training_arguments.max_steps else _hub_of(cfg)
         case ("python", "-m", "evaluation.contamination", *rest):
             return set() if {"--sample", "--data-dir", "--help"} & {*rest} else {"hub"}
-        case ("python", "-m", module, _, *_) if module in NO_MODEL:
+        case ("python", "-m", module, _, *rest) if module in NO_MODEL:
+            return {"GPU", "hub"} if "--rescore" in rest else set()
+        case ("python", "-m", "evaluation.replay", _, *rest) if "--list" in rest:
             return set()
         case ("python", "-m", "challenges.pin", *_):
             return {"hub"}

@@ -23,8 +23,6 @@ class Sums:
         Bytes of each round and partition.
     messages
         How many messages were sent in each round to each partition.
-    least_sent
-        The smallest message that was sent in each round to a partition.
     until
         By round, the bytes of both directions until the end of that round.
     at_marks
@@ -34,7 +32,6 @@ class Sums:
     sent: Counter[tuple[int, int | None]] = field(default_factory=Counter)
     received: Counter[tuple[int, int | None]] = field(default_factory=Counter)
     messages: Counter[tuple[int, int | None]] = field(default_factory=Counter)
-    least_sent: dict[tuple[int, int | None], int] = field(default_factory=dict)
     until: dict[int, tuple[int, int]] = field(default_factory=dict)
     at_marks: int = 0
     whole: bool = False  # whether the last digest is that of the whole file
@@ -78,8 +75,6 @@ def read(case: Case, marks: Sequence[str]) -> Sums | None:
                 sent += entry["bytes"]
                 sums.sent[key] += entry["bytes"]
                 sums.messages[key] += 1
-                least = sums.least_sent.get(key, entry["bytes"])
-                sums.least_sent[key] = min(least, entry["bytes"])
             else:
                 received += entry["bytes"]
                 sums.received[key] += entry["bytes"]

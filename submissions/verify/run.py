@@ -32,6 +32,7 @@ def check(case: Case) -> None:
         _rounds(case, case.rounds)
         _choices(case, built_in)
         _lost(case, case.rounds)
+        _many_lost(case, case.rounds)
         if found is not None:
             _replies(case, found.of_rounds(), built_in, sums)
     if sums is not None:
@@ -271,6 +272,17 @@ def _lost(case: Case, rounds: Sequence[Mapping[str, Any]]) -> None:
                     f"replies.{key} is {shown(body['replies'].get(key))}, and the rounds add up to "
                     f"{value}.",
                 )  # fmt: skip
+
+
+def _many_lost(case: Case, rounds: Sequence[Mapping[str, Any]]) -> None:
+    asked, lost = (sum(line[key] for line in rounds) for key in ("asked", "failed"))
+    if 2 * lost > asked:
+        case.warn(
+            "run",
+            "lost-replies",
+            layout.ROUNDS,
+            f"{lost:,} of {asked:,} replies were lost: the model is that of the few others.",
+        )
 
 
 def _replies(

@@ -37,6 +37,7 @@ def test_the_checkpoints_manifest_says_how_it_was_made(run, model):
         "tensorboard",
         "loss.png",
         "rounds.jsonl",
+        "chain.jsonl",
         "ledger.jsonl",
         "profile.jsonl",
         "run.json",

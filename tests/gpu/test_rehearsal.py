@@ -44,7 +44,7 @@ def test_the_whole_rehearsal_ends_with_one_table(tmp_path):
     words = ["--rehearsal", "--folder", str(tmp_path), "--output", str(output)]
     assert suite.main(words) == 0, output.read_text()
     text = output.read_text("utf-8")
-    assert text.count("| ✓ |") == len(checks.CHECKS) - 1 and text.count("| – |") == 1
+    assert text.count("| ✓ |") == len(checks.CHECKS) - 1 and text.count("| - |") == 1
 
 
 def test_every_check_is_tried():
@@ -87,8 +87,8 @@ def test_the_table_is_printed_also_after_a_failure_and_ctrl_c(tmp_path, capsys):
         "| :-- | :-: | --: | --: | :-- |",
         "| a | ✓ | 1 |  | fine |",
         "| b | ✗ | 2 | 1.50 | a \\| b c |",
-        "| c | – | 0 |  | stopped before it |",
-        "| d | – | 0 |  | stopped before it |",
+        "| c | - | 0 |  | stopped before it |",
+        "| d | - | 0 |  | stopped before it |",
     ]
     assert output.read_text("utf-8") in capsys.readouterr().out
     assert suite.collect(["a"], run, text, output) == 0

@@ -132,7 +132,8 @@ def hostile(number: int, text: str) -> Entry:
     """An entry each of whose texts is this one."""
     found = Finding("score", "warning", text, text, "look")
     return entry(
-        number, division="open", team=text, model=text, method=f"# {text}\n\n{text}\n\n`{text}`\n\n[x]({text})",
+        number, division="open", team=text, model=text,
+        method=f"# {text}\n\n{text}\n\n`{text}`\n\n[x]({text})",
         difference=f"+{text}\n-{text}", changed=[(text, "changed")], note=text, bundle=text,
         hardware=text, settings=[(text, text)], findings=[found], contamination=text,
         weights_link="https://example.org/" + text.replace(" ", "%20"), replay=[(text, text)],

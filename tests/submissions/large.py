@@ -80,6 +80,7 @@ def large_bundle(
     layers: int = LAYERS,
     seed: int = 0,
     team: str = "Large",
+    right: float = 0.8,
 ) -> Edit:
     """The files of such a bundle; to be verified inside `large_rules`."""
     edit = Edit(valid_files(), folder)
@@ -90,7 +91,7 @@ def large_bundle(
     edit.own_state()
     edit.put(layout.SUBMISSION, "team", team)
     with large_rules(rows):
-        _score(edit, rows, seed)
+        _score(edit, rows, seed, right)
         edit.forge()
     return edit
 
@@ -165,13 +166,13 @@ def _run(edit: Edit, rounds: int, nbytes: int) -> None:
     edit.put(layout.SUBMISSION, "hours", 30 * rounds / 3600)
 
 
-def _score(edit: Edit, rows: dict[str, int], seed: int) -> None:
+def _score(edit: Edit, rows: dict[str, int], seed: int, right: float) -> None:
     """Answer every row, right or wrong, and let the scorer's own functions count."""
     results, chance = edit.json(layout.SCORES), random.Random(seed)
     facts = {one["set"]: one for one in challenges.load(FINANCE)["evaluation"]["sets"]}
     answers: dict[str, list[Answer]] = {}
     for item in finance.CHALLENGE.sets:
-        answers[item.name] = [_answer(item, n, chance) for n in range(rows[item.name])]
+        answers[item.name] = [_answer(item, n, chance, right) for n in range(rows[item.name])]
         known = results["sets"][item.name]["data"]
         kept = ("status", "rows-sha256", "documents-sha256")
         origin = {key: value for key, value in known.items() if key not in kept}
@@ -197,9 +198,9 @@ def _score(edit: Edit, rows: dict[str, int], seed: int) -> None:
     _elsewhere(edit, results)
 
 
-def _answer(item: sets.EvalSet, number: int, chance: random.Random) -> Answer:
+def _answer(item: sets.EvalSet, number: int, chance: random.Random, right: float) -> Answer:
     target = chance.choice(("negative", "neutral", "positive"))
-    said = target if chance.random() < 0.8 else chance.choice(("negative", "neutral", "positive"))
+    said = target if chance.random() < right else chance.choice(("negative", "neutral", "positive"))
     words = " ".join(f"word{chance.randrange(10_000)}" for _ in range(40))
     context = f"Instruction: What is the sentiment?\nInput: {item.name} {number} {words}\nAnswer: "
     document = {"context": context, "target": target}
