@@ -13,6 +13,8 @@ from typing import Any
 _PUBLIC = {
     "ClientTask": "client.task",
     "IGNORED": "data.tokens",
+    "MethodClient": "methods.base",
+    "MethodServer": "methods.base",
     "RoundResult": "comms.exchange",
     "Settings": "config.settings",
     "Step": "data.steps",
@@ -28,6 +30,7 @@ _PUBLIC = {
     "is_whole_model_run": "run.whole_model",
     "load_base_model": "models.loader",
     "load_tokenizer": "models.loader",
+    "method_server": "methods.registry",
     "sample_clients": "data.order",
     "takes_logits_to_keep": "models.loader",
     "target_modules": "models.auto_targets",
@@ -36,6 +39,8 @@ _PUBLIC = {
 __all__ = [
     "IGNORED",
     "ClientTask",
+    "MethodClient",
+    "MethodServer",
     "RoundResult",
     "Settings",
     "Step",
@@ -51,6 +56,7 @@ __all__ = [
     "is_whole_model_run",
     "load_base_model",
     "load_tokenizer",
+    "method_server",
     "sample_clients",
     "takes_logits_to_keep",
     "target_modules",

@@ -13,6 +13,9 @@ from flowertune.data.order import sample_clients as sample_clients
 from flowertune.data.prompts import chat_prompt as chat_prompt
 from flowertune.data.steps import Step as Step
 from flowertune.data.tokens import IGNORED as IGNORED
+from flowertune.methods.base import MethodClient as MethodClient
+from flowertune.methods.base import MethodServer as MethodServer
+from flowertune.methods.registry import method_server as method_server
 from flowertune.models.auto_targets import target_modules as target_modules
 from flowertune.models.loader import load_base_model as load_base_model
 from flowertune.models.loader import load_tokenizer as load_tokenizer

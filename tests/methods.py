@@ -12,11 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from flwr.app import Message
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
 
 from flowertune.base.cache import clear_cache
 from flowertune.base.errors import UserError
+from flowertune.models.adapter import adapter_of
+from flowertune.models.loader import with_adapter
 from tests.apps import ROOT, rendered
 from tests.local_grid import LocalGrid, Tamper, run_app
 
@@ -62,8 +66,7 @@ def use_strategy(app: Path, code: str) -> None:
     path = app / PACKAGE / "strategy.py"
     ahead = f"{path.read_text('utf-8')}\n\nfrom flwr.common import Array\n\n"
     path.write_text(f"{ahead}{code}", "utf-8")
-    server = app / PACKAGE / "server_app.py"
-    server.write_text(server.read_text("utf-8").replace("LoraFedAvg", name), "utf-8")
+    edit(app, "strategy.py", '"fedavg": LoraFedAvg', f'"fedavg": {name}')
 
 
 @dataclass
@@ -171,3 +174,17 @@ def lost_and_resumed(app: Path, cfg: dict[str, Any], run_id: int, nodes: int, lo
 def changed(one: Run, other: Run, rounds: Sequence[int]) -> list[int]:
     """The rounds after which two runs have different adapters."""
     return [n for n in rounds if one.sha(n) != other.sha(n)]
+
+
+def it_is_what_peft_loads(whole: Run, model: str, server_round: int) -> None:
+    """The checkpoint on the base model gives the values it holds, and changes what is said."""
+    base = AutoModelForCausalLM.from_pretrained(model)
+    ids = torch.arange(10, 40)[None]
+    with torch.no_grad():
+        before = base(ids).logits
+        trained = with_adapter(base, str(whole.folder / f"peft_{server_round}")).eval()
+        after = trained(ids).logits
+    assert not torch.allclose(before, after, atol=1e-5)
+    held, saved = adapter_of(trained), whole.adapter(server_round)
+    assert held.keys() == saved.keys()
+    assert all(torch.equal(held[n], saved[n]) for n in saved)

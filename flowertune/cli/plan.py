@@ -16,6 +16,7 @@ from flowertune.cli.options import AppFolder, RunConfig
 from flowertune.config.app import read_app
 from flowertune.config.read import read_settings
 from flowertune.config.settings import Settings
+from flowertune.methods.registry import problems as method_problems
 
 if TYPE_CHECKING:
     from flowertune.planning.architecture import Architecture
@@ -69,7 +70,7 @@ def plan(
     and the built-in model come with the library; that of another hub id is fetched (a few kB).
     Shapes are kept in the cache: the same plan takes a second when it is made again.
     """
-    cfg = read_settings(app, run_config)
+    cfg = read_settings(app, run_config, method_problems)
     for option, given in (("--supernodes", supernodes), ("--tokens", tokens)):
         if given is not None and given < 1:
             raise UserError(f"{option} is {given}; give a whole number of at least 1.")

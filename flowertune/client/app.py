@@ -1,7 +1,7 @@
 """The ClientApp of an app: what the library answers by itself is registered here."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +126,7 @@ def client_app(
     load_model: Callable[[Settings], Any],
     lora_config: Callable[[Settings], Any],
     prompt_and_answer: PromptAndAnswer,
+    methods: Mapping[str, type] | None = None,
 ) -> ClientApp:
     """Return the ClientApp of an app; the app registers its ``train`` with it.
 
@@ -135,5 +136,8 @@ def client_app(
         The module it is made in (``__file__``): the app's folder is the one above its package.
     load_tokenizer, load_model, lora_config, prompt_and_answer : Callable
         The app's own functions; ``client.functions.AppFunctions`` says what each one takes.
+    methods : Mapping[str, type[MethodClient]] | None
+        The client halves of methods of the app's own, by the names that ``strategy.name`` gives.
     """
-    return ClientApp(file, AppFunctions(load_tokenizer, load_model, lora_config, prompt_and_answer))
+    functions = load_tokenizer, load_model, lora_config, prompt_and_answer
+    return ClientApp(file, AppFunctions(*functions, methods or {}))

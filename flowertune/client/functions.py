@@ -1,7 +1,7 @@
 """What an app hands to the library: functions that the library calls and never imports."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from flowertune.config.settings import Settings
@@ -22,9 +22,12 @@ class AppFunctions:
         Returns the adapter's configuration.
     prompt_and_answer : Callable[[Mapping, Settings, tokenizer], tuple[str, str]]
         Returns what the model is shown and what it is to answer, for one row of the dataset.
+    methods : Mapping[str, type[MethodClient]]
+        The client halves of methods of the app's own, by the names that ``strategy.name`` gives.
     """
 
     load_tokenizer: Callable[[Settings], Any]
     load_model: Callable[[Settings], Any]
     lora_config: Callable[[Settings], Any]
     prompt_and_answer: PromptAndAnswer
+    methods: Mapping[str, type] = field(default_factory=dict, hash=False)

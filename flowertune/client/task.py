@@ -1,8 +1,9 @@
 """One round on one client, as the app sees it: what came, the rows to train on, the reply."""
 
 import json
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import cached_property
 from typing import Any, TypeVar
 
 import torch
@@ -20,11 +21,13 @@ from flowertune.client.rows import load_rows
 from flowertune.client.transport import keep_for_buckets, packed_reply
 from flowertune.comms.codec import unpack
 from flowertune.comms.partition_files import RESIDUAL, STATE, TRAINED, PartitionFiles
-from flowertune.comms.validation import ARRAYS, CLIENT, CONFIG, METRICS, ROWS
+from flowertune.comms.validation import ARRAYS, CLIENT, CONFIG, FROZEN, METRICS, ROWS
 from flowertune.config.checks import check_settings, is_layerwise
 from flowertune.config.settings import WHERE, Settings, keys_of_models
 from flowertune.data.steps import Step, steps_of_round, tokens_in
-from flowertune.models.adapter import adapter_of, load_adapter
+from flowertune.methods.base import MethodClient
+from flowertune.methods.registry import client_class, options_of
+from flowertune.models.adapter import adapter_of, drawn_factor, load_adapter, thaw
 from flowertune.models.cuda import repeatable
 from flowertune.profiling.phases import profile_of
 
@@ -45,7 +48,8 @@ class ClientTask:
     config : ConfigRecord
         What the strategy sent with the adapter.
     adapter : dict[str, torch.Tensor]
-        The adapter that came: float32 on the CPU.
+        The adapter that came: float32 on the CPU. Whole once it is on a model: what a method does
+        not send is made on the client.
     """
 
     def __init__(self, message: Message, context: Context, functions: AppFunctions, app_dir: Any):
@@ -58,6 +62,9 @@ class ClientTask:
         # Whoever sends a single task, as a probe does, has no earlier rounds.
         self._last_round = as_int({"last-round": 0, **self.config}, "last-round")
         self.adapter = unpack(message.content.array_records[ARRAYS])
+        self._asked = set(self.adapter)  # the names that come back
+        if FROZEN in message.content.array_records:
+            self.adapter |= unpack(message.content.array_records[FROZEN])
         self._message, self._functions = message, functions
         self._profile = profile_of(self.cfg)
         self._model: Any = None
@@ -65,6 +72,16 @@ class ClientTask:
         self._rows: Any = None
         self._tokens = 0
         self._counted = 1
+
+    @cached_property
+    def method(self) -> MethodClient:
+        """The client's half of the method that ``strategy.name`` names: hooks of the loop.
+
+        They do nothing for FedAvg, and for a name that ``client_app(methods=...)`` does not have.
+        """
+        name = self.cfg.strategy.name
+        own = self._functions.methods.get(name)
+        return (own or client_class(name))(self, options_of(self.cfg))
 
     @property
     def learning_rate(self) -> float:
@@ -117,6 +134,8 @@ class ClientTask:
             If its names or shapes are not the model's.
         """
         parameters = dict(model.named_parameters())  # found once: a model has hundreds
+        thaw(model, parameters)
+        self.adapter = self.method.whole(self.adapter, adapter_of(model))
         load_adapter(model, self.adapter, parameters)
         self._model, self._frozen = model, fingerprint(parameters)
 
@@ -147,6 +166,11 @@ class ClientTask:
             If it sent none of that name.
         """
         return unpack(self._message.content.array_records[name])
+
+    def drawn_factor(self, name: str, shape: Sequence[int]) -> torch.Tensor:
+        """Return a factor A as the server drew it before round 1, so that it need not travel."""
+        config = self._functions.lora_config(self.cfg)
+        return drawn_factor(self.cfg.seed, name, shape, config.init_lora_weights)
 
     def load_state(self) -> dict[str, torch.Tensor]:
         """Return what this partition kept in the last round in which its reply counted.
@@ -205,15 +229,18 @@ class ClientTask:
                 "has already; choose another name."
             )
         trained = dict(model) if isinstance(model, Mapping) else adapter_of(model)
-        trained = {name: t.detach().float().cpu() for name, t in trained.items()}
+        frozen = self.adapter.keys() - self._asked  # the server has it
+        trained = {n: t.detach().float().cpu() for n, t in trained.items() if n not in frozen}
         kind = self.cfg.train.transport
         with self._profile.phase("serve") as served:
             if is_layerwise(self.cfg):
                 keep_for_buckets(trained, kind, self._files(TRAINED), self.round)
                 packed = ArrayRecord()
             else:
+                feeds_back = kind == "int8" and self.method.feedback
+                residuals = self._files(RESIDUAL) if feeds_back else None
                 packed = packed_reply(
-                    self.adapter, trained, kind, self._files(RESIDUAL), self.round, self._last_round
+                    self.adapter, trained, kind, residuals, self.round, self._last_round
                 )
             served.nbytes = sum(len(array.data) for array in packed.values())
         numbers = dict(zip(_NUMBERS, (self._counted, float(loss), self._tokens), strict=True))

@@ -13,7 +13,7 @@ def packed_reply(
     received: Mapping[str, torch.Tensor],
     trained: Mapping[str, torch.Tensor],
     kind: str,
-    residuals: PartitionFiles,
+    residuals: PartitionFiles | None,
     server_round: int,
     last_round: int,
 ) -> ArrayRecord:
@@ -30,7 +30,7 @@ def packed_reply(
     kind : str
         float32, float16, bfloat16 or int8.
     residuals : PartitionFiles
-        Where int8 keeps what rounding cut off.
+        Where int8 keeps what rounding cut off; None to keep nothing.
     last_round : int
         The last round in which this partition's reply counted; 0 where there is none.
 
@@ -41,7 +41,7 @@ def packed_reply(
     """
     if kind != "int8":
         return pack(trained, kind)
-    residual = residuals.load(last_round)
+    residual = residuals.load(last_round) if residuals else {}
     update = {
         name: tensor - received[name] + residual.get(name, torch.zeros(()))
         for name, tensor in trained.items()
@@ -50,7 +50,10 @@ def packed_reply(
     record = pack(update, kind)
     sent = unpack(record)
     cut_off = {name: update[name] - sent[name] for name in update}
-    residuals.keep(server_round, cut_off, last_round)
+    if residuals is None:
+        return record
+    # What a method does not send in every round waits for the round in which it does.
+    residuals.keep(server_round, {**residual, **cut_off}, last_round)
     return record
 
 

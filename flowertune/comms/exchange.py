@@ -23,6 +23,7 @@ from flowertune.comms.nodes import NodeRegistry, exchange
 from flowertune.comms.validation import (
     ARRAYS,
     CONFIG,
+    FROZEN,
     METRICS,
     MOST_EXAMPLES,
     Expected,
@@ -168,6 +169,8 @@ class Exchanger:
                     "state-key": self.state_key,
                 }
                 records = {**message.content, ARRAYS: packed[node].record}
+                if frozen := message.content.array_records.get(FROZEN):
+                    records[FROZEN] = self._pack(frozen).record
                 content = RecordDict({**records, CONFIG: ConfigRecord(config)})
                 outgoing[node] = Message(content, node, message.metadata.message_type)
             distributed.nbytes = sum(one.nbytes for one in self._packed.values())

@@ -17,6 +17,7 @@ from flowertune.comms.failures import InvalidReply, read_reply
 from flowertune.rules.manifest import ROWS_OF_A_CLIENT
 
 ARRAYS, CONFIG, METRICS, CLIENT = "arrays", "config", "metrics", "client"
+FROZEN = "frozen"  # what a client needs beside ARRAYS, in the run's precision, and does not change
 ROWS = "rows"  # of a client's record: which rows the library loaded for it, as JSON
 _LONGEST = 1000  # characters of that JSON
 MOST_EXAMPLES = 2**22  # of one client; so the sums of 63 clients are exact in layerwise as well

@@ -1,7 +1,7 @@
 """Check every setting of a run at once, before anything is loaded."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,11 @@ from flowertune.config.settings import ALL_AT_ONCE, LAYERWISE, WHERE, Entry, Set
 STEPS = "train.training-arguments.max-steps"
 
 
-def check_settings(run_config: Mapping[str, Any], app_dir: Path) -> Settings:
+def check_settings(
+    run_config: Mapping[str, Any],
+    app_dir: Path,
+    more: Callable[[Mapping[str, Any]], list[str]] = lambda run_config: [],
+) -> Settings:
     """Return the flat run-config as typed settings if every one of the table is valid.
 
     Settings that a participant added are passed through untouched.
@@ -20,6 +24,8 @@ def check_settings(run_config: Mapping[str, Any], app_dir: Path) -> Settings:
     ----------
     app_dir : Path
         The folder of the app, which holds its pyproject.toml.
+    more : Callable
+        Returns a sentence for each thing that only a room above finds wrong.
 
     Raises
     ------
@@ -27,6 +33,7 @@ def check_settings(run_config: Mapping[str, Any], app_dir: Path) -> Settings:
         With one sentence for each wrong or missing setting.
     """
     problems = [text for entry in table() if (text := _problem(entry, run_config))]
+    problems += more(run_config)
     if not problems:
         cfg = typed(run_config, app_dir)
         problems = _together(cfg)

@@ -3,7 +3,7 @@
 import difflib
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,11 @@ class UnreadableApp(UserError):
     """A folder holds no app, or one whose pyproject.toml cannot be read."""
 
 
-def read_settings(app: Path, run_config: Sequence[str] | None) -> Settings:
+def read_settings(
+    app: Path,
+    run_config: Sequence[str] | None,
+    more: Callable[[Mapping[str, Any]], list[str]] = lambda run_config: [],
+) -> Settings:
     """Return the flat, checked settings of the app in ``app`` with ``--run-config`` applied.
 
     Raises
@@ -33,7 +37,7 @@ def read_settings(app: Path, run_config: Sequence[str] | None) -> Settings:
             f"--run-config names {'; '.join(unknown)}: a setting must stand in "
             "[tool.flwr.app.config] of pyproject.toml before it can be changed."
         )
-    return check_settings({**defaults, **changed}, app.resolve())
+    return check_settings({**defaults, **changed}, app.resolve(), more)
 
 
 def default_settings(app: Path) -> dict[str, Any]:

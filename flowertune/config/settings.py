@@ -248,8 +248,18 @@ class Train:
 
 @dataclass(frozen=True, kw_only=True)
 class Strategy:
-    """``strategy``: who trains in a round."""
+    """``strategy``: the method, and who trains in a round."""
 
+    name: str = setting(
+        "fedavg",
+        _name("the name of a method"),
+        "the method: one of those that `flowertune methods` lists, or your own in strategy.py",
+    )
+    options: str = setting(
+        "",
+        Rule(str, "names and values, such as mu=0.01, with commas between", one_line=True),
+        'its options, as in "mu=0.01"; `flowertune methods NAME` lists them',
+    )
     fraction_train: float = setting(
         _CHALLENGE,
         Rule(float, "a number above 0 and at most 1", lambda v: 0 < v <= 1),

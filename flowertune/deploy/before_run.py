@@ -26,6 +26,7 @@ from flowertune.deploy.config_file import CONNECTION, supernodes_of
 from flowertune.deploy.flower_parts import replaced
 from flowertune.deploy.preflight import look_around, problems
 from flowertune.deploy.prepare import default_text
+from flowertune.methods.registry import problems as method_problems
 from flowertune.models.known import known_models
 
 # The names of the parameters of flwr's own command.
@@ -58,7 +59,7 @@ def before_run(options: Mapping[str, Any]) -> Findings:
     if "flowertune" not in read_project(folder).get("tool", {}):
         return Findings()
     try:
-        cfg = read_settings(folder, options.get(RUN_CONFIG))
+        cfg = read_settings(folder, options.get(RUN_CONFIG), method_problems)
     except SettingsError as error:
         return Findings(tuple(error.problems))
     except UserError as error:

@@ -13,6 +13,10 @@ NAMES = {
     "refused": "round/refused",
     "seconds": "round/seconds",
     "total-mib": "communication/mib",
+    "bytes-down": "communication/bytes-down",
+    "bytes-up": "communication/bytes-up",
+    "residual": "method/residual",
+    "drift": "method/drift",
 }
 
 

@@ -1,7 +1,7 @@
 """Adapters as tensors: those of a model, onto a model, and the one a run starts from."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -25,12 +25,31 @@ SEEDED = (True, "gaussian")
 _KEPT: WeakKeyDictionary[Any, dict[str, torch.Tensor]] = WeakKeyDictionary()
 
 
+# The names of its parameters that were trained at first: a method may freeze some for a round.
+_TRAINED: WeakKeyDictionary[Any, frozenset[str]] = WeakKeyDictionary()
+
+
 def adapter_of(model: Any) -> dict[str, torch.Tensor]:
     """Return the adapter of a PEFT model as tensors: what is trained, and nothing of the base.
 
-    They share the parameters' memory.
+    They share the parameters' memory. A part that is frozen in this round is in it.
     """
-    return _adapter_of(model, _trained(dict(model.named_parameters())))
+    parameters = dict(model.named_parameters())
+    names = _TRAINED.get(model)
+    if names is None:
+        return _adapter_of(model, _trained(parameters))
+    also = {name: p for name, p in parameters.items() if p.requires_grad or name in names}
+    return _adapter_of(model, also)
+
+
+def thaw(model: Any, parameters: Mapping[str, torch.Tensor] | None = None) -> None:
+    """Have a model train what it trained when it was first seen: workers keep it for others."""
+    parameters = parameters or dict(model.named_parameters())
+    if model not in _TRAINED:
+        _TRAINED[model] = frozenset(_trained(parameters))
+    for name in _TRAINED[model]:
+        if name in parameters and not parameters[name].requires_grad:
+            parameters[name].requires_grad_(True)
 
 
 def _trained(parameters: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -251,15 +270,23 @@ def initial_adapter(
     adapter: dict[str, torch.Tensor] = {}
     missing = []
     for name, like in shapes.items():
-        tensor = torch.zeros(like.shape)
         if "lora_A" in name:
-            generator = torch.Generator().manual_seed(derive_seed("adapter", cfg.seed, name))
-            if peft_config.init_lora_weights == "gaussian":
-                tensor.normal_(std=1 / like.shape[0], generator=generator)
-            else:
-                torch.nn.init.kaiming_uniform_(tensor, a=math.sqrt(5), generator=generator)
-        elif "lora_B" not in name:
+            adapter[name] = drawn_factor(cfg.seed, name, like.shape, peft_config.init_lora_weights)
+            continue
+        if "lora_B" not in name:
             missing.append(name)
-        adapter[name] = tensor
+        adapter[name] = torch.zeros(like.shape)
     peft_config.base_model_name_or_path = source_of(cfg)
     return adapter, missing
+
+
+def drawn_factor(seed: int, name: str, shape: Sequence[int], how: Any = True) -> torch.Tensor:
+    """Return a factor A as it is drawn before round 1 from the seed and its name: float32.
+
+    A client that needs it can draw it as well: it need not travel.
+    """
+    tensor = torch.zeros(tuple(shape))
+    generator = torch.Generator().manual_seed(derive_seed("adapter", seed, name))
+    if how == "gaussian":
+        return tensor.normal_(std=1 / shape[0], generator=generator)
+    return torch.nn.init.kaiming_uniform_(tensor, a=math.sqrt(5), generator=generator)

@@ -23,6 +23,10 @@ NONE = "-"
 # From this share of the budget on, the plot of communication shows the budget.
 NEAR = 0.4
 REJECTED = "rejected replies"
+MEASURES = (
+    ("Aggregation residual", "residual", "|mean of B A - server's B A| / |mean of B A|"),
+    ("Drift of clients", "drift", "spread of the clients' updates / their mean"),
+)
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,7 @@ def page(facts: Facts) -> str:
         scores=[vars(score) for score in facts.scores],
         lost=_lost(facts),
         rounds=[_round(line) for line in facts.run.rounds],
+        residuals=_residuals(facts),
         rejected=REJECTED,
         versions=sorted(facts.versions.items()),
         number=Markup(' class="number"'),
@@ -122,6 +127,11 @@ def _plots(facts: Facts) -> list[Plot]:
         _plot(facts, "Loss per answer token", "train-loss", "{:.4f}".format, "mean over clients"),
         _plot(facts, "Learning rate", "learning-rate", "{:.3g}".format, "constant within a round"),
         _plot(facts, "Communicated (MiB)", "total-mib", "{:,.1f} MiB".format, share, limit),
+        *(
+            _plot(facts, name, key, "{:.3g}".format, note)
+            for name, key, note in MEASURES
+            if any(line.get(key) is not None for line in facts.run.rounds)
+        ),
     ]
 
 
@@ -197,8 +207,24 @@ def _round(line: dict[str, Any]) -> dict[str, str]:
         "tokens/s": _formatted(tokens_per_second(line), "{:,.0f}"),
         "duration": duration(line["seconds"]) if "seconds" in line else NONE,
         "communicated (MiB)": f"{line.get('total-mib') or 0:,.1f}",
+        "down (MiB)": _mib(line.get("bytes-down")),
+        "up (MiB)": _mib(line.get("bytes-up")),
+        "residual": _formatted(line.get("residual"), "{:.3g}"),
+        "drift": _formatted(line.get("drift"), "{:.3g}"),
         "partitions": ", ".join(map(str, line.get("partitions", []))) or NONE,
     }
+
+
+def _mib(nbytes: float | None) -> str:
+    return NONE if nbytes is None else f"{nbytes / MIB:,.2f}"
+
+
+def _residuals(facts: Facts) -> list[tuple[str, str]]:
+    """Return each module and its residual in the last round, the largest first."""
+    found = facts.run.last.get("residuals") or {}
+    known = [(str(m), v) for m, v in found.items() if isinstance(v, int | float)]
+    known.sort(key=lambda one: (-one[1], one[0]))
+    return [(module, f"{value:.3g}") for module, value in known]
 
 
 def _formatted(value: float | None, form: str) -> str:

@@ -212,7 +212,7 @@ class StrategyContract:
             replies = _replies(sent)
             shapes = {name: tensor.shape for name, tensor in adapter.items()}
             for reply in replies:
-                if {name: tensor.shape for name, tensor in reply.items()} != shapes:
+                if any(tensor.shape != shapes.get(name) for name, tensor in reply.items()):
                     raise BrokenContract(
                         "aggregation.mode is 'layerwise', which averages adapters of one shape, "
                         f"and {self.name} sends clients adapters of other shapes; use "
@@ -220,7 +220,8 @@ class StrategyContract:
                     )
             if averaged:
                 replies = [_mean(replies)] * len(replies)
-            scale = {name: _scale(tensor) for name, tensor in replies[0].items()}
+            # A method need not have every tensor trained in every round.
+            scale = {name: _scale(tensor) for name, tensor in {**adapter, **replies[0]}.items()}
             results.append(
                 _try(lambda a=actor, s=sent, r=replies: self._aggregate(a, 1, s, r, adapter))
             )

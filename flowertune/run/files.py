@@ -25,7 +25,8 @@ ABOUT: dict[str, Any] = {
 LINE: dict[str, Any] = {
     "round": int, "clients": int, "failed": int, "asked": int, "train-loss": NUMBER,
     "learning-rate": NUMBER, "tokens": NUMBER, "seconds": NUMBER, "total-mib": NUMBER,
-    "partitions": list, "lost": dict,
+    "partitions": list, "lost": dict, "bytes-down": NUMBER, "bytes-up": NUMBER,
+    "residual": NUMBER, "residuals": dict, "drift": NUMBER,
 }  # fmt: skip
 MOST = 10**15  # numbers of a run are far below
 RECENT = 5

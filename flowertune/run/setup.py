@@ -25,6 +25,7 @@ from flowertune.config.app import App, read_app
 from flowertune.config.checks import check_settings, client_problems, supernodes_note
 from flowertune.config.results import results_root, run_folder
 from flowertune.config.settings import Settings
+from flowertune.methods.registry import problems as method_problems
 from flowertune.rules import lock, pinned
 from flowertune.rules.app_files import app_files, app_record
 from flowertune.rules.provenance import Library, code_digest, installed_library
@@ -122,7 +123,7 @@ def prepare_run(grid: Grid, context: Context, app_dir: Path) -> Iterator[RunCont
             run_folder(origin.folder.parent, origin.folder.name)
             held.enter_context(sole_writer(origin.folder))
             refuse_links(origin.folder)
-        cfg = check_settings(settings_of_run(context.run_config, app_dir), app_dir)
+        cfg = check_settings(settings_of_run(context.run_config, app_dir), app_dir, method_problems)
         folder = origin.folder if origin else _new_folder(cfg, context.run_id, held)
         log(INFO, "results: %s", folder)
         ledger = Ledger(cfg.static.budget_mib)

@@ -16,13 +16,20 @@ from flwr.serverapp import Grid
 from flowertune.aggregation.adapters import mean_adapter
 from flowertune.base.errors import UserError
 from flowertune.base.imports import Meanwhile
-from flowertune.base.numbers import as_float
+from flowertune.base.numbers import as_float, as_int
 from flowertune.base.progress_bars import disable_progress_bars
 from flowertune.base.text import one_line
 from flowertune.comms.codec import pack
 from flowertune.comms.decoded import DecodedRecord
 from flowertune.comms.exchange import Exchanger, RoundResult
-from flowertune.comms.validation import ARRAYS, CONFIG, MOST_EXAMPLES, partition_of, rows_of
+from flowertune.comms.validation import (
+    ARRAYS,
+    CONFIG,
+    METRICS,
+    MOST_EXAMPLES,
+    partition_of,
+    rows_of,
+)
 from flowertune.config.checks import is_layerwise, least_replies
 from flowertune.data.lengths import Lengths
 from flowertune.data.report import (
@@ -33,6 +40,7 @@ from flowertune.data.report import (
 from flowertune.data.report_text import as_text
 from flowertune.loggers.loggers import Loggers, run_loggers
 from flowertune.loggers.plot import plot_run
+from flowertune.methods.measures import measured
 from flowertune.models.adapter import adapter_shapes, check_initialization
 from flowertune.models.auto_targets import AUTO, auto_targets
 from flowertune.models.commit import base_model_status, commit_of
@@ -84,6 +92,8 @@ class TrainingRun(BaseRun):
         self._good_rows: dict[int, int] = {}  # of each partition: those that are not left out
         self.rows: dict[int, dict[str, Any]] = {}  # what each partition says it loaded
         self._method: _Method | None = None
+        self._before: Mapping[str, torch.Tensor] = {}  # the adapter that the round starts from
+        self._came: list[tuple[int, int, Any]] = []  # of each reply: partition, examples, adapter
 
     @classmethod
     @contextmanager
@@ -171,6 +181,7 @@ class TrainingRun(BaseRun):
         if self.origin is None:
             # A run that is killed in its first round goes on from here.
             self._save(0, adapter, {})
+        self._before = adapter
         return ArrayRecord(adapter)
 
     def _say_what_differs(self) -> None:
@@ -249,6 +260,8 @@ class TrainingRun(BaseRun):
             reasons |= why_not
             if len(valid) >= least:
                 self._note_rows(valid)
+                # Now, since a strategy may put other tensors in their place.
+                self._came = [] if is_layerwise(self.cfg) else [_came(reply) for reply in valid]
                 ended = time.monotonic()
                 return RoundResult(
                     server_round, valid, reasons, attempt * asked, failed,
@@ -320,7 +333,7 @@ class TrainingRun(BaseRun):
         """
         replies = {partition_of(reply): reply for reply in valid}
         mean, inside, lost = mean_adapter(
-            self.grid, self.cfg, self.method.contract.adapter, replies,
+            self.grid, self.cfg, self._trained(replies), replies,
             (self.state_key, server_round), self.ledger, self.profile,
             self.method.exchanger.sent,
         )  # fmt: skip
@@ -332,6 +345,11 @@ class TrainingRun(BaseRun):
         for partition in inside:
             replies[partition].content[ARRAYS] = arrays
         return [reply for partition, reply in replies.items() if partition in inside]
+
+    def _trained(self, replies: Iterable[int]) -> Mapping[str, torch.Tensor]:
+        """Return tensors with the names and shapes of what the clients of a round train."""
+        sent = self.method.exchanger.sent
+        return next((sent[partition] for partition in replies), self.method.contract.adapter)
 
     def _note_rows(self, valid: list[Message]) -> None:
         """Note which rows the clients say they trained on; rows of the app's own are unofficial."""
@@ -382,8 +400,11 @@ class TrainingRun(BaseRun):
             "sent-bytes": self.ledger.sent,
             "received-bytes": self.ledger.received,
             "total-mib": round(self.ledger.mib, 3),
+            **self._bytes_of(result.server_round),
+            **self._measured(tensors),
             "time": now(),
         }
+        self._before = tensors
         self.note_round(line)
         self.method.loggers.log_round(line)
         pace = self.seconds / len(self.rounds_done)
@@ -403,6 +424,32 @@ class TrainingRun(BaseRun):
         with self.profile.phase("save"):
             record = {REPLIES: {str(p): said for p, said in result.records.items()}}
             self._save(result.server_round, tensors, kept, record, checkpoint)
+
+    def _bytes_of(self, server_round: int) -> dict[str, int]:
+        """Return the bytes of a round to and from its clients; all attempts count."""
+        of_round = [entry for entry in self.ledger.entries if entry["round"] == server_round]
+        return {
+            key: sum(entry["bytes"] for entry in of_round if entry["direction"] == direction)
+            for key, direction in (("bytes-down", "sent"), ("bytes-up", "received"))
+        }
+
+    def _measured(self, after: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+        """Return the round's residual and drift; None where the replies are not here."""
+        nothing = {"residual": None, "residuals": {}, "drift": None}
+        if not self._came:
+            return nothing
+        sent = self.method.exchanger.sent
+        try:
+            return measured(
+                _numpy(self._before),
+                [_numpy(sent[partition]) for partition, _, _ in self._came],
+                [{n: a.numpy() for n, a in arrays.items()} for _, _, arrays in self._came],
+                [examples for _, examples, _ in self._came],
+                _numpy(after),
+            )
+        except (ValueError, KeyError) as error:  # adapters that a method of the app's own reshapes
+            log(WARNING, "residual and drift are not known (%s)", one_line(error))
+            return nothing
 
     def _save(
         self,
@@ -493,6 +540,15 @@ class TrainingRun(BaseRun):
         except Exception as error:  # matplotlib raises many kinds, and the run is complete
             log(WARNING, "%s could not be drawn (%s); nothing else is missing", file,
                 one_line(error))  # fmt: skip
+
+
+def _numpy(tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    return {name: tensor.numpy() for name, tensor in tensors.items()}
+
+
+def _came(reply: Message) -> tuple[int, int, ArrayRecord]:
+    examples = as_int(reply.content.metric_records[METRICS], "num-examples")
+    return partition_of(reply), examples, reply.content.array_records[ARRAYS]
 
 
 def _import_models() -> None:

@@ -37,7 +37,8 @@ def train(message: Message, context: Context) -> Message:
 
     with task.phase("train"):
         torch.manual_seed(task.seed)  # dropout is the same whenever this round is done again
-        parameters = [p for p in model.parameters() if p.requires_grad]
+        method = task.method  # of strategy.name; the hooks of fedavg do nothing
+        parameters = method.trainable(model)
         optimizer = torch.optim.AdamW(
             parameters, lr=task.learning_rate, weight_decay=arguments.weight_decay
         )
@@ -48,10 +49,12 @@ def train(message: Message, context: Context) -> Message:
         for number, step in enumerate(steps, start=1):
             step_loss = 0.0
             for batch in step.batches:
-                loss = answer_loss(model, batch)
+                answers = answer_loss(model, batch)
+                loss = method.loss(answers)
                 loss.backward()  # of the sum: small gradients would be zero in float16
-                step_loss += loss.item()
+                step_loss += answers.item()
             gradients = [p.grad.div_(step.answer_tokens) for p in parameters if p.grad is not None]
+            method.gradients()
             norm = torch.nn.utils.get_total_norm(gradients)
             if not (math.isfinite(step_loss) and math.isfinite(norm)):
                 raise FloatingPointError(
@@ -60,12 +63,14 @@ def train(message: Message, context: Context) -> Message:
             if arguments.max_grad_norm > 0:
                 torch.nn.utils.clip_grads_with_norm_(parameters, arguments.max_grad_norm, norm)
             optimizer.step()
+            method.stepped()
             optimizer.zero_grad(set_to_none=True)
             total_loss += step_loss
             total_tokens += step.answer_tokens
         model.eval()
 
-    return task.reply(model, loss=total_loss / total_tokens)
+    loss = total_loss / total_tokens
+    return task.reply(method.sent(model), loss=loss, arrays=method.beside())
 
 
 def answer_loss(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:

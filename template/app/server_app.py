@@ -6,7 +6,7 @@ from flwr.serverapp import Grid, ServerApp
 import flowertune
 
 from .models import learning_rate, lora_config
-from .strategy import LoraFedAvg
+from .strategy import strategy_of
 
 app = ServerApp()
 
@@ -21,7 +21,7 @@ def main(grid: Grid, context: Context) -> None:
 
     with flowertune.TrainingRun.start(grid, context, __file__) as run:
         cfg = run.cfg
-        strategy = LoraFedAvg(run.nodes, run.clients_per_round, cfg.seed)
+        strategy = strategy_of(cfg, run.nodes, run.clients_per_round)
         adapter = run.begin(lora_config(cfg), strategy)
 
         for server_round in run.rounds():

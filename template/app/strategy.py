@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
@@ -90,3 +91,12 @@ class LoraFedAvg(FedAvg):
             means = dict(zip(rows, pool.map(mean_of, rows, outs), strict=True))
         metrics = self.train_metrics_aggr_fn(contents, "num-examples")
         return flowertune.as_record(means), metrics
+
+
+def strategy_of(cfg: flowertune.Settings, nodes: dict[int, int], clients: int) -> Any:
+    """Return the method that ``strategy.name`` names: a class of this file, or one of the library's
+    (``flowertune methods`` lists them)."""
+    own = {"fedavg": LoraFedAvg}  # yours goes here, under its name
+    if cfg.strategy.name in own:
+        return own[cfg.strategy.name](nodes, clients, cfg.seed)
+    return flowertune.method_server(cfg, nodes, clients)

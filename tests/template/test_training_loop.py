@@ -59,6 +59,7 @@ class Task:
         self.micro_batches = steps
         changes = {"max-steps": len(steps), **arguments}
         self.cfg = settings({ARGUMENTS + key: value for key, value in changes.items()})
+        self.method = flowertune.MethodClient(self, {})
 
     def phase(self, name):
         return nullcontext()
@@ -72,7 +73,7 @@ class Task:
     def steps(self, tokenizer, device):
         return [Step(batches, 1, device) for batches in self.micro_batches]
 
-    def reply(self, model, loss):
+    def reply(self, model, loss, arrays=None):
         return loss
 
 

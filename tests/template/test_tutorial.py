@@ -7,11 +7,14 @@ from typing import Any
 import pytest
 import torch
 
+from flowertune.base.errors import UserError
 from tests.apps import tiny_settings
 from tests.methods import Run, apply, changed, copy_of_app, diffs, run
 from tests.tiny import save_tiny_llama
 
-HEADINGS = ["FedProx", "FedAvgM", "DoRA", "Another optimizer", "Your own loss"]
+HEADINGS = [
+    "FedProx", "FedAvgM", "DoRA", "Another optimizer", "Your own loss", "A method with a name",
+]  # fmt: skip
 NODES, RATE = 4, 1e-2
 
 
@@ -20,7 +23,7 @@ def test_the_page_has_a_diff_for_each_method_and_none_is_long():
     assert list(found) == HEADINGS
     for diff in found.values():
         lines = [x for x in diff.splitlines() if x[:1] in "+-" and x[:3] not in ("+++", "---")]
-        assert 1 <= len(lines) <= 20
+        assert 1 <= len(lines) <= 30
 
 
 @pytest.fixture(scope="module")
@@ -102,3 +105,34 @@ def test_another_loss_trains_another_adapter(both):
     assert changed(plain, smoothed, [1, 2]) == [1, 2]
     losses = [[line["train-loss"] for line in one.rounds] for one in (plain, smoothed)]
     assert losses[0] != losses[1]
+
+
+def test_a_method_with_a_name_acts_where_it_is_named(both):
+    named = {"strategy.name": "long-steps"}
+    with pytest.raises(UserError, match="is 'long-steps', which is neither"):
+        both("A method with a name", **named)
+
+
+def test_a_method_with_a_name_leaves_the_others_as_they_are(both):
+    fedavg, beside = both("A method with a name")
+    assert changed(fedavg, beside, [1, 2]) == []
+
+
+def test_the_named_method_takes_longer_steps(model, tmp_path, monkeypatch):
+    monkeypatch.setenv("FLWR_HOME", str(tmp_path / "flwr-home"))
+    app = copy_of_app(tmp_path)
+    apply(app, diffs()["A method with a name"])
+    changes = {
+        "num-server-rounds": 1,
+        "train.save-every-round": 1,
+        "train.training-arguments.max-steps": 1,
+        "train.training-arguments.per-device-train-batch-size": 2,
+    }
+    (tmp_path / "rows").mkdir()
+    cfg = tiny_settings(tmp_path / "rows", model, 40, changes)
+    plain, longer = (
+        moved_b(run(app, {**cfg, "strategy.name": name}, number, NODES)).norm()
+        for number, name in enumerate(("fedavg", "long-steps"), start=1)
+    )
+    # One step of Adam has the size of the rate, whatever the gradient's.
+    assert float(longer / plain) == pytest.approx(1.5, rel=0.1)

@@ -196,10 +196,10 @@ def test_a_strategy_may_keep_the_nodes_it_was_made_with(cfg, monkeypatch):
     """It goes on sending to ids that are gone; what it sends goes to the nodes that came."""
     grid = Changing({**cfg, "num-server-rounds": 2}, 2)
     server = load(rendered("finance"))[0]
-    strategy = sys.modules["flowertune_finance.server_app"].LoraFedAvg  # type: ignore
+    strategy = sys.modules["flowertune_finance.strategy"].LoraFedAvg  # type: ignore
     first = {0: 1000, 1: 1001}
     monkeypatch.setattr(
-        sys.modules["flowertune_finance.server_app"],
+        sys.modules["flowertune_finance.strategy"],
         "LoraFedAvg",
         lambda nodes, clients, seed: strategy(dict(first), clients, seed),
     )

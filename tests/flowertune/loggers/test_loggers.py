@@ -180,3 +180,10 @@ def test_a_finished_run_has_a_picture(tmp_path):
     plot_run(tmp_path / "loss.png", [2.0, 1.0], [1.0, 2.0], "what costs $5 and $_x$: 2 rounds")
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
     assert [path.name for path in tmp_path.iterdir()] == ["loss.png"]
+
+
+def test_what_is_measured_of_a_method_is_shown():
+    measures = {"residual": 0.1, "drift": 0.9, "bytes-down": 10, "bytes-up": 5, "residuals": {}}
+    shown = round_scalars(round_line(1, **measures))
+    assert shown["method/residual"] == 0.1 and shown["method/drift"] == 0.9
+    assert shown["communication/bytes-down"] == 10 and shown["communication/bytes-up"] == 5

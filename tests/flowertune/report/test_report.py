@@ -225,3 +225,19 @@ def test_the_page_needs_no_app(run_folder, tmp_path, capsys):
     assert main(arguments) == 0
     assert "own settings are not known here" in page_file.read_text("utf-8")
     assert json.loads((run_folder / "run.json").read_text())["status"] == "finished"
+
+
+def test_what_is_measured_of_a_method_is_told(tmp_path):
+    folder = write_run(tmp_path / "7", done=2)
+    measures = {
+        "bytes-down": 3 * 2**20, "bytes-up": 2**20, "residual": 0.1234, "drift": 0.875,
+        "residuals": {"layers.0.<b>q": 0.0625, "layers.0.v": 0.25},
+    }  # fmt: skip
+    lines = [round_line(1, **measures), round_line(2, **measures)]
+    (folder / "rounds.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    html = page(collect(read_run(folder), {}))
+    parsed(html)
+    for told in ("Aggregation residual", "Drift of clients", ">0.123<", ">0.875<", ">3.00<"):
+        assert told in html, told
+    assert html.index("layers.0.v") < html.index("layers.0.&lt;b&gt;q")  # the largest first
+    assert "Drift" not in page(collect(read_run(write_run(tmp_path / "8", done=2)), {}))

@@ -28,6 +28,7 @@ from tests.methods import (
     counted,
     diffs,
     edit,
+    it_is_what_peft_loads,
     lost_and_resumed,
     run,
     use_strategy,
@@ -167,13 +168,14 @@ def scaffold(app: Path) -> None:
 """,
     )  # fmt: skip
     edit(
-        app, "client_app.py", "    return task.reply(model, loss=total_loss / total_tokens)\n",
+        app, "client_app.py",
+        "    return task.reply(method.sent(model), loss=loss, arrays=method.beside())\n",
         """    moved = {name: task.adapter[name] - p.detach() for name, p in named.items()}
     steps_times_rate = len(steps) * task.learning_rate
     new = {n: own[n] - control[n] + moved[n] / steps_times_rate for n in named}
     task.save_state(new)
     delta = {n: new[n] - own[n] for n in named}
-    return task.reply(model, loss=total_loss / total_tokens, arrays={"control": delta})
+    return task.reply(model, loss=loss, arrays={"control": delta})
 """,
     )  # fmt: skip
 
@@ -478,23 +480,7 @@ def test_it_trains_is_counted_to_the_byte_and_goes_on_to_the_same_bits(
     assert [[r[k] for k in same] for r in resumed.rounds] == [
         [r[k] for k in same] for r in whole.rounds
     ]
-    it_is_what_peft_loads(whole, cfg["model.name"])
-
-
-def it_is_what_peft_loads(whole: Run, model: str) -> None:
-    """The checkpoint on the base model gives the values it holds, and changes what is said."""
-    base = AutoModelForCausalLM.from_pretrained(model)
-    ids = torch.arange(10, 40)[None]
-    with torch.no_grad():
-        before = base(ids).logits
-        trained = with_adapter(base, str(whole.folder / f"peft_{ROUNDS}")).eval()
-        after = trained(ids).logits
-    assert not torch.allclose(before, after, atol=1e-5)
-    from flowertune.models.adapter import adapter_of
-
-    held, saved = adapter_of(trained), whole.adapter(ROUNDS)
-    assert held.keys() == saved.keys()
-    assert all(torch.equal(held[n], saved[n]) for n in saved)
+    it_is_what_peft_loads(whole, cfg["model.name"], ROUNDS)
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -194,7 +194,7 @@ def test_a_reply_of_another_node_does_not_count(cfg, monkeypatch, caplog):
 def test_int8_updates_are_added_to_what_each_client_was_sent(cfg, monkeypatch):
     """Adapters of other shapes and values for each client; without steps they come back as sent."""
     load(rendered("finance"))
-    server = sys.modules["flowertune_finance.server_app"]
+    server = sys.modules["flowertune_finance.strategy"]
     sent, seen = {}, {}
 
     class Own(server.LoraFedAvg):

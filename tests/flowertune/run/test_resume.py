@@ -257,7 +257,10 @@ def newest_state(run: Path) -> int:
 def without_times(file: Path) -> list[dict]:
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     # A process that goes on asks who is there once more, and its key has another length.
-    of_process = ("time", "seconds", "bytes", "sent-bytes", "received-bytes", "total-mib")
+    of_process = (
+        "time", "seconds", "bytes", "sent-bytes", "received-bytes", "total-mib", "bytes-down",
+        "bytes-up",
+    )  # fmt: skip
     return [{k: v for k, v in row.items() if k not in of_process} for row in rows if row["round"]]
 
 
@@ -310,7 +313,7 @@ def test_a_client_goes_on_from_the_last_round_in_which_its_reply_counted(cfg, mo
 def test_the_estimate_of_a_rounds_bytes_goes_on_with_the_run(cfg, monkeypatch):
     """A strategy that sends as much again beside the adapter, over a budget for three rounds."""
     run_app({**cfg, "num-server-rounds": 1}, NODES, 1)
-    server = sys.modules["flowertune_finance.server_app"]
+    server = sys.modules["flowertune_finance.strategy"]
 
     class Twice(server.LoraFedAvg):
         def configure_train(self, server_round, arrays, config, grid):

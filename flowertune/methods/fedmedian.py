@@ -1,0 +1,24 @@
+"""Coordinate-wise median (Yin et al., Byzantine-Robust Distributed Learning: Towards Optimal
+Statistical Rates, 2018).
+
+    x_i <- median over the clients of x_k,i
+
+Examples do not weigh: a client that lies about them has no more say than others. With an even
+number of clients it is the mean of the two in the middle.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from flowertune.methods import base
+
+
+class Server(base.MethodServer):
+    """The median of each value."""
+
+    layerwise = False
+
+    def middle(self, rows: Sequence[np.ndarray], weights: Sequence[int]) -> np.ndarray:
+        """Return the median of the clients' values."""
+        return np.median(np.stack(rows).astype(np.float64), axis=0)
