@@ -1,5 +1,6 @@
 """Federated averaging of LoRA adapters: who trains in a round, and how replies are combined."""
 
+import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -87,7 +88,7 @@ class LoraFedAvg(FedAvg):
         def mean_of(name: str, out: np.ndarray) -> np.ndarray:
             return weighted_mean(rows[name], weights, out)
 
-        with ThreadPoolExecutor() as pool:  # NumPy computes without holding Python's lock
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # NumPy computes without Python's lock
             means = dict(zip(rows, pool.map(mean_of, rows, outs), strict=True))
         metrics = self.train_metrics_aggr_fn(contents, "num-examples")
         return flowertune.as_record(means), metrics
