@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from flowertune.base.errors import UserError
+from flowertune.base.hub import is_hub_id
+from flowertune.rules.values import shown
 from submissions import outputs, push
 from submissions.bundle import statement
 from submissions.bundle.contents import Extras
-from submissions.formats.benchmarks import OWNER
+from submissions.formats.benchmarks import OWNER, dataset
 from submissions.signing import keys, model_signing
 from submissions.signing.keys import PrivateKey
 
@@ -152,10 +154,13 @@ def given(arguments: argparse.Namespace) -> Given:
     method = _read(lambda: arguments.method and push.read_method(arguments.method), problems)
     if arguments.model_sign is not None:
         _read(lambda: model_signing.check_key(arguments.model_sign), problems)
-    if arguments.push is not None:
-        _read(lambda: push.check_id(arguments.push), problems)
-    elif arguments.private:
+    hub_id = _read(lambda: arguments.push and push.checked_id(arguments.push), problems)
+    if arguments.private and arguments.push is None:
         problems.append("--private is for a repository that --push makes: give --push, too.")
+    benchmarks = arguments.benchmarks
+    if not is_hub_id(dataset("x", benchmarks)):
+        problems.append(f"--benchmarks is {shown(benchmarks)}, which has to be a name on the hub.")
+        benchmarks = OWNER
     if arguments.output is not None and not arguments.dry_run:
         problems += output_problems(arguments.output, arguments.force)
     said = statement.Said(
@@ -169,7 +174,7 @@ def given(arguments: argparse.Namespace) -> Given:
         states_link=arguments.states_link,
     )
     problems += statement.unsaid(said).values()
-    return Given(said, Extras(method, arguments.push, arguments.benchmarks), key, problems)
+    return Given(said, Extras(method, hub_id, benchmarks), key, problems)
 
 
 def output_problems(target: Path, force: bool) -> list[str]:

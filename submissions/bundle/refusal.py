@@ -40,8 +40,8 @@ _OF_RUN = {
 }  # fmt: skip
 _OF_SCORE = {("score", "official"), ("score", "suite"), ("system", "library-of-score")}
 _TOLD = (
-    ": provenance", "unofficial", "deviations", "quantization", "dtype", "hub", "backend", "answer-tokens", "limit",
-    "official-batching", "decoding.batching",
+    ": provenance", "unofficial", "deviations", "quantization", "dtype", "hub", "backend",
+    "answer-tokens", "limit", "official-batching", "decoding.batching",
 )  # fmt: skip
 _NONE_YET = "version 1.0.0 will be the first, and no run that is made before it can be submitted"
 
