@@ -154,7 +154,9 @@ def given(arguments: argparse.Namespace) -> Given:
     method = _read(lambda: arguments.method and push.read_method(arguments.method), problems)
     if arguments.model_sign is not None:
         _read(lambda: model_signing.check_key(arguments.model_sign), problems)
-    hub_id = _read(lambda: arguments.push and push.checked_id(arguments.push), problems)
+    hub_id = None
+    if arguments.push is not None:
+        hub_id = _read(lambda: push.checked_id(arguments.push), problems)
     if arguments.private and arguments.push is None:
         problems.append("--private is for a repository that --push makes: give --push, too.")
     benchmarks = arguments.benchmarks
