@@ -13,6 +13,7 @@ FEDAVG = "fedavg"
 NAMES = (
     FEDAVG, "fedavgm", "nesterov", "fedadam", "fedyogi", "fedadagrad", "fedprox", "fedmedian",
     "trimmed-mean", "scaffold", "ffa-lora", "rolora", "fedsvd", "flexlora",
+    "dp-fedavg",
 )  # fmt: skip
 
 
