@@ -1,8 +1,8 @@
 """The public names, for editors and type checkers."""
 
+from flowertune.base.buffers import empty_like as empty_like
 from flowertune.base.errors import UserError as UserError
 from flowertune.base.numbers import as_int as as_int
-from flowertune.base.buffers import empty_like as empty_like
 from flowertune.base.seeds import derive_seed as derive_seed
 from flowertune.cli.chat import ask as ask
 from flowertune.client.app import client_app as client_app
