@@ -82,7 +82,7 @@ def plan(
     made = make_plan(cfg, _shapes(cfg, app), nodes, tokens)
     made = replace(made, gpu_gb=_gpu_gb(), workers=_workers())
     if probe:
-        from flowertune.cli.app import load_app
+        from flowertune.client.load import load_app
         from flowertune.planning import probe as probing
 
         print("Loading the model and training a few steps …", file=sys.stderr, flush=True)
@@ -102,7 +102,7 @@ def _shapes(cfg: Settings, app: Path) -> "Architecture":
         from flowertune.base.progress_bars import disable_progress_bars
 
         disable_progress_bars()
-        from flowertune.cli.app import load_app
+        from flowertune.client.load import load_app
         from flowertune.planning.architecture import architecture
 
         made = architecture(cfg, load_app(app).functions.lora_config(cfg))

@@ -11,7 +11,7 @@ from flowertune.base.errors import UserError
 from submissions import convergence
 from submissions.convergence import bands, cli
 from submissions.convergence.reference import Reference, read_reference
-from submissions.convergence.student import quantile
+from flowertune.base.student import quantile
 from submissions.verify import cli as verify_cli
 from tests.submissions.on_record import on_record
 from tests.submissions.tampered import Edit

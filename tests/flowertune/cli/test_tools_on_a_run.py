@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from flowertune.cli.app import load_app
+from flowertune.client.load import load_app
 from flowertune.cli.main import main
 from flowertune.run.files import read_run
 from tests.apps import rendered, settings
