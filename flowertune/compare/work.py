@@ -1,6 +1,5 @@
 """Processes that do the runs of a grid, each with its own warm engine."""
 
-import json
 import os
 import threading
 import time
@@ -19,7 +18,6 @@ from flowertune.base.text import one_line
 from flowertune.compare.grid import Cell
 
 ABOUT, LOG = "cell.json", "log.txt"
-MEASURES, RUNS = "measures", "runs"
 
 
 @dataclass(frozen=True)
@@ -168,11 +166,3 @@ def _end_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)
-
-
-def read_measures(folder: Path) -> dict[str, Any]:
-    """Return what was measured of a grid beside its runs."""
-    try:
-        return json.loads((folder / "measures.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
