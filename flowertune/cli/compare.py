@@ -17,9 +17,9 @@ examples:
                                                        three methods, three seeds each
   flowertune compare fedavg ffa-lora --equal bytes --run-config quickstart.toml --supernodes 4
                                                        as many rounds as the bytes allow
-  flowertune compare fedavg --seeds 1,2 --vary train.transport=float32,int8 \\
-    --run-config quickstart.toml --supernodes 4        a method, and a setting that varies
   flowertune compare --grid compare.toml               all of it in a file
+  flowertune compare fedavg --vary train.transport=float32,int8 --grid compare.toml
+                                                       another method, and a setting that varies
 """
 
 

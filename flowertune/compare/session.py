@@ -112,9 +112,9 @@ class Session:
         write_atomically(self.out / "compare.md", text)
         write_atomically(self.out / "compare.csv", as_csv(rows))
         write_json(self.out / "compare.json", as_json(lines, rows))
-        figure = frontier_figure(lines)
-        for kind in ("svg", "png") if figure else ():
-            write_atomically(self.out / f"compare.{kind}", as_bytes(figure, kind))
+        if figure := frontier_figure(lines):
+            for kind in ("svg", "png"):
+                write_atomically(self.out / f"compare.{kind}", as_bytes(figure, kind))
         return lines
 
     @contextmanager
