@@ -8,7 +8,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import flowertune
 from flowertune.base.files import write_atomically
 from flowertune.base.hashing import json_sha256
 from flowertune.config.paths import is_path, local_path
@@ -21,6 +20,7 @@ from flowertune.planning.communication import Traffic
 
 _WAYS = ("down", "up", "counted")
 _KEPT = 64  # plans; the oldest go first
+_LIBRARY = Path(__file__).parent.parent
 _ROOMS = ("planning", "models", "methods")
 _PACKAGES = ("flowertune", "torch", "transformers", "peft")
 
@@ -47,7 +47,7 @@ def key_of(cfg: Settings, package: Path, supernodes: int = 0) -> str | None:
             "supernodes": supernodes,
             "config": config,
             "app": _sources(package),
-            "library": _sources(*(Path(flowertune.__file__).parent / room for room in _ROOMS)),
+            "library": _sources(*(_LIBRARY / room for room in _ROOMS)),
             "versions": {name: version(name) for name in _PACKAGES},
         }
     )
