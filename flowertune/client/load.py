@@ -3,6 +3,8 @@
 import importlib
 import sys
 import tomllib
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ from flwr.serverapp import ServerApp
 from flowertune.base.errors import UserError
 from flowertune.base.text import one_line
 from flowertune.client.app import ClientApp
+from flowertune.config.app import read_app
+from flowertune.methods.registry import method_server
 
 
 def load_app(folder: Path) -> ClientApp:
@@ -39,6 +43,14 @@ def load_server(folder: Path) -> ServerApp:
     if not isinstance(app, ServerApp):
         raise UserError(f"{what} is no ServerApp of Flower.")
     return app
+
+
+def load_strategy(folder: Path) -> Callable[[Any, dict[int, int], int], Any]:
+    """Return ``strategy_of`` of the app's strategy.py; the library's choice where it has none."""
+    module = f"{read_app(folder).package}.strategy"
+    with suppress(ImportError, AttributeError):
+        return importlib.import_module(module).strategy_of
+    return method_server
 
 
 def _component(folder: Path, kind: str) -> tuple[Any, str]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from flowertune.base.text import MIB
 
-MEASURED = 3  # rounds: methods may send something else in every second one
+MEASURED = 5  # rounds: in every second one a method may send something else, and more each time
 
 
 def rounds_for_tokens(total_rows: int, rows_of_a_round: int) -> int:
@@ -20,11 +20,14 @@ def bytes_after(rounds: int, before: int, measured: Sequence[int]) -> int:
     before : int
         Bytes before round 1.
     measured : Sequence[int]
-        Bytes of rounds 1, 2 and 3, both directions; rounds 2 and 3 take turns from then on.
+        Bytes of rounds 1 to ``MEASURED``, both directions. Later ones are as much above those two
+        rounds before them as the last ones that were counted.
     """
-    first, *turns = measured
-    later = rounds - 1
-    return before + first + sum(turns[n % 2] for n in range(later)) if rounds else before
+    known = list(measured)
+    while len(known) < rounds:
+        parity = MEASURED - 1 - (len(known) - MEASURED + 1) % 2
+        known.append(known[-2] + measured[parity] - measured[parity - 2])
+    return before + sum(known[:rounds])
 
 
 def rounds_for_bytes(budget_mib: float, before: int, measured: Sequence[int]) -> int:

@@ -91,7 +91,8 @@ def test_rounds_for_tokens_is_the_nearest_number():
 
 
 def test_rounds_for_bytes_is_the_largest_number_within_the_budget():
-    measured = (40 * MIB, 50 * MIB, 40 * MIB)  # RoLoRA's: one factor comes back, then the other
+    # RoLoRA's: one factor comes back, then the other.
+    measured = [n * MIB for n in (40, 50, 40, 50, 40)]
     before = MIB
     totals = [bytes_after(n, before, measured) for n in range(7)]
     assert totals == [n * MIB for n in (1, 41, 91, 131, 181, 221, 271)]
@@ -102,13 +103,22 @@ def test_rounds_for_bytes_is_the_largest_number_within_the_budget():
     assert rounds_for_bytes(40, before, measured) == 0
 
 
+def test_messages_that_grow_are_taken_to_grow_on():
+    growing = [10, 14, 18, 22, 26]  # FLoRA's: the updates that were merged travel, too
+    assert [bytes_after(n, 1, growing) for n in range(9)] == [
+        1, 11, 25, 43, 65, 91, 121, 155, 193,
+    ]  # fmt: skip
+    in_turns = [10, 5, 14, 6, 18]
+    assert [bytes_after(n, 0, in_turns) for n in (6, 7, 8, 9)] == [60, 82, 90, 116]
+
+
 def counts(per_round: dict[str, list[int]], one: Grid) -> dict[Any, list[int]]:
     return {kind_of(cell): [MIB, *per_round[cell.method]] for cell in short_cells(one)}
 
 
 def test_equal_bytes_gives_each_method_what_the_first_one_takes():
     one = grid(equal=BYTES, arms=ARMS)
-    counted = counts({"fedavg": [10 * MIB] * 3, "fedprox": [4 * MIB] * 3}, one)
+    counted = counts({"fedavg": [10 * MIB] * 5, "fedprox": [4 * MIB] * 5}, one)
     cells = planned_cells(one, counted)
     assert {cell.name: cell.rounds for cell in cells if cell.kind == "method"} == {
         "fedavg": 6, "fedprox (mu=0.1)": 15,
@@ -123,7 +133,7 @@ def test_equal_bytes_gives_each_method_what_the_first_one_takes():
 
 def test_a_budget_that_is_no_round_names_the_methods_it_is_too_small_for():
     one = grid(equal=BYTES, budget_mib=6)
-    counted = counts({"fedavg": [10 * MIB] * 3, "fedprox": [4 * MIB] * 3}, one)
+    counted = counts({"fedavg": [10 * MIB] * 5, "fedprox": [4 * MIB] * 5}, one)
     with pytest.raises(UserError, match=r"--budget is 6\.0 MiB, too few for one round of fedavg;"):
         planned_cells(one, counted)
 
@@ -132,4 +142,4 @@ def test_a_run_that_only_counts_messages_is_short_and_of_one_seed():
     cells = short_cells(grid(vary={"train.transport": ("float32", "int8")}))
     assert [(cell.method, cell.seed) for cell in cells] == [("fedavg", 1), ("fedprox", 1)] * 2
     assert {rows_of_a_round(cell) for cell in cells} == {4}
-    assert {cell.rounds for cell in cells} == {3}
+    assert {cell.rounds for cell in cells} == {5}

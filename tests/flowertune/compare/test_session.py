@@ -185,18 +185,18 @@ def test_a_larger_grid_uses_the_runs_that_are_there(tmp_path, changes):
 
 def test_equal_bytes_counts_messages_and_fills_the_budget(tmp_path, changes):
     one = Comparison(
-        tmp_path, changes, methods=["fedavg", "rolora"], equal="bytes", budget=0.18, hold_out=0
+        tmp_path, changes, methods=["fedavg", "rolora"], equal="bytes", budget=0.32, hold_out=0
     )
     one.go()
-    budget = 0.18 * 2**20
+    budget = 0.32 * 2**20
     for name in ("fedavg", "rolora"):
         run = one.run(f"{name}, seed 1")
         used, (before, *rounds) = sum(run.ledger.values()), counted_bytes(run.folder)
         # What was counted in a short run is what the whole run took, but for a few characters.
-        assert bytes_after(len(rounds), before, rounds[:3]) == pytest.approx(used, rel=1e-3)
-        assert used <= budget * 1.001 < bytes_after(len(rounds) + 1, before, rounds[:3])
+        assert bytes_after(len(rounds), before, rounds[:5]) == pytest.approx(used, rel=1e-3)
+        assert used <= budget * 1.001 < bytes_after(len(rounds) + 1, before, rounds[:5])
     fedavg, rolora = (len(one.run(f"{n}, seed 1").rounds) for n in ("fedavg", "rolora"))
-    assert rolora > fedavg > 2
+    assert rolora > fedavg > 4
     assert f"rounds: fedavg {fedavg}, rolora {rolora}" in one.said
 
 
