@@ -229,6 +229,7 @@ class MethodClient:
     frozen: str = ""  # what the names of tensors that are not trained hold
     # Whether what int8 cut off is kept for the next update: not where the next has other axes.
     feedback: ClassVar[bool] = True
+    keeps: ClassVar[bool] = False  # whether it saves a state in every round
 
     def __init__(self, task: Any, options: Mapping[str, Any]) -> None:
         self.task, self.options = task, options

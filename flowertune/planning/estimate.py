@@ -92,6 +92,7 @@ def make_plan(
     check_clients(cfg, supernodes)
     transport = cfg.train.transport
     longest = cfg.train.seq_length if tokens is None else tokens
+    clients = clients_per_round(cfg.strategy.fraction_train, supernodes)
     work = work_of(cfg, longest)
     return Plan(
         cfg=cfg,
@@ -101,7 +102,7 @@ def make_plan(
         communication=Communication(
             adapter_bytes=adapter_bytes(shape.adapter, transport),
             message_bytes=shape.message_bytes[transport],
-            clients=clients_per_round(cfg.strategy.fraction_train, supernodes),
+            clients=clients,
             rounds=cfg.num_server_rounds,
             budget_mib=cfg.static.budget_mib,
         ),
@@ -110,6 +111,8 @@ def make_plan(
             cfg.num_server_rounds,
             cfg.train.save_every_round,
             cfg.train.keep_states,
+            clients * cfg.num_server_rounds if transport == "int8" else 0,
+            supernodes,
         ),
         memory=estimate(shape.shapes, work),
         other_memory=estimate(shape.shapes, replace(work, checkpointing=not work.checkpointing)),
@@ -178,6 +181,7 @@ def as_values(plan: Plan) -> dict[str, Any]:
             "states": plan.disk.states,
             "checkpoints": plan.disk.checkpoints,
             "total-mib": plan.disk.total_mib,
+            "clients-mib": plan.disk.kept_mib,
         },
         "memory-gb": {
             "estimate": True,

@@ -122,6 +122,11 @@ def _add_more(options: argparse.ArgumentParser) -> None:
         "--states", metavar="1,50,last",
         help="pack the states before and after these rounds, which were drawn, and end",
     )  # fmt: skip
+    add(
+        "--clients", type=Path, metavar="DIR", action="append", default=[],
+        help="with --states: flowertune/clients in FLWR_HOME of a SuperNode's machine, or a copy "
+        "of it; once for each machine (default: here)",
+    )  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -149,7 +154,7 @@ def _run(arguments: argparse.Namespace) -> int:
         return DONE
     if arguments.states is not None:
         target = arguments.output or Path("states.zip")
-        print(states.write_states(arguments.run, arguments.states, target))
+        print(states.write_states(arguments.run, arguments.states, target, arguments.clients))
         return DONE
     if arguments.push is not None:
         push.check_id(arguments.push)
