@@ -91,6 +91,17 @@ def _body(state: Path) -> Mapping[str, Any]:
     return body
 
 
+def last_round(run: Path) -> int:
+    """Return the last finished round of a run; 0 where there is none.
+
+    Raises
+    ------
+    UserError
+        It is no run's folder.
+    """
+    return int(read_run(run).last.get("round", 0))
+
+
 def write_states(run: Path, given: str, target: Path, clients: Sequence[Path] = ()) -> str:
     """Write the states that drawn rounds need to a zip; return what to say of it.
 
@@ -110,9 +121,8 @@ def write_states(run: Path, given: str, target: Path, clients: Sequence[Path] = 
     UserError
         A round or a state is not there, or the zip cannot be written.
     """
-    read = read_run(run)
-    rounds = rounds_named(given, int(read.last.get("round", 0)))
-    files = files_of_states(read, rounds, clients)
+    rounds = rounds_named(given, last_round(run))
+    files = files_of_states(read_run(run), rounds, clients)
     try:
         write_zip(target, files)
     except OSError as error:
