@@ -164,7 +164,7 @@ def experts_of(
     rank, patterns = getattr(peft_config, "r", None), getattr(peft_config, "rank_pattern", {})
     first = ".lora_A."
     ranks = {name: len(shape) for name, shape in shapes.items() if first in name}
-    plain = lambda name: patterns.get(get_pattern_key(patterns, name.split(first)[0]), rank)  # noqa: E731
+    plain = lambda name: patterns.get(get_pattern_key([*patterns], name.split(first)[0]), rank)  # noqa: E731
     if all(found == plain(name) for name, found in ranks.items()):
         return {}  # no need to make the model once more
     with torch.device("meta"):
