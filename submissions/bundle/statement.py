@@ -141,7 +141,7 @@ def statement(sources: Sources, said: Said) -> dict[str, Any]:
         "average": _score(results.get("average", {}).get("scores", {})),
         "hardware": hardware if hardware is not None else hardware_of(manifest["hardware"]),
         "hours": hours if hours is not None else hours_of(sources.run.rounds, manifest["round"]),
-        "created": _created(results),
+        "created": created(results),
         "note": said.note,
     }
 
@@ -217,8 +217,8 @@ def _score(scores: Mapping[str, Any]) -> Any:
     return one.get("score") if isinstance(one, dict) else None
 
 
-def _created(results: Mapping[str, Any]) -> Any:
-    """The time at which the score was there: so the same run and score make the same bundle."""
+def created(results: Mapping[str, Any]) -> Any:
+    """Return when the score was there: so the same run and score make the same bundle."""
     facts = results["provenance"]
     try:
         begun = datetime.strptime(facts["started"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)

@@ -23,6 +23,7 @@ def check(case: Case) -> frozenset[str]:
     if case.manifest is not None:
         _ran(case, names)
     content = {name: bundle.path(f"{begin}{name}").read_bytes() for name in names}
+    case.app = content
     _difference(case, content)
     changed = changed_files(content)
     case.facts["app-changes"] = changed

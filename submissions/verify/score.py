@@ -14,7 +14,7 @@ from flowertune.rules.checkpoint import digest_of_parts
 from flowertune.rules.manifest import SEAL
 from flowertune.rules.values import same, shown
 from submissions import layout
-from submissions.verify import contamination, formats, similarity
+from submissions.verify import contamination, lm_eval, similarity
 from submissions.verify.case import Case, differences
 from submissions.verify.rows import MANY, SCORED, Made, of_set
 
@@ -57,7 +57,7 @@ def check(case: Case) -> None:
         names = {
             item.name: sets.task_name(challenge, item, results["suite"]) for item in known.sets
         }
-        formats.lm_eval(case, of_sets, names)
+        lm_eval.check(case, of_sets, names)
         case.answers = similarity.sampled(
             [
                 (name, number, repr(answer.responses))

@@ -157,11 +157,6 @@ def _run(edit: Edit, rounds: int, nbytes: int) -> None:
     spent = {"sent-bytes": sent, "received-bytes": received,
              "total-mib": round((sent + received) / 2**20, 3)}  # fmt: skip
     edit.put(layout.MANIFEST, "communication", lambda known: {**known, **spent})
-    prints = {p: {k: of[k] for k in ("rows", "unique-rows", "sha256")} for p, of in split.items()}
-    edit.put(layout.FINGERPRINTS, "partitions", prints)
-    edit.put(layout.FINGERPRINTS, "all", {"rows": NODES * row["rows"], "unique-rows": None})
-    edit.put(layout.CROISSANT, "note", [of["sha256"] for of in split.values()])
-    edit.put(layout.SUBMISSION, "checkpoint/round", rounds)
     edit.put(layout.SUBMISSION, "states/rounds", rounds)
     edit.put(layout.SUBMISSION, "hours", 30 * rounds / 3600)
 
@@ -195,7 +190,10 @@ def _score(edit: Edit, rows: dict[str, int], seed: int, right: float) -> None:
     edit.write(layout.SCORES, results)
     edit.write(layout.CONTAMINATION, results["contamination"])
     edit.files[layout.TABLE] = report.markdown(results).encode()
-    _elsewhere(edit, results)
+    scores = {name: one["scores"]["checkpoint"]["score"] for name, one in results["sets"].items()}
+    edit.put(layout.SUBMISSION, "scores", scores)
+    average = results["average"]["scores"]["checkpoint"]["score"]
+    edit.put(layout.SUBMISSION, "average", average)
 
 
 def _answer(item: sets.EvalSet, number: int, chance: random.Random, right: float) -> Answer:
@@ -227,32 +225,11 @@ def _samples(edit: Edit, name: str, answers: list[Answer]) -> None:
     known = edit.lines(file)[0]
     lines = [
         {**known, "doc_id": n, "doc": one.document, "target": one.document["target"],
-         "resps": [one.responses], "filtered_resps": one.responses}
+         "resps": [one.responses], "filtered_resps": one.responses,
+         "acc": float(one.outcome.points)}
         for n, one in enumerate(answers)
     ]  # fmt: skip
     edit.write_lines(file, lines)
-
-
-def _elsewhere(edit: Edit, results: dict[str, Any]) -> None:
-    """Say the same scores wherever else they stand."""
-    scores = {name: one["scores"]["checkpoint"]["score"] for name, one in results["sets"].items()}
-    average = results["average"]["scores"]["checkpoint"]["score"]
-    edit.put(layout.SUBMISSION, "scores", scores)
-    edit.put(layout.SUBMISSION, "average", average)
-    (hub,) = (n for n in edit.files if n.startswith(layout.HUB_RESULTS))
-    entries = yaml.safe_load(edit.files[hub])
-    for entry, value in zip(entries, [*scores.values(), average], strict=True):
-        entry["value"] = float(value)
-    edit.files[hub] = yaml.safe_dump(entries).encode()
-    head, text = edit.files[layout.CARD].decode().removeprefix("---\n").split("\n---\n", 1)
-    card = yaml.safe_load(head)
-    for one, value in zip(card["model-index"][0]["results"], scores.values(), strict=True):
-        one["metrics"][0]["value"] = float(value)
-    edit.files[layout.CARD] = f"---\n{yaml.safe_dump(card)}---\n{text}".encode()
-    (name,) = (
-        n for n in edit.files if n.startswith(layout.EVERY_EVAL_EVER) and "_s" not in n[-20:]
-    )
-    body = edit.json(name)
-    for one, value in zip(body["evaluation_results"], scores.values(), strict=False):
-        one["score_details"]["score"] = float(value)
-    edit.write(name, body)
+    (results,) = (n for n in edit.files if n.startswith(f"{layout.LM_EVAL}/results_"))
+    mean = float(sum(one.outcome.points for one in answers) / len(answers))
+    edit.put(results, f"results/flowertune_finance_{name}_official/acc,none", mean)

@@ -111,7 +111,7 @@ def test_copies_are_told_of_each_other(edit: Edit, tmp_path: Path) -> None:
     paths = []
     for team in ("one", "two"):
         edit.put(layout.SUBMISSION, "team", team)
-        edit.sum()
+        edit.forge()
         paths.append(tmp_path / f"{team}.zip")
         paths[-1].write_bytes(edit.zip())
     first, second = cli.verify_all(paths)
