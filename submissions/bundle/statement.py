@@ -9,8 +9,10 @@ from typing import Any
 
 import challenges
 from flowertune.base.text import counted
+from flowertune.config.settings import defaults
 from flowertune.rules.checkpoint import WEIGHTS
 from flowertune.rules.manifest import object_with
+from flowertune.rules.pinned import pins_of
 from flowertune.rules.values import (
     DIGEST,
     TEXT,
@@ -29,9 +31,18 @@ _LINK = re.compile(r"https://[!-~]{4,2000}")
 _SCORE = re.compile(r"[0-9]{1,3}\.[0-9]{2}")
 _TIME = re.compile(r"20[0-9]{2}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-6][0-9]Z")
 _MOST_HOURS = 10**6
+_BLANK = frozenset("\u115f\u1160\u3164\uffa0")  # fillers of Hangul
+_PILE = re.compile("[\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff]{4}")
 NAME = Value(
-    "one line of 1 to 100 characters",
-    lambda given: isinstance(given, str) and 0 < len(given.strip()) <= 100 and given.isprintable(),
+    "one line of 1 to 100 characters with a letter or a digit",
+    lambda given: (
+        isinstance(given, str)
+        and len(given) <= 100
+        and given.isprintable()
+        # Some letters have no ink, and marks pile up over the lines above.
+        and any(char.isalnum() and char not in _BLANK for char in given)
+        and _PILE.search(unicodedata.normalize("NFD", given)) is None
+    ),
 )
 NOTE = Value(
     "one line of at most 1,000 characters",
@@ -105,8 +116,19 @@ class Said:
 
 def division_of(manifest: Mapping[str, Any]) -> str:
     """Return the division of a checkpoint: closed on the challenge's default base model."""
-    default = challenges.load(manifest["challenge"])["model"]
-    return CLOSED if manifest["base-model"]["name"] == default else OPEN
+    default, base = challenges.load(manifest["challenge"])["model"], manifest["base-model"]
+    usual = base["name"] == default and base["revision"] in default_revisions(manifest)
+    return CLOSED if usual else OPEN
+
+
+def default_revisions(manifest: Mapping[str, Any]) -> set[str]:
+    """Return which revisions of the default base model are the published one.
+
+    Its main branch, and the commit that the rules pin. A branch or a proposed change has other
+    weights under the same name.
+    """
+    pinned = pins_of(manifest["static"]).get("model", {}).get("revision")
+    return {str(defaults()["model.revision"]), *([pinned] if pinned else [])}
 
 
 def statement(sources: Sources, said: Said) -> dict[str, Any]:
@@ -180,8 +202,10 @@ def problems(body: Mapping[str, Any], manifest: Mapping[str, Any]) -> list[str]:
         for key, value in FIELDS.items()
         if not value.fits(body[key])
     ]
-    default, own = challenges.load(manifest["challenge"])["model"], manifest["base-model"]["name"]
-    if body["division"] == CLOSED and own != default:
+    default, base = challenges.load(manifest["challenge"])["model"], manifest["base-model"]
+    if body["division"] == CLOSED and division_of(manifest) != CLOSED:
+        usual = base["name"] == default
+        own = f"its revision {base['revision']}" if usual else base["name"]
         found.append(
             f"The closed division is for the challenge's default base model, {default}, and the "
             f"checkpoint is of {own}: leave --division out, or say open."

@@ -10,8 +10,15 @@ from flowertune.base.untrusted import UnusableFile, strict_json
 from flowertune.rules.manifest import SEAL
 from flowertune.run import chain
 from submissions import layout
+from submissions.verify import app
 from submissions.verify.case import Case
 from submissions.verify.weights import state_sha256
+
+# What two records of one round have alike.
+_OF_ROUND = (chain.ADAPTER, chain.STRATEGY, chain.LINE, chain.LEDGER, chain.REPLIES)
+# Methods whose server keeps nothing between rounds, and the digest of a state's file with nothing.
+KEEP_NOTHING = frozenset({"fedavg", "fedprox", "fedmedian", "trimmed-mean", "ffa-lora"})
+NOTHING = "9bbcbf73561f6bc5d0a17ea6a2081feed2d1304e87602d8c502d9a5c4bd85576"
 
 
 @dataclass(frozen=True)
@@ -46,7 +53,7 @@ def read(case: Case) -> Records | None:
     return Records(records, digests)
 
 
-def check(case: Case, found: Records) -> None:
+def check(case: Case, found: Records, built_in: frozenset[str]) -> None:
     """Whether each record holds the one before, and the files that the chain is about."""
     before = chain.FIRST
     for record, digest in zip(found.records, found.digests, strict=True):
@@ -57,10 +64,76 @@ def check(case: Case, found: Records) -> None:
                 f"{record[chain.PREVIOUS][:12]}: a record was changed, dropped or put in.",
             )  # fmt: skip
         before = digest
+    _forms(case, found)
+    if built_in >= app.COHORT:
+        _strategy(case, found)
+    _manifests(case, found)
     _heads(case, found)
     if case.rounds is not None:
         _rounds(case, found.of_rounds(), case.rounds)
     _last_state(case, found)
+
+
+def _forms(case: Case, found: Records) -> None:
+    """Whether each record is such as a run of adapters writes."""
+    before: Mapping[str, Any] | None = None
+    for record in found.records:
+        number, wrong = record[chain.ROUND], None
+        if record[chain.MODEL] is not None:
+            wrong = "has the digest of a whole model, and the run is of adapters"
+        elif number == 0 and (record[chain.REPLIES] or record[chain.LINE] is not None):
+            wrong = "has replies, and nobody trains before the first round"
+        elif number > 0 and record[chain.LINE] is None:
+            wrong = "has no line of rounds.jsonl"
+        if before is not None and before[chain.ROUND] == number:
+            changed = [key for key in _OF_ROUND if record[key] != before[key]]
+            if changed:
+                wrong = f"is there twice, with another {changed[0]}"
+        elif before is not None and record[chain.ADAPTER] == before[chain.ADAPTER]:
+            case.warn(
+                "run", "same-adapter-twice", f"{layout.CHAIN}: round {number}",
+                "The round left the adapter as it was, bit for bit.",
+            )  # fmt: skip
+        if wrong:
+            case.error(
+                "run", "chain-record", f"{layout.CHAIN}: round {number}", f"The record {wrong}."
+            )
+        before = record
+
+
+def _strategy(case: Case, found: Records) -> None:
+    """A method that keeps nothing between rounds has the same, empty state after each."""
+    assert case.manifest is not None
+    if case.manifest["settings"].get("strategy.name") not in KEEP_NOTHING:
+        return
+    for record in found.records:
+        if record[chain.STRATEGY] != NOTHING:
+            case.error(
+                "run", "chain-record", f"{layout.CHAIN}: round {record[chain.ROUND]}",
+                "The record has a state of the strategy, and the method of the settings keeps none "
+                "between rounds.",
+            )  # fmt: skip
+
+
+def _manifests(case: Case, found: Records) -> None:
+    """A record holds the seal of a manifest where the round before saved a checkpoint."""
+    manifest, run = case.manifest, case.run
+    if manifest is None or run is None or len(run["flwr-run-ids"]) > 1:
+        return  # who went on with a run may have set another interval
+    every = manifest["settings"].get("train.save-every-round")
+    if type(every) is not int or every < 1:
+        return
+    before: int | None = None
+    for record in found.records:
+        due = before is not None and before > 0 and before % every == 0
+        if record[chain.ROUND] != before and due != (record[chain.MANIFEST] is not None):
+            saved = "saved" if due else "saved no"
+            case.error(
+                "run", "chain-manifest", f"{layout.CHAIN}: round {record[chain.ROUND]}",
+                f"Round {before} {saved} checkpoint by the settings, and the record says "
+                "otherwise.",
+            )  # fmt: skip
+        before = record[chain.ROUND]
 
 
 def _heads(case: Case, found: Records) -> None:

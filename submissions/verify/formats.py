@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import yaml
@@ -236,9 +236,7 @@ def _every_eval_ever(case: Case, origin: Origin) -> None:
         _wrong(case, name, f"It cannot be made of run and score ({one_line(error, 100)}).")
         return
     if name not in wanted:
-        _wrong(
-            case, name, f"The record of {named} lies in {shown(next(iter(wanted)))}, not here."
-        )
+        _wrong(case, name, f"The record of {named} lies in {shown(next(iter(wanted)))}, not here.")
         return
     _same(case, "score", "formats", name, lambda: body, lambda: _read(wanted[name]))
     for file, content in wanted.items():

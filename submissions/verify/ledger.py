@@ -25,6 +25,8 @@ class Sums:
         How many messages were sent in each round to each partition.
     until
         By round, the bytes of both directions until the end of that round.
+    answers
+        How many messages came before the first round.
     at_marks
         How many of the given digests were met, in their order.
     """
@@ -33,6 +35,7 @@ class Sums:
     received: Counter[tuple[int, int | None]] = field(default_factory=Counter)
     messages: Counter[tuple[int, int | None]] = field(default_factory=Counter)
     until: dict[int, tuple[int, int]] = field(default_factory=dict)
+    answers: int = 0
     at_marks: int = 0
     whole: bool = False  # whether the last digest is that of the whole file
 
@@ -78,6 +81,7 @@ def read(case: Case, marks: Sequence[str]) -> Sums | None:
             else:
                 received += entry["bytes"]
                 sums.received[key] += entry["bytes"]
+                sums.answers += entry["round"] == 0
             sums.until[entry["round"]] = sent, received
             digest.update(raw + b"\n")
             advance()
@@ -89,6 +93,17 @@ def read(case: Case, marks: Sequence[str]) -> Sums | None:
     return sums
 
 
+def of_rounds(sums: Sums) -> dict[int, tuple[int, int]]:
+    """Return the bytes that were sent and received in each round."""
+    found: dict[int, tuple[int, int]] = {}
+    for place, counter in enumerate((sums.sent, sums.received)):
+        for (number, _), nbytes in counter.items():
+            pair = list(found.get(number, (0, 0)))
+            pair[place] += nbytes
+            found[number] = pair[0], pair[1]
+    return found
+
+
 def check(case: Case, sums: Sums) -> None:
     """Compare the sums with rounds.jsonl, the manifest and the adapter's shapes."""
     rounds, manifest = case.rounds, case.manifest
@@ -96,6 +111,7 @@ def check(case: Case, sums: Sums) -> None:
     received = sum(sums.received.values())
     if rounds is not None:
         _rounds(case, sums, rounds)
+        _parties(case, sums, rounds)
     if manifest is None or rounds is None:
         return
     spent = manifest["communication"]
@@ -116,6 +132,32 @@ def check(case: Case, sums: Sums) -> None:
             "rules", "budget", layout.LEDGER,
             f"The ledger adds up to {(sent + received) / MIB:,.1f} MiB, and the budget is "
             f"{budget:,} MiB.",
+        )  # fmt: skip
+
+
+def _parties(case: Case, sums: Sums, rounds: Sequence[Mapping]) -> None:
+    """Messages of a round are of clients that count or are lost; all SuperNodes answered before."""
+    there = {
+        line["round"]: {*line["partitions"], *(int(p) for p in line["lost"])} for line in rounds
+    }
+    for number, partition in sorted(
+        {key for key in [*sums.sent, *sums.received] if key[1] is not None}
+    ):
+        if number in there and partition not in there[number]:
+            case.error(
+                "run", "messages", f"{layout.LEDGER}: round {number}",
+                f"There are messages of partition {partition}, which neither counts nor is lost.",
+            )  # fmt: skip
+        if case.manifest is not None and partition >= case.manifest["partitions"]:
+            case.error(
+                "run", "messages", f"{layout.LEDGER}: round {number}",
+                f"There are messages of partition {partition} of {case.manifest['partitions']}.",
+            )  # fmt: skip
+    if case.manifest is not None and sums.answers < case.manifest["supernodes"]:
+        case.error(
+            "run", "messages", f"{layout.LEDGER}: round 0",
+            f"{sums.answers} answers came before the first round, and there are "
+            f"{case.manifest['supernodes']} SuperNodes, each of which said what it holds.",
         )  # fmt: skip
 
 

@@ -22,8 +22,8 @@ from flowertune.rules.checkpoint import digest_of_parts
 from flowertune.rules.manifest import SEAL, seal
 from submissions import layout
 from submissions.bundle.difference import difference
-from submissions.formats.benchmarks import OWNER
 from submissions.bundle.packing import sums
+from submissions.formats.benchmarks import OWNER
 from submissions.verify import rebuilt
 from submissions.verify.rebuilt import Origin
 from submissions.verify.weights import read_weights, state_sha256
@@ -99,11 +99,11 @@ class Edit:
             path = self.folder / "forged" / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(self.files[name])
-        manifest, run, results = map(
-            self.json, (layout.MANIFEST, layout.RUN_INFO, layout.SCORES)
-        )
+        manifest, run, results = map(self.json, (layout.MANIFEST, layout.RUN_INFO, layout.SCORES))
         submission = self.json(layout.SUBMISSION)
-        app = {n.removeprefix(f"{layout.APP_FILES}/"): self.files[n] for n in names[layout.APP_FILES]}
+        app = {
+            n.removeprefix(f"{layout.APP_FILES}/"): self.files[n] for n in names[layout.APP_FILES]
+        }
         origin = Origin(
             self.folder / "forged", manifest, run, self.lines(layout.ROUNDS), results, submission,
             app,
