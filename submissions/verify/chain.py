@@ -16,8 +16,12 @@ from submissions.verify.weights import state_sha256
 
 # What two records of one round have alike.
 _OF_ROUND = (chain.ADAPTER, chain.STRATEGY, chain.LINE, chain.LEDGER, chain.REPLIES)
-# Methods whose server keeps nothing between rounds, and the digest of a state's file with nothing.
+# Methods whose server keeps nothing between rounds, and that keep something from round 1 on; and
+# the digest of a state's file with nothing.
 KEEP_NOTHING = frozenset({"fedavg", "fedprox", "fedmedian", "trimmed-mean", "ffa-lora"})
+KEEP_SOMETHING = frozenset({
+    "fedavgm", "nesterov", "fedadam", "fedyogi", "fedadagrad", "scaffold",
+})  # fmt: skip
 NOTHING = "9bbcbf73561f6bc5d0a17ea6a2081feed2d1304e87602d8c502d9a5c4bd85576"
 
 
@@ -102,16 +106,18 @@ def _forms(case: Case, found: Records) -> None:
 
 
 def _strategy(case: Case, found: Records) -> None:
-    """A method that keeps nothing between rounds has the same, empty state after each."""
+    """A method that keeps nothing between rounds has an empty state after each; others not."""
     assert case.manifest is not None
-    if case.manifest["settings"].get("strategy.name") not in KEEP_NOTHING:
+    name = case.manifest["settings"].get("strategy.name")
+    if name not in KEEP_NOTHING | KEEP_SOMETHING:
         return
     for record in found.records:
-        if record[chain.STRATEGY] != NOTHING:
+        kept = record[chain.STRATEGY] != NOTHING
+        if kept != (name in KEEP_SOMETHING and record[chain.ROUND] > 0):
             case.error(
                 "run", "chain-record", f"{layout.CHAIN}: round {record[chain.ROUND]}",
-                "The record has a state of the strategy, and the method of the settings keeps none "
-                "between rounds.",
+                f"The record has {'a' if kept else 'no'} state of the strategy, and {name} keeps "
+                f"{'none' if kept else 'one'} after that round.",
             )  # fmt: skip
 
 

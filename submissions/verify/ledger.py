@@ -12,6 +12,8 @@ from submissions import layout
 from submissions.verify import fields
 from submissions.verify.case import Case, typed
 
+_BESIDE = 16 * 2**10  # bytes of settings and numbers that a message may have beside an adapter
+
 
 @dataclass
 class Sums:
@@ -189,41 +191,60 @@ def _rounds(case: Case, sums: Sums, rounds: Sequence[Mapping]) -> None:
 
 
 def check_messages(
-    case: Case, sums: Sums, floor: int, values: int, layerwise: bool, built_in: bool
+    case: Case,
+    sums: Sums,
+    floors: Sequence[tuple[int, int]],
+    layerwise: bool,
+    built_in: bool,
+    plain: bool,
 ) -> None:
-    """Hold each message to the least that an adapter takes.
+    """Hold each message to the least that its tensors take, and where it is known, to the most.
 
     Parameters
     ----------
-    floor, values
-        Bytes of a message with an adapter, and of its values alone.
+    floors
+        In even and in odd rounds, the bytes of a message to a client, and of its reply.
     layerwise
         Whether replies come in buckets.
     built_in
         Whether the app's strategy, server and client are the template's, so that every message has
-        the whole adapter.
+        what the method of the settings sends.
+    plain
+        Whether that is the adapter and nothing beside it.
     """
     assert case.rounds is not None
-    least = values if layerwise else floor
     level = "error" if built_in else "note"
     for line in case.rounds:
         number = line["round"]
+        sent, back = floors[number % 2]
         for partition in line["partitions"]:
             key = number, partition
             where = f"{layout.LEDGER}: round {number}"
-            if sums.sent[key] < floor * max(1, sums.messages[key] if not layerwise else 1):
+            times = max(1, sums.messages[key] if not layerwise else 1)
+            if sums.sent[key] < sent * times:
                 case.add(
                     "run", level, "message-bytes", where,
                     f"Partition {partition} was sent {sums.sent[key]:,} bytes in "
-                    f"{sums.messages[key]} messages, and the adapter alone takes {floor:,} in this "
+                    f"{sums.messages[key]} messages, and the adapter alone takes {sent:,} in this "
                     "transport.",
                 )  # fmt: skip
-            if sums.received[key] < least:
+            if sums.received[key] < back:
                 case.add(
                     "run", level, "message-bytes", where,
                     f"Partition {partition} replied with {sums.received[key]:,} bytes, and the "
-                    f"adapter alone takes {least:,} in this transport.",
+                    f"adapter alone takes {back:,} in this transport.",
                 )  # fmt: skip
+            for what, nbytes, least in (
+                ("was sent", sums.sent[key], sent), ("replied with", sums.received[key], back)
+            ):  # fmt: skip
+                most = times * (_BESIDE + least + least // 100)
+                if plain and nbytes > most:
+                    case.error(
+                        "run", "message-bytes", where,
+                        f"Partition {partition} {what} {nbytes:,} bytes, and the adapter in the "
+                        f"bundle takes {least:,} in this transport: it is not the one that was "
+                        "communicated.",
+                    )  # fmt: skip
         asked = sum(count for (r, _), count in sums.messages.items() if r == number)
         if not layerwise and asked != line["asked"]:
             case.error(

@@ -27,6 +27,11 @@ from submissions.verify.fields import moment
 LAST, BEST = "last", "best"
 _SLACK = 1e-9  # of rates, relative: other machines round otherwise
 _MORE = 1.1  # times the bytes of a round that the next one may be expected to take
+# Methods whose messages are the adapter, and nothing beside it.
+_SEND_THE_ADAPTER = frozenset({
+    "fedavg", "fedavgm", "nesterov", "fedadam", "fedyogi", "fedadagrad", "fedprox", "fedmedian",
+    "trimmed-mean",
+})  # fmt: skip
 _LARGE = 1e3  # of a value of an adapter, far beyond what training gives
 
 
@@ -57,14 +62,32 @@ def check(case: Case) -> None:
         flat = case.manifest["settings"]
         transport = flat.get("train.transport")
         if transport in ("float32", "float16", "bfloat16", "int8"):
-            shapes = case.weights.shapes
-            ledger.check_messages(
-                case, sums, messages.adapter_bytes(shapes, transport),
-                messages.value_bytes(shapes.values(), transport),
-                flat.get("aggregation.mode") == LAYERWISE,
-                built_in >= app.MESSAGES,
-            )  # fmt: skip
+            _messages(case, sums, flat, transport, built_in >= app.MESSAGES)
     data.check(case)
+
+
+def _messages(
+    case: Case, sums: ledger.Sums, flat: Mapping[str, Any], transport: str, built_in: bool
+) -> None:
+    """Hold each message to what the adapter's shapes take in the run's transport."""
+    assert case.weights is not None
+    shapes, method = case.weights.shapes, flat.get("strategy.name")
+    layerwise = flat.get("aggregation.mode") == LAYERWISE
+    options = str(flat.get("strategy.options"))
+
+    def least(server_round: int) -> tuple[int, int]:
+        sent, back = messages.trained(shapes, str(method), options, server_round)
+        reply = (
+            messages.value_bytes(back.values(), transport)
+            if layerwise
+            else messages.adapter_bytes(back, transport)
+        )
+        return messages.adapter_bytes(sent, transport), reply
+
+    # By odd and even rounds, which is all that it depends on.
+    floors = (least(2), least(1))
+    plain = built_in and not layerwise and method in _SEND_THE_ADAPTER
+    ledger.check_messages(case, sums, floors, layerwise, built_in, plain)
 
 
 def _ended(case: Case) -> None:
