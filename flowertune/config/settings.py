@@ -14,6 +14,11 @@ from typing import Any
 
 LAYERWISE, ALL_AT_ONCE = "layerwise", "all_at_once"
 TRANSPORTS = ("float32", "float16", "bfloat16", "int8")
+IID = "iid"
+PARTITIONERS = (
+    IID, "dirichlet", "pathological", "shard", "natural-id", "continuous", "linear", "square",
+    "exponential", "size",
+)  # fmt: skip
 ANEW = "none"  # the value of resume-from that starts a new run
 WHERE = "in [tool.flwr.app.config] of pyproject.toml or with --run-config"
 
@@ -345,13 +350,18 @@ class Profile:
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetLimits:
-    """``dataset``: what the rows must be like."""
+    """``dataset``: what the rows must be like, and how else they are dealt out."""
 
     max_bad_rows: float = setting(
         0.05,
         Rule(float, "a number from 0 to 1", lambda v: 0 <= v <= 1),
         "share of rows without a text for question or answer; they are left out, and more is an "
         "error",
+    )
+    partitioner_options: str = setting(
+        "",
+        Rule(str, "names and values, such as alpha=0.1, with commas between", one_line=True),
+        'options of another static.partitioner.name than iid, such as dirichlet: "alpha=0.1"',
     )
 
 
@@ -369,7 +379,7 @@ class Dataset:
 class Partitioner:
     """``static.partitioner``: how rows are dealt out."""
 
-    name: str = setting(_CHALLENGE, Rule(str, "iid", lambda v: v == "iid"))
+    name: str = setting(_CHALLENGE, _one_of(*PARTITIONERS))
 
 
 @dataclass(frozen=True, kw_only=True)

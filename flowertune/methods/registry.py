@@ -12,7 +12,8 @@ from flowertune.methods.options import NAME, OPTIONS, Option, read_options, text
 FEDAVG = "fedavg"
 NAMES = (
     FEDAVG, "fedavgm", "nesterov", "fedadam", "fedyogi", "fedadagrad", "fedprox", "fedmedian",
-    "trimmed-mean", "scaffold", "ffa-lora", "rolora", "fedsvd", "flexlora",
+    "trimmed-mean", "scaffold", "ffa-lora", "rolora", "fedsvd", "flexlora", "fedrot",
+    "lora-fair-ridge", "dp-fedavg",
 )  # fmt: skip
 
 

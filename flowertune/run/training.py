@@ -60,6 +60,7 @@ from flowertune.run.first_adapter import first_adapter
 from flowertune.run.lost import log_lost_replies
 from flowertune.run.metadata import build_manifest, run_info
 from flowertune.run.progress import round_line
+from flowertune.run.release import is_private, privacy_of, why_keep, why_stop
 from flowertune.run.resume import restore_strategy
 from flowertune.run.round_cost import RoundCost
 from flowertune.run.setup import RunContext, app_folder, prepare_run
@@ -160,7 +161,7 @@ class TrainingRun(BaseRun):
             adapter = dict(state.adapter)
             cost = RoundCost(int(state.body["bytes-per-round"]))
             self.rows = {int(p): record for p, record in state.body["rows"].items()}
-            if state.server_round:
+            if state.server_round or state.strategy:
                 restore_strategy(strategy, state.strategy)
         contract = StrategyContract(strategy, adapter, self.registry)
         contract.rehearse(is_layerwise(self.cfg), self.grid)
@@ -173,14 +174,16 @@ class TrainingRun(BaseRun):
         exchanger = Exchanger(
             self.grid, self.cfg, self.registry, self.ledger, self.profile, self.state_key,
             self._most_examples,
+            # Whether a client counts may not depend on what others sent.
+            most_norm=0.0 if is_private(strategy) else self.cfg.strategy.max_update_norm,
         )  # fmt: skip
         self._method = _Method(
             peft_config, adapter_config, contract, cost, exchanger,
             self.closing.enter_context(loggers),
         )  # fmt: skip
         if self.origin is None:
-            # A run that is killed in its first round goes on from here.
-            self._save(0, adapter, {})
+            # A run that is killed in its first round goes on from here, with the same key.
+            self._save(0, adapter, contract.state() if is_private(strategy) else {})
         self._before = adapter
         return ArrayRecord(adapter)
 
@@ -234,8 +237,14 @@ class TrainingRun(BaseRun):
                 )
                 log(WARNING, reason)
                 return
+            if reason := why_stop(self.method.contract.strategy, server_round):
+                self.reason = reason
+                log(WARNING, reason)
+                return
             self.registry.handle_rejoins(self.grid)
             yield server_round
+            if self.reason is not None:  # the round's result was not released
+                return
 
     def exchange(self, server_round: int, messages: Iterable[Message]) -> RoundResult:
         """Send a round's messages; return the replies that count, in the order of partitions.
@@ -376,6 +385,8 @@ class TrainingRun(BaseRun):
     def end_round(self, result: RoundResult, adapter: ArrayRecord, metrics: MetricRecord) -> None:
         """Note a round's result, say it in one line, and save what is due.
 
+        A result that the strategy must not release is as if it had not been: the run ends.
+
         Raises
         ------
         UserError
@@ -385,6 +396,11 @@ class TrainingRun(BaseRun):
         rounds, aggregating = self.cfg.num_server_rounds, time.monotonic() - result.ended
         tensors = self.method.contract.check_result(adapter, metrics)
         kept = self.method.contract.state()
+        strategy = self.method.contract.strategy
+        if reason := why_keep(strategy, result.server_round):
+            self.reason = reason
+            log(WARNING, reason)
+            return
         self.profile.add("accumulate", aggregating, result.received)
         line = {
             "round": result.server_round,
@@ -402,6 +418,7 @@ class TrainingRun(BaseRun):
             "total-mib": round(self.ledger.mib, 3),
             **self._bytes_of(result.server_round),
             **self._measured(tensors),
+            **privacy_of(strategy, result.server_round),
             "time": now(),
         }
         self._before = tensors
@@ -482,6 +499,7 @@ class TrainingRun(BaseRun):
             "longest-answer-tokens": self._longest_answer,
             "rows": {str(p): record for p, record in sorted(self.rows.items())},
             "rows-visited": round(self._visited.share(self.rounds_done), 6),
+            **privacy_of(self.method.contract.strategy, server_round),
         }
         save_checkpoint(path, tensors, config, build_manifest(self, server_round, more))
         log(INFO, "saved %s", path)
@@ -491,7 +509,8 @@ class TrainingRun(BaseRun):
         """Say that the checkpoint of a round is the one to score, by rows held out of training.
 
         The last call counts; without one it is the last checkpoint. The next state that is saved
-        has it, and so has the chain of the run.
+        has it, and so has the next record in the chain of the run; after the last round, ``finish``
+        writes one more.
 
         Parameters
         ----------
@@ -523,7 +542,10 @@ class TrainingRun(BaseRun):
         """Save the last checkpoint if it is not there, draw the run, say where everything is."""
         done = len(self.rounds_done)
         if done and not (self.folder / f"peft_{done}").is_dir():
-            self._checkpoint(done, adapter.to_torch_state_dict())
+            private = is_private(self.method.contract.strategy)  # what was not released stays so
+            last = self._before if private else adapter.to_torch_state_dict()
+            self.chain.manifest = self._checkpoint(done, last)
+        self.chain.close(self.chosen)
         self._plot()
         self.say_the_end()
         log_lost_replies(self.lost)

@@ -76,6 +76,12 @@ def parser() -> argparse.ArgumentParser:
         metavar="X",
         help="relative difference of a round's update (default: measured, by type of computation)",
     )
+    add(
+        "--noise-key",
+        type=Path,
+        metavar="FILE",
+        help="of a run with dp-fedavg: the key of its server, which only its holder has",
+    )
     add("--cpu", action="store_true", help="show the sandbox no GPU")
     add(
         "--anyway",
@@ -127,7 +133,7 @@ def _run(arguments: argparse.Namespace) -> int:
         )
         asked = Asked(
             arguments.draw, nonce, arguments.states, arguments.model, arguments.data, bounds,
-            arguments.tolerance, not arguments.cpu, arguments.all,
+            arguments.tolerance, not arguments.cpu, arguments.all, arguments.noise_key,
         )  # fmt: skip
         found = replay(bundle, asked, lambda text: print(text, flush=True))
     # Late: it describes this machine, which takes a part of a second.

@@ -13,6 +13,7 @@ COHORT = LOSSES = _ROUNDS
 RATES = frozenset({"app/models.py", "app/server_app.py"})
 TRAINING = frozenset({"app/client_app.py"})
 MESSAGES = _ROUNDS | TRAINING
+CHOICE = _ROUNDS
 ADAPTER = frozenset({"app/models.py"})
 ROWS = TRAINING | ADAPTER | {"app/dataset.py"}
 # Whoever imports these means the library, or nothing.

@@ -89,6 +89,8 @@ def _forms(case: Case, found: Records) -> None:
             wrong = "has replies, and nobody trains before the first round"
         elif number > 0 and record[chain.LINE] is None:
             wrong = "has no line of rounds.jsonl"
+        if (chosen := record[chain.CHOSEN]) is not None and chosen["round"] > number:
+            wrong = f"says that round {chosen['round']} was chosen, which was not done yet"
         if before is not None and before[chain.ROUND] == number:
             changed = [key for key in _OF_ROUND if record[key] != before[key]]
             if changed:
@@ -144,21 +146,21 @@ def _manifests(case: Case, found: Records) -> None:
 
 def _heads(case: Case, found: Records) -> None:
     """Compare the chain's end with what run.json and the manifest say it is."""
-    ends = {
-        record[chain.ROUND]: digest
-        for record, digest in zip(found.records, found.digests, strict=True)
-    }
+    pairs = list(zip(found.records, found.digests, strict=True))
     last = found.records[-1][chain.ROUND]
     for name, body in ((layout.RUN_INFO, case.run), (layout.MANIFEST, case.manifest)):
         if body is None:
             continue
         head = body["chain"]
-        wanted = ends.get(head["round"])
-        if wanted is None or head["sha256"] != wanted:
+        # A run that chose after its last round has two records of it, and a manifest between them.
+        of_round = [digest for record, digest in pairs if record[chain.ROUND] == head["round"]]
+        ends = of_round[-1:] if body is case.run else of_round
+        if head["sha256"] not in ends:
             case.error(
                 "run", "chain-head", name,
                 f"The chain's record of round {head['round']} has the sha256 "
-                f"{str(wanted)[:12]}, and {head['sha256'][:12]} was written down.",
+                f"{of_round[-1][:12] if of_round else None}, and {head['sha256'][:12]} was written "
+                "down.",
             )  # fmt: skip
     if case.run is not None and case.run["chain"]["round"] != last:
         case.error(
@@ -175,14 +177,15 @@ def _heads(case: Case, found: Records) -> None:
             f"The manifest is of round {manifest['round']}, and its chain ends with round "
             f"{manifest['chain']['round']}.",
         )  # fmt: skip
-    for record in found.records:
-        if record[chain.ROUND] == manifest["round"] + 1:
-            if record[chain.MANIFEST] != manifest.get(SEAL):
-                case.error(
-                    "run", "chain-manifest", f"{layout.CHAIN}: round {record[chain.ROUND]}",
-                    "The record does not hold the seal of the manifest in the bundle.",
-                )  # fmt: skip
-            break
+    after = [
+        n for n, digest in enumerate(found.digests, 1) if digest == manifest["chain"]["sha256"]
+    ]
+    for record in found.records[after[-1] : after[-1] + 1] if after else ():
+        if record[chain.MANIFEST] != manifest.get(SEAL):
+            case.error(
+                "run", "chain-manifest", f"{layout.CHAIN}: round {record[chain.ROUND]}",
+                "The record does not hold the seal of the manifest in the bundle.",
+            )  # fmt: skip
 
 
 def _rounds(case: Case, records: Mapping[int, Any], rounds: Sequence[Mapping[str, Any]]) -> None:

@@ -17,6 +17,7 @@ from flowertune.rules.values import (
     optional,
     whole,
 )
+from flowertune.run.chain import CHOICE
 
 _POINTS = re.compile(r"[0-9]{1,3}\.[0-9]{2}")
 _SIGNED = re.compile(r"[+-]?[0-9]{1,3}\.[0-9]{2}")
@@ -95,6 +96,7 @@ RUN: Mapping[str, Value] = {
     "library": LIBRARY,
     "replies": REPLIES,
     "chain": object_with(round=whole(), sha256=DIGEST),
+    "chosen": optional(CHOICE),
     "flwr-run-ids": Value(
         "a list of one text or more", lambda v: list_of(TEXT).fits(v) and bool(v)
     ),

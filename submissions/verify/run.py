@@ -13,6 +13,7 @@ from submissions import layout
 from submissions.verify import (
     app,
     chain,
+    chosen,
     data,
     ledger,
     measures,
@@ -24,7 +25,6 @@ from submissions.verify import (
 from submissions.verify.case import Case
 from submissions.verify.fields import moment
 
-LAST, BEST = "last", "best"
 _SLACK = 1e-9  # of rates, relative: other machines round otherwise
 _MORE = 1.1  # times the bytes of a round that the next one may be expected to take
 # Methods whose messages are the adapter, and nothing beside it.
@@ -48,6 +48,7 @@ def check(case: Case) -> None:
             chain.check_marks(case, found, sums.at_marks, sums.whole)
     if case.rounds is not None and case.manifest is not None:
         _ended(case)
+        chosen.check(case, found, built_in)
         _rounds(case, case.rounds)
         _choices(case, built_in)
         _lost(case, case.rounds)
@@ -91,7 +92,7 @@ def _messages(
 
 
 def _ended(case: Case) -> None:
-    """Only the last checkpoint of a finished run, or the one that the run itself chose."""
+    """Only finished runs are taken."""
     run, manifest, rounds = case.run, case.manifest, case.rounds
     assert manifest is not None and rounds is not None
     last = rounds[-1]["round"]
@@ -108,28 +109,6 @@ def _ended(case: Case) -> None:
             )  # fmt: skip
     if case.submission is None:
         return
-    said = case.submission["checkpoint"]
-    chosen = (run or {}).get("chosen")
-    if said["round"] != manifest["round"]:
-        case.error(
-            "run", "checkpoint", layout.SUBMISSION,
-            f"The checkpoint is said to be of round {said['round']}, and its manifest says "
-            f"{manifest['round']}.",
-        )  # fmt: skip
-    elif said["chosen"] == LAST and said["round"] != last:
-        case.error(
-            "run", "checkpoint", layout.SUBMISSION,
-            f"The checkpoint is of round {said['round']}, and the run's last round is {last}: a "
-            "checkpoint in between may have been chosen on the evaluation sets.",
-        )  # fmt: skip
-    elif said["chosen"] == BEST and (
-        not isinstance(chosen, dict) or chosen.get("round") != said["round"]
-    ):
-        case.error(
-            "run", "checkpoint", layout.SUBMISSION,
-            f"The checkpoint of round {said['round']} is said to be the run's own choice, and "
-            "run.json holds no such choice on held-out rows.",
-        )  # fmt: skip
     states = case.submission["states"]["rounds"]
     if states != last:
         case.error(

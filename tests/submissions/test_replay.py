@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from flowertune.base.errors import UserError
 from flowertune.base.hashing import file_sha256
+from flowertune.methods.noise_key import NoiseKey, for_replay, read_key
 from flowertune.run import chain, first_adapter
 from submissions import layout
 from submissions.archive import opened
@@ -769,3 +770,31 @@ def test_the_command_signs_what_it_found(tmp_path, capsys):
 def test_an_invalid_bundle_is_not_trained_again(honest_bundle, capsys):
     assert cli.main([str(honest_bundle)]) == 1
     assert "nothing is trained again" in capsys.readouterr().out
+
+
+@pytest.mark.full
+def test_a_run_with_secret_noise_is_replayed_by_the_holder_of_its_key_alone():
+    options = {"strategy.name": "dp-fedavg", "strategy.options": "noise=1, epsilon=1000"}
+    run = trained("private", **options)
+    bundle = bundle_of(run, place() / "private-bundle")
+    with pytest.raises(UserError, match="by the key's holder alone, with --noise-key"):
+        again(bundle, run, 1)
+    (key,) = (place() / "home-private").rglob("noise-keys/*.jsonl")
+    found = again(bundle, run, 1, 3, noise_key=key)
+    assert [result.verdict for result in found.results] == [SAME, SAME], sentences(found)
+    other = place() / "another.key"
+    NoiseKey(bytes(32), other).save()
+    found = again(bundle, run, 1, noise_key=other)
+    assert found.results[0].verdict == DIFFERS
+
+
+def test_the_noise_of_a_replay_is_that_of_the_run_where_the_sum_differs_in_its_last_bits():
+    key = NoiseKey(bytes(32), place() / "third.key")
+    key.note("ab" * 32, {"round": 2, "partitions": [0, 3], "noise": 1.0})
+    file = place() / "given.key"
+    file.touch(0o600)
+    file.write_text(for_replay(key))
+    given = read_key(file)
+    assert given.tag(2, [0, 3], b"another sum") == "ab" * 32
+    assert given.tag(2, [0], b"") == key.tag(2, [0], b"") != "ab" * 32
+    assert key.tag(2, [0, 3], b"another sum") != "ab" * 32

@@ -12,9 +12,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from scipy.linalg import orthogonal_procrustes
 from transformers import AutoModelForCausalLM
 
 from flowertune.data.steps import Step
@@ -225,6 +227,26 @@ def test_flexlora_trains_the_axes_that_came_and_the_rest_stays_zero(make, train)
     for name, tensor in adapter_of(task.model).items():
         rest = tensor[rank:] if "lora_A" in name else tensor[:, rank:]
         assert not rest.detach().any()
+
+
+@pytest.mark.parametrize(("server_round", "turns"), [(1, None), (2, "lora_B"), (3, "lora_A")])
+def test_fedrot_sends_its_factors_turned_towards_those_that_came(make, train, server_round, turns):
+    """The rotation of scipy's orthogonal Procrustes problem, but for the determinant."""
+    start = {n: t.detach().numpy() for n, t in adapter_of(make()).items()}
+    trained = {n: t.numpy() for n, t in by_hand(make()).items()}
+    sent, _, _ = train(Task(make(), "fedrot", "strength=1", server_round=server_round))
+    sent = {n: t.numpy() for n, t in sent.items()}
+    for a in (n for n in start if "lora_A" in n):
+        b = a.replace("lora_A", "lora_B")
+        np.testing.assert_allclose(sent[b] @ sent[a], trained[b] @ trained[a], rtol=0, atol=2e-6)
+        if turns is None:
+            np.testing.assert_allclose(sent[a], trained[a], rtol=1e-4, atol=1e-6)
+            continue
+        factor, like = (trained[b], start[b]) if turns == "lora_B" else (trained[a].T, start[a].T)
+        r, _ = orthogonal_procrustes(factor, like)
+        assert np.linalg.det(r) > 0  # so small an update needs no reflection
+        np.testing.assert_allclose(sent[b], trained[b] @ r, rtol=0, atol=1e-5)
+        assert np.abs(sent[b] - trained[b]).max() > 1e-4
 
 
 def test_a_kept_model_trains_both_factors_for_the_next_method(make, train):

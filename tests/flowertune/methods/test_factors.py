@@ -7,6 +7,7 @@ import pytest
 
 from flowertune.base.errors import UserError
 from flowertune.methods.factors import pairs_in, pairs_of, stacked, svd_of_product
+from flowertune.methods.fedrot import nearest_rotation, rotation
 from flowertune.methods.measures import EXACT, measured, squares
 from flowertune.methods.registry import problems
 from tests.apps import settings
@@ -110,6 +111,75 @@ def test_flexlora_refuses_a_rank_above_the_adapters():
     cfg = settings({"strategy.name": "flexlora", "strategy.options": "ranks=8/64"})
     (text,) = problems({**cfg, "aggregation.mode": "all_at_once"})
     assert "'8/64'" in text and "model.lora.peft-lora-r is 32" in text
+
+
+def turned(strength: float, odd: bool = True) -> float:
+    """The residual of FedAvg over factors that FedRot's clients turned, by strength."""
+    came = []
+    for x, y in zip(a, b, strict=True):
+        r = rotation(x.T, a0.T, strength) if odd else rotation(y, b0, strength)
+        assert np.allclose(r.T @ r, np.eye(2)) and np.linalg.det(r) > 0
+        assert np.allclose((y @ r) @ (r.T @ x), y @ x, atol=1e-14)
+        came.append({A: r.T @ x, B: y @ r})
+    after = {n: np.tensordot(SHARES, [one[n] for one in came], 1) for n in (A, B)}
+    start = {A: a0, B: b0}
+    said = measured(start, [start] * 3, came, EXAMPLES, after)["residual"]
+    return said * norm(MEAN_PRODUCT)
+
+
+def test_fedrot_is_the_reference_number_and_does_not_help_against_drift_in_all_directions():
+    assert turned(0.0) == pytest.approx(0.8663867002, rel=1e-8)
+    assert turned(1.0) == pytest.approx(0.8953468325, rel=1e-8)
+    assert turned(0.5) != pytest.approx(turned(1.0), rel=1e-3)
+
+
+def test_fedrot_undoes_what_only_turned_clients_against_one_another():
+    """Where it helps: clients that are rotations of one adapter average to that adapter."""
+    turns = [np.array([[np.cos(t), -np.sin(t)], [np.sin(t), np.cos(t)]]) for t in (0.3, -0.5, 1.2)]
+    for odd in (True, False):
+        back = [
+            q @ (rotation((q.T @ a0).T, a0.T, 1.0) if odd else rotation(b0 @ q, b0, 1.0))
+            for q in turns
+        ]
+        assert all(np.allclose(r, np.eye(2), atol=1e-12) for r in back)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_fedrots_rotation_is_the_best_one(seed):
+    """Of many, and of a small turn away from it; half way is half of the angle."""
+    rng = np.random.default_rng(seed)
+    factor, like = rng.standard_normal((9, 4)), rng.standard_normal((9, 4))
+    best = rotation(factor, like, 1.0)
+    others = [nearest_rotation(rng.standard_normal((4, 4))) for _ in range(200)]
+    others += [best @ nearest_rotation(np.eye(4) + 0.01 * rng.standard_normal((4, 4)))]
+    least = norm(factor @ best - like)
+    assert all(norm(factor @ r - like) >= least - 1e-12 for r in others)
+    angle = rng.uniform(0.1, 3.0)
+    x = np.array([[1.0, 0], [0, 1]])
+    y = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    half = rotation(x, y, 0.5)
+    assert np.arctan2(half[1, 0], half[0, 0]) == pytest.approx(angle / 2, rel=1e-9)
+
+
+def test_the_ridge_of_lora_fair_is_the_reference_number():
+    """To float32, relative to the numbers themselves: both are small beside B and the product."""
+    made, _ = one_round("lora-fair-ridge", "lam=0.01")
+    assert norm(made[B] - MEAN_B) == pytest.approx(0.8168984475, rel=2e-6)
+    assert norm(MEAN_PRODUCT - made[B] @ made[A]) == pytest.approx(0.5852250695, rel=2e-6)
+    assert relative(made[A], MEAN_A) < FLOAT32
+
+
+@pytest.mark.parametrize("size", SHAPES, ids=str)
+def test_lora_fair_ridge_is_the_least_squares_of_the_dense_residual(size):
+    a0, b0, a, b, examples = shape(*size)
+    run = Rounds("lora-fair-ridge", "lam=0.3", clients=len(a), adapter={A: a0, B: b0})
+    made = run.round([{A: x, B: y} for x, y in zip(a, b, strict=True)], examples)
+    mean_a, mean_b = mean(a, examples), mean(b, examples)
+    off = mean([y @ x for x, y in zip(a, b, strict=True)], examples) - mean_b @ mean_a
+    # Rows of D by themselves: |off_i - D_i A'|^2 + lam |D_i|^2, as ordinary least squares.
+    tall = np.vstack([mean_a.T, np.sqrt(0.3) * np.eye(len(a0))])
+    d, *_ = np.linalg.lstsq(tall, np.vstack([off.T, np.zeros((len(a0), len(off)))]))
+    assert relative(made[B], mean_b + d.T) < 5 * FLOAT32
 
 
 @pytest.mark.parametrize("seed", range(5))

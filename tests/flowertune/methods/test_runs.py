@@ -11,19 +11,23 @@ import pytest
 import torch
 
 from flowertune.base.errors import SettingsError
+from flowertune.methods import noise_key
 from flowertune.methods.registry import NAMES, load
 from tests.apps import rendered, tiny_settings
 from tests.methods import Run, changed, counted, it_is_what_peft_loads, lost_and_resumed, run
 
 NODES, ROUNDS = 4, 3
 # Options under which a method shows what it does in so few rounds.
-OPTIONS = {"fedprox": "mu=10"}
+OPTIONS = {"fedprox": "mu=10", "dp-fedavg": "clip=0.1, noise=0.01, epsilon=1e8"}
 TRANSPORTS = ("float16", "bfloat16", "int8")
 
 
 @pytest.fixture(autouse=True)
 def flwr_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("FLWR_HOME", str(tmp_path / "flwr-home"))
+    # The same noise in two runs of the same settings, so that they can be compared.
+    monkeypatch.setenv(noise_key.GIVEN, str(tmp_path / "noise.key"))
+    noise_key.NoiseKey(bytes(range(32)), tmp_path / "noise.key").save()
 
 
 @pytest.fixture
