@@ -687,7 +687,7 @@ def messages_of_a_round_that_never_was(edit: Edit) -> None:
     edit.write_lines(layout.LEDGER, [*edit.lines(layout.LEDGER), more])
 
 
-def _relabel(edit: Edit, change: Callable[[dict[str, Any]], int]) -> None:
+def relabel(edit: Edit, change: Callable[[dict[str, Any]], int]) -> None:
     """Change the bytes of messages, and every sum with them."""
     entries, lines = edit.lines(layout.LEDGER), edit.lines(layout.ROUNDS)
     for entry in entries:
@@ -700,26 +700,34 @@ def _relabel(edit: Edit, change: Callable[[dict[str, Any]], int]) -> None:
                 e["bytes"] for e in entries if e["direction"] == way and e["round"] <= line["round"]
             )
             line[f"{way}-bytes"] = totals[way]
+            line[{"sent": "bytes-down", "received": "bytes-up"}[way]] = sum(
+                e["bytes"] for e in entries if e["direction"] == way and e["round"] == line["round"]
+            )
         line["total-mib"] = round(sum(totals.values()) / 2**20, 3)
     edit.write_lines(layout.ROUNDS, lines)
     own = {f"{way}-bytes": n for way, n in totals.items()}
     mib = round(sum(totals.values()) / 2**20, 3)
     edit.put(layout.MANIFEST, "communication", lambda known: {**known, **own, "total-mib": mib})
+    came = {
+        (e["round"], str(e["partition"])): e["bytes"]
+        for e in entries
+        if e["direction"] == "received"
+    }
     records = edit.lines(layout.CHAIN)
     for record in records:
-        for reply in record["replies"].values():
-            reply["bytes"] = min(reply["bytes"], 10)
+        for name, reply in record["replies"].items():
+            reply["bytes"] = came[record["round"], name]
     edit.write_lines(layout.CHAIN, records)
 
 
 @_kind("run/message-bytes")
 def messages_smaller_than_the_adapter(edit: Edit) -> None:
-    _relabel(edit, lambda entry: entry["bytes"] // 10 if entry["round"] else entry["bytes"])
+    relabel(edit, lambda entry: entry["bytes"] // 10 if entry["round"] else entry["bytes"])
 
 
 @_kind("run/message-bytes")
 def replies_that_brought_nothing(edit: Edit) -> None:
-    _relabel(
+    relabel(
         edit,
         lambda e: 10 if e["round"] and e["direction"] == "received" else e["bytes"],
     )  # fmt: skip
