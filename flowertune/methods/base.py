@@ -229,6 +229,8 @@ class MethodClient:
     frozen: str = ""  # what the names of tensors that are not trained hold
     # Whether what int8 cut off is kept for the next update: not where the next has other axes.
     feedback: ClassVar[bool] = True
+    # The records that ``beside`` fills, of the sizes in which they came: a plan counts them.
+    returns: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, task: Any, options: Mapping[str, Any]) -> None:
         self.task, self.options = task, options

@@ -195,22 +195,25 @@ def unsaid(said: Said) -> dict[str, str]:
     return {**missing, **found}
 
 
-def problems(body: Mapping[str, Any], manifest: Mapping[str, Any]) -> list[str]:
+def problems(body: Mapping[str, Any]) -> list[str]:
     """Return what is wrong with a statement, one sentence each."""
-    found = [
+    return [
         f"{key} is {shown(body[key])}, which has to be {value.allowed}."
         for key, value in FIELDS.items()
         if not value.fits(body[key])
     ]
+
+
+def division_problem(given: str, manifest: Mapping[str, Any]) -> str | None:
+    """Return why a checkpoint cannot enter a division; None if it can."""
     default, base = challenges.load(manifest["challenge"])["model"], manifest["base-model"]
-    if body["division"] == CLOSED and division_of(manifest) != CLOSED:
-        usual = base["name"] == default
-        own = f"its revision {base['revision']}" if usual else base["name"]
-        found.append(
-            f"The closed division is for the challenge's default base model, {default}, and the "
-            f"checkpoint is of {own}: leave --division out, or say open."
-        )
-    return found
+    if given != CLOSED or division_of(manifest) == CLOSED:
+        return None
+    own = f"its revision {base['revision']}" if base["name"] == default else base["name"]
+    return (
+        f"The closed division is for the challenge's default base model, {default}, and the "
+        f"checkpoint is of {own}: leave --division out, or say open."
+    )
 
 
 def hardware_of(facts: Mapping[str, Any]) -> str:

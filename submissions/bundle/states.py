@@ -70,6 +70,17 @@ def files_of_states(run: Path, rounds: Sequence[int]) -> dict[str, Content]:
     return files
 
 
+def last_round(run: Path) -> int:
+    """Return the last finished round of a run; 0 where there is none.
+
+    Raises
+    ------
+    UserError
+        It is no run's folder.
+    """
+    return int(read_run(run).last.get("round", 0))
+
+
 def write_states(run: Path, given: str, target: Path) -> str:
     """Write the states that drawn rounds need to a zip; return what to say of it.
 
@@ -87,7 +98,7 @@ def write_states(run: Path, given: str, target: Path) -> str:
     UserError
         A round or a state is not there, or the zip cannot be written.
     """
-    rounds = rounds_named(given, int(read_run(run).last.get("round", 0)))
+    rounds = rounds_named(given, last_round(run))
     files = files_of_states(run, rounds)
     try:
         write_zip(target, files)

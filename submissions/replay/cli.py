@@ -14,6 +14,8 @@ from flowertune.base.memory import available
 from flowertune.base.text import counted
 from submissions.archive import opened
 from submissions.findings import ordered
+from submissions.inputs import check_bundles
+from submissions.outputs import taken
 from submissions.replay import draw
 from submissions.replay.record import RunRecord, read_record
 from submissions.replay.replay import Asked, replay, rounds_of
@@ -35,8 +37,8 @@ examples:
   # the replay, with the word that --list printed
   python -m evaluation.replay bundle.zip --draw 3 --nonce WORD --states states.zip --report r.json
 
-exit status: 0 where every round is what the bundle says, 1 where one is not, 2 where it could not
-be done.
+exit status: 0 every round is what the bundle says, 1 one is not, 2 the command line is wrong, or it
+could not be done.
 """
 
 
@@ -64,6 +66,7 @@ def parser() -> argparse.ArgumentParser:
     add("--model", type=Path, metavar="DIR", help="your copy of the base model (default: the hub)")
     add("--data", type=Path, metavar="PATH", help="your training rows (default: the hub)")
     add("--report", type=Path, metavar="FILE", help="write what was found, as JSON")
+    add("--force", action="store_true", help="replace a report of that name")
     add("--key", type=Path, metavar="FILE", help="sign the report with this private key")
     add(
         "--memory", type=float, metavar="GIB", help="of the sandbox (default: most of what is free)"
@@ -105,6 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    check_bundles([arguments.bundle])
     _check(arguments)
     nonce = arguments.nonce or draw.new_nonce()
     with opened(arguments.bundle) as bundle:
@@ -112,10 +116,7 @@ def _run(arguments: argparse.Namespace) -> int:
         rounds = rounds_of(record, bundle.digest, arguments.draw, nonce, arguments.all)
         _say_draw(arguments, bundle.digest, record, rounds, nonce)
         if arguments.list:
-            states = " ".join(f"state/round_{n}" for n in _wanted(rounds))
-            packed = f"--states {','.join(map(str, rounds))} -o states.zip"
-            print(f"states to ask for: {states}")
-            print(f"  python -m evaluation.submit results/RUN {packed}  # by the participant")
+            print(_asking(record, rounds))
             return VALID
         memory = int(arguments.memory * GIB) if arguments.memory else _memory()
         bounds = Bounds(memory, arguments.hours, arguments.threads or _threads(record))
@@ -164,6 +165,8 @@ def _check(arguments: argparse.Namespace) -> None:
         wrong.append("--nonce holds control characters; use a word")
     if arguments.key is not None and arguments.report is None:
         wrong.append("--key signs a report; name it with --report")
+    if arguments.report is not None and not arguments.force:
+        wrong += [sentence.rstrip(".") for sentence in taken([arguments.report], "--report")]
     if wrong:
         raise UserError(f"{'; '.join(wrong)}.")
 
@@ -172,19 +175,29 @@ def _say_draw(
     arguments: argparse.Namespace, digest: str, record: RunRecord, rounds: list[int], nonce: str
 ) -> None:
     print(f"bundle {arguments.bundle.name}, digest {digest[:16]}, {record.rounds} rounds")
-    print(f"rounds {', '.join(map(str, rounds))}; the draw again: --draw {arguments.draw} "
-          f"--nonce {nonce}")  # fmt: skip
+    again = "--all" if arguments.all else f"--draw {arguments.draw} --nonce {nonce}"
+    print(f"rounds {', '.join(map(str, rounds))}; the same ones again: {again}")
     draws = len(rounds) - min(record.rounds, 2)
     if draws >= record.rounds - 2:
-        print("every round is trained again, so every false one is seen")
+        few = draws < arguments.draw and not arguments.all
+        why = f" (a run of {counted(record.rounds, 'round')} has no more to draw)" if few else ""
+        print(f"every round is trained again{why}, so every false one is seen")
         return
     parts = [f"{c:.0%} where f is {s:.0%}" for s, c in draw.chances(record.rounds, draws)]
     print(f"if a share f of the rounds between is false, that is seen with 1 - (1 - f)^{draws}: "
           f"{', '.join(parts)}", flush=True)  # fmt: skip
 
 
-def _wanted(rounds: Sequence[int]) -> list[int]:
-    return draw.states_of(rounds)
+def _asking(record: RunRecord, rounds: Sequence[int]) -> str:
+    """Return what to ask the participant for, with the command that packs it."""
+    names = " ".join(f"state/round_{n}" for n in draw.states_of(rounds))
+    # The folder of a run has the id of the first process that worked on it.
+    run = record.run_ids[0] if record.run_ids else "RUN"
+    return (
+        f"states to ask for: {names}\nthe participant packs them, in the app's folder:\n"
+        f"  python -m evaluation.submit results/{run} --states {','.join(map(str, rounds))} "
+        "-o states.zip"
+    )
 
 
 def _memory() -> int:

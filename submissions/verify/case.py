@@ -33,6 +33,8 @@ class Case:
         The adapter's tensors; None also where the weights are kept elsewhere.
     reference
         The curves to hold the run's losses to; None for those that are published with the rules.
+    unpinned
+        The sets of whose questions the rules have no hash on record.
     sketch, answers
         What ``similarity`` compares with other bundles'.
     facts
@@ -54,6 +56,7 @@ class Case:
     app: dict[str, bytes] | None = None
     weights: Weights | None = None
     reference: Reference | None = None
+    unpinned: list[str] = field(default_factory=list)
     sketch: np.ndarray | None = None
     answers: np.ndarray | None = None
     _told: dict[tuple[str, str], int] = field(default_factory=dict)

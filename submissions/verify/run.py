@@ -102,7 +102,14 @@ def _ended(case: Case) -> None:
                 "run", "finished", layout.RUN_INFO,
                 f"The run's status is {shown(run['status'])}, and only finished runs are taken.",
             )  # fmt: skip
-        if last != run["rounds"] and (reason := _not_stopped(run, manifest, rounds)):
+        private = all(isinstance(line.get("privacy"), dict) for line in rounds)
+        if last != run["rounds"] and private and "epsilon" in (run["reason"] or ""):
+            case.note(
+                "run", "declared-end", layout.RUN_INFO,
+                f"The run says that privacy ended it after round {last} of {run['rounds']}: that "
+                "is declared, not recomputed.",
+            )  # fmt: skip
+        elif last != run["rounds"] and (reason := _not_stopped(run, manifest, rounds)):
             case.error(
                 "run", "finished", layout.ROUNDS,
                 f"The run has {last} rounds of {run['rounds']}: {reason}.",

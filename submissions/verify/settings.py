@@ -5,7 +5,8 @@ from typing import Any
 
 from flowertune.config.checks import clients_per_round, setting_problem
 from flowertune.config.settings import table
-from flowertune.methods.registry import FEDAVG, NAMES, problems
+from flowertune.methods.options import read_options
+from flowertune.methods.registry import FEDAVG, NAMES, load, options_in
 from flowertune.rules.values import is_number, same, shown
 from submissions import layout
 from submissions.verify import app
@@ -79,10 +80,11 @@ def _method(case: Case, settings: Mapping[str, Any], built_in: frozenset[str]) -
             f"has {', '.join(NAMES)}.",
         )  # fmt: skip
         return
-    # Methods come with torch, so that only those are looked at that somebody set.
-    if name != FEDAVG or settings["strategy.options"]:
-        for found in problems(settings):
-            case.error("run", "method", place, found)
+    # Methods come with torch, so that only those are looked at that somebody gave options.
+    text = settings["strategy.options"]
+    table_of = options_in(load(name)) if text and name != FEDAVG else ()
+    for found in read_options(text, table_of, name)[1]:
+        case.error("run", "method", place, found)
     for line in case.rounds or ():
         residual = line.get("residual")
         if name in EXACT and is_number(residual) and residual > _ROUNDING:

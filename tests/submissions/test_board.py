@@ -141,7 +141,7 @@ def test_the_same_entries_make_the_same_site(tmp_path: Path) -> None:
 
 def test_a_command_that_asks_for_nothing_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
-    assert "give -o, --codabench or --eval-yaml" in capsys.readouterr().err
+    assert "give bundles and -o, or --codabench, or --eval-yaml" in capsys.readouterr().err
 
 
 # Tiers

@@ -211,7 +211,7 @@ def test_without_a_hub_there_is_a_sentence(monkeypatch):
 
 @pytest.mark.parametrize("given", ["adapter", "a/b/c", "a//b", "../x", "a b/c", ""])
 def test_what_is_no_id_is_refused_before_anything_is_done(given, tmp_path, capsys):
-    assert submit("--push", given, "-o", tmp_path / "b.zip") == 1
+    assert submit("--push", given, "-o", tmp_path / "b.zip") == 2
     assert "is called OWNER/NAME" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 

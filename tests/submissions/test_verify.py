@@ -47,7 +47,7 @@ def test_an_honest_bundle_is_valid(edit: Edit, tmp_path: Path) -> None:
     assert report.valid, report.text()
     assert report.reached == "consistent"
     assert checks(report) == {"run/unverified", "score/unverified"}
-    assert report.text().splitlines()[-1] == "VALID: consistent, 4 notes"
+    assert report.text().splitlines()[-1] == "VALID: consistent, 2 notes"
 
 
 def test_the_tampering_helper_alone_changes_no_verdict(edit: Edit, tmp_path: Path) -> None:
@@ -100,6 +100,7 @@ def test_the_command_says_each_verdict(
     printed = capsys.readouterr().out
     assert "2 bundles: 1 VALID, 1 INVALID" in printed
     assert "score/claimed" in printed
+    (tmp_path / "none.zip").write_bytes(b"")
     assert cli.main([str(tmp_path / "none.zip"), "--format", "json"]) == 1
     (body,) = json.loads(capsys.readouterr().out)
     assert body["valid"] is False
