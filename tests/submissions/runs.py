@@ -101,7 +101,7 @@ HONEST = {
     "FedRot": Honest({"strategy.name": "fedrot"}),
     "LoRA-FAIR": Honest({"strategy.name": "lora-fair-ridge"}),
     "FedMedian": Honest({"strategy.name": "fedmedian"}),
-    "DP-FedAvg": Honest({"strategy.name": "dp-fedavg", "strategy.options": "epsilon=2, noise=2"}),
+    "DP-FedAvg": Honest({"strategy.name": "dp-fedavg", "strategy.options": "epsilon=3, noise=2"}),
     "resumed": Honest(stops_in=3),
     "resumed, int8": Honest({"train.transport": "int8"}, stops_in=2),
     "lost clients": Honest(EVERYBODY, tamper=_lost((1, 2), (3, 0))),
