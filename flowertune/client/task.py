@@ -187,7 +187,8 @@ class ClientTask:
         self._files(STATE).keep(self.round, tensors, self._last_round)
 
     def _files(self, kind: str) -> PartitionFiles:
-        return PartitionFiles(str(self.config["state-key"]), self.partition, kind)
+        key, states = str(self.config["state-key"]), self.cfg.train.keep_states
+        return PartitionFiles(key, self.partition, kind, states)
 
     def reply(
         self,
