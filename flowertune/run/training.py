@@ -517,7 +517,8 @@ class TrainingRun(BaseRun):
         """Say that the checkpoint of a round is the one to score, by rows held out of training.
 
         The last call counts; without one it is the last checkpoint. The next state that is saved
-        has it, and so has the chain of the run.
+        has it, and so has the next record in the chain of the run; after the last round, ``finish``
+        writes one more.
 
         Parameters
         ----------
@@ -550,7 +551,9 @@ class TrainingRun(BaseRun):
         done = len(self.rounds_done)
         if done and not (self.folder / f"peft_{done}").is_dir():
             private = is_private(self.method.contract.strategy)  # what was not released stays so
-            self._checkpoint(done, self._before if private else adapter.to_torch_state_dict())
+            last = self._before if private else adapter.to_torch_state_dict()
+            self.chain.manifest = self._checkpoint(done, last)
+        self.chain.close(self.chosen)
         self._plot()
         self.say_the_end()
         log_lost_replies(self.lost)
