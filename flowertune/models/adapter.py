@@ -10,11 +10,13 @@ import torch
 from flowertune.base.errors import UserError
 from flowertune.base.seeds import derive_seed
 from flowertune.base.text import one_line
+from flowertune.config.lora import names_in
 from flowertune.config.settings import WHERE, Settings
 from flowertune.models.config import check_positions, skeleton
 from flowertune.models.loader import settings_source, source_at, source_of
+from flowertune.models.lora_choices import FIELDS, names_given
 from flowertune.models.quantized import loaded
-from flowertune.models.targets import Vain, unknown_name, unused_pattern
+from flowertune.models.targets import Vain, unknown_name, unmatched, unused_pattern
 
 # Initializations whose B is zero: they change nothing at first, and need no base weights.
 SEEDED = (True, "gaussian")
@@ -215,8 +217,11 @@ def adapter_shapes(cfg: Settings, peft_config: Any, base: Any = None) -> dict[st
             "which adds tokens to every prompt, and the scorer would read answers from the wrong "
             "places; use one that changes layers, such as LoRA or IA3."
         )
-    _check_names(cfg, unknown_name(peft_config, *_names(base)))
+    names = _names(base)
+    _check_names(cfg, unknown_name(peft_config, *names))
     modules = cfg.model.lora.target_modules
+    if "*" in modules:
+        _check_names(cfg, unmatched(names_in(modules), names[0]))
     try:
         with torch.device("meta"):
             model = get_peft_model(base, peft_config)
@@ -235,7 +240,7 @@ def adapter_shapes(cfg: Settings, peft_config: Any, base: Any = None) -> dict[st
             f"({WHERE})."
         ) from None
     inner = [name for name, module in model.get_base_model().named_modules() if _adapted(module)]
-    _check_names(cfg, unused_pattern(peft_config, inner))
+    _check_names(cfg, unused_pattern(peft_config, inner, names_given(cfg)))
     if router := _adapted_router(model.get_base_model()):
         raise UserError(
             f"model.lora.target-modules is {modules!r}, which adapts {router!r}, a router of "
@@ -282,11 +287,12 @@ def _adapted_router(model: Any) -> str | None:
 def _check_names(cfg: Settings, vain: Vain | None) -> None:
     if vain is None:
         return
-    modules = cfg.model.lora.target_modules
-    if vain.field == "target_modules" and vain.name in modules:
+    given = names_given(cfg).get(vain.field, {})
+    if vain.name in given.values():
+        key = FIELDS[vain.field]
         raise UserError(
-            f"model.lora.target-modules is {modules!r}, which names {vain.name!r}, {vain.why}; "
-            f"name modules of {cfg.model.name} ({WHERE})."
+            f"{key} is {cfg[key]!r}, which names {vain.name!r}, {vain.why}; name modules of "
+            f"{cfg.model.name} ({WHERE})."
         )
     raise UserError(
         f"lora_config of models.py gives an adapter that does not fit {cfg.model.name}: {vain}; "
