@@ -481,7 +481,8 @@ def test_code_in_a_sentence_is_code_and_nothing_else_is_markup(text: str, shown:
     ("value", "short", "long"),
     [
         (0.0, "0", "less than 1 s"), (0.0002, "<0.01", "less than 1 s"),
-        (0.02, "0.02", "1 min 12 s"), (0.5, "0.5", "30 min 00 s"), (3.5, "3.5", "3.5 h"), (1234.56, "1,234.6", "1,234.6 h"),
+        (0.02, "0.02", "1 min 12 s"), (0.5, "0.5", "30 min 00 s"), (3.5, "3.5", "3.5 h"),
+        (1234.56, "1,234.6", "1,234.6 h"),
     ],
 )  # fmt: skip
 def test_hours_have_as_many_digits_as_anybody_reads(value: float, short: str, long: str) -> None:
