@@ -16,6 +16,7 @@ from flowertune.data.report_text import as_text
 from flowertune.report.facts import Facts
 from flowertune.report.plots import line_plot
 from flowertune.report.profile import profile_section
+from flowertune.report.split import Split
 from flowertune.run.files import tokens_per_second
 
 STATUS = {"finished": "good", "running": "warn", "interrupted": "warn", "failed": "bad"}
@@ -69,6 +70,7 @@ def page(facts: Facts) -> str:
         changed=_changed(facts),
         settings=[(key, _value(v)) for key, v in sorted((about.get("settings") or {}).items())],
         data=_data(facts),
+        split=facts.split.svg() if isinstance(facts.split, Split) and facts.split.column else None,
         checkpoints=_checkpoints(facts),
         scores=[vars(score) for score in facts.scores],
         lost=_lost(facts),
@@ -160,9 +162,14 @@ def _changed(facts: Facts) -> list[tuple[str, str, str]] | None:
 
 
 def _data(facts: Facts) -> list[str]:
-    report = facts.run.about.get("data")
+    report, split = facts.run.about.get("data"), []
+    if isinstance(facts.split, Split):
+        split = [f"dealt out by {facts.split.said}"]
+        split += [f"its labels are not drawn: {facts.split.why}"] if facts.split.why else []
+    elif facts.split:
+        split = [f"how its rows were dealt out is not drawn: {facts.split}"]
     if not report:
-        return []
+        return split
     try:
         lines = as_text(report).splitlines()
     except (
@@ -172,10 +179,10 @@ def _data(facts: Facts) -> list[str]:
         AttributeError,
         ArithmeticError,
     ):  # run.json was written by another version, or by hand
-        return ["run.json holds no data report that can be read"]
+        return ["run.json holds no data report that can be read", *split]
     if facts.rows_visited is not None:
         lines.append(f"{facts.rows_visited:.1%} of the rows trained on up to the last checkpoint")
-    return lines
+    return lines + split
 
 
 def _checkpoints(facts: Facts) -> list[tuple[str, str, str, str]]:

@@ -31,6 +31,7 @@ from flowertune.comms.validation import (
     rows_of,
 )
 from flowertune.config.checks import is_layerwise, least_replies
+from flowertune.config.optimizers import check_shapes
 from flowertune.data.lengths import Lengths
 from flowertune.data.report import (
     refuse_if_too_many_are_bad,
@@ -40,8 +41,9 @@ from flowertune.data.report import (
 from flowertune.data.report_text import as_text
 from flowertune.loggers.loggers import Loggers, run_loggers
 from flowertune.loggers.plot import plot_run
+from flowertune.methods.base import MethodServer
 from flowertune.methods.measures import measured
-from flowertune.models.adapter import adapter_shapes, check_initialization
+from flowertune.models.adapter import adapter_shapes, check_initialization, experts_of
 from flowertune.models.auto_targets import AUTO, auto_targets
 from flowertune.models.commit import base_model_status, commit_of
 from flowertune.models.faster import unrepeatable
@@ -94,6 +96,7 @@ class TrainingRun(BaseRun):
         self.rows: dict[int, dict[str, Any]] = {}  # what each partition says it loaded
         self._method: _Method | None = None
         self._before: Mapping[str, torch.Tensor] = {}  # the adapter that the round starts from
+        self._experts: Mapping[str, int] = {}  # of tensors that hold several
         self._came: list[tuple[int, int, Any]] = []  # of each reply: partition, examples, adapter
 
     @classmethod
@@ -138,6 +141,7 @@ class TrainingRun(BaseRun):
         check_initialization(peft_config)
         adapter_config = _jsonable(peft_config.to_dict())
         shapes = adapter_shapes(self.cfg, peft_config)
+        check_shapes(self.cfg, {name: tensor.shape for name, tensor in shapes.items()})
         how = quantization_of(self.cfg)
         self.quantization = how and how.record()
         self.base_commit = commit_of(self.cfg)
@@ -149,6 +153,9 @@ class TrainingRun(BaseRun):
         self.adapter_config = checkpoint_config(peft_config, shapes)
         self._say_targets()
         self._say_what_differs()
+        self._experts = experts_of(self.cfg, peft_config, shapes)
+        if isinstance(strategy, MethodServer):
+            strategy.know_experts(self._experts)
         if self.origin is None:
             adapter = first_adapter(
                 self.cfg, peft_config, shapes, self.registry, self.ledger, self.grid
@@ -463,6 +470,7 @@ class TrainingRun(BaseRun):
                 [{n: a.numpy() for n, a in arrays.items()} for _, _, arrays in self._came],
                 [examples for _, examples, _ in self._came],
                 _numpy(after),
+                self._experts,
             )
         except (ValueError, KeyError) as error:  # adapters that a method of the app's own reshapes
             log(WARNING, "residual and drift are not known (%s)", one_line(error))
@@ -509,7 +517,8 @@ class TrainingRun(BaseRun):
         """Say that the checkpoint of a round is the one to score, by rows held out of training.
 
         The last call counts; without one it is the last checkpoint. The next state that is saved
-        has it, and so has the chain of the run.
+        has it, and so has the next record in the chain of the run; after the last round, ``finish``
+        writes one more.
 
         Parameters
         ----------
@@ -542,7 +551,9 @@ class TrainingRun(BaseRun):
         done = len(self.rounds_done)
         if done and not (self.folder / f"peft_{done}").is_dir():
             private = is_private(self.method.contract.strategy)  # what was not released stays so
-            self._checkpoint(done, self._before if private else adapter.to_torch_state_dict())
+            last = self._before if private else adapter.to_torch_state_dict()
+            self.chain.manifest = self._checkpoint(done, last)
+        self.chain.close(self.chosen)
         self._plot()
         self.say_the_end()
         log_lost_replies(self.lost)
