@@ -61,14 +61,11 @@ def problems(run_config: Mapping[str, Any]) -> list[str]:
 
 def _wrong(key: str, name: str) -> str:
     return (
-        f"{key} holds {name!r}; use names of modules, or their ends, with commas between "
-        f"({WHERE})."
+        f"{key} holds {name!r}; use names of modules, or their ends, with commas between ({WHERE})."
     )
 
 
-def _pattern_problems(
-    key: str, text: str, fits: Callable[[str], bool], what: str
-) -> list[str]:
+def _pattern_problems(key: str, text: str, fits: Callable[[str], bool], what: str) -> list[str]:
     found, given = [], set[str]()
     for name, value in _parts(text):
         if not _MODULE.fullmatch(name) or not fits(value):

@@ -21,6 +21,7 @@ OPTIMIZERS = (
 # How the first adapter is made; those of SHIFTED take it out of the base weights.
 SHIFTED = ("pissa", "pissa-fast", "olora")
 EVA, DRAWN = "eva", "default"
+MADE = (*SHIFTED, EVA)  # by one client, before round 1
 INITS = (DRAWN, "gaussian", *SHIFTED, EVA)
 IID = "iid"
 PARTITIONERS = (
@@ -136,8 +137,8 @@ class Lora:
     init: str = setting(
         DRAWN,
         _one_of(*INITS),
-        "the first adapter: drawn; from the base weights (pissa, pissa-fast, olora: not quantized); "
-        "from rows of one client (eva)",
+        "the first adapter: drawn; of the base weights (pissa, pissa-fast, olora; not quantized); "
+        "of rows of one client (eva)",
     )
     bias: str = setting(
         "none", _one_of("none", "lora_only", "all"), "biases that are trained: of which layers"

@@ -50,8 +50,9 @@ class Targets:
 def target_modules(cfg: Settings) -> list[str] | str:
     """Return what ``model.lora.target-modules`` names, as PEFT takes it.
 
-    A name is the end of a module's; a star in it stands for any part between two dots. "auto" is PEFT's own choice for the architecture, or where PEFT names none, the attention's
-    projections of queries and values, found in the model's configuration: no weights are needed.
+    A name is the end of a module's; a star in it stands for any part between two dots. "auto" is
+    PEFT's own choice for the architecture, or where PEFT names none, the attention's projections of
+    queries and values, found in the model's configuration: no weights are needed.
 
     Raises
     ------

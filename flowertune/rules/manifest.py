@@ -117,6 +117,7 @@ FIELDS = {
 _ABOVE_ZERO = Value("a number above 0", lambda given: values.is_number(given) and given > 0)
 # What only some have.
 MORE = {
+    "first-adapter": object_with(init=TEXT, partition=whole()),
     "privacy": object_with(
         epsilon=Value("a number from 0", _MIB.fits), delta=_ABOVE_ZERO, releases=whole(1)
     ),

@@ -56,8 +56,10 @@ def test_what_does_not_go_with_an_adapter_out_of_the_base_weights(init, changes,
 
 
 def test_what_can_be_is_let_through():
-    choices = {"dora": True, "rslora": True, "bias": "all", "modules-to-save": "lm_head, norm",
-               "target-modules": "layers.*.self_attn.q_proj", "rank-pattern": "q_proj=4"}  # fmt: skip
+    choices = {
+        "dora": True, "rslora": True, "bias": "all", "modules-to-save": "lm_head, norm",
+        "target-modules": "layers.*.self_attn.q_proj", "rank-pattern": "q_proj=4",
+    }  # fmt: skip
     assert said({f"model.lora.{key}": value for key, value in choices.items()}) == []
     assert said({"model.lora.init": "eva"}) == []  # it takes nothing out of the base weights
 

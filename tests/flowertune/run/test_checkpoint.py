@@ -62,7 +62,10 @@ def test_modules_chosen_by_an_expression_are_named_one_by_one(tiny_model, tmp_pa
 
 def test_of_patterns_that_overlap_the_first_counts_in_the_checkpoint_too(tiny_model, tmp_path):
     """JSON has keys in the order of the alphabet, and PEFT takes the first that matches."""
-    changes = {"rank-pattern": "v_proj=3, *.v_proj=5, layers.0.*.q_proj=2", "alpha-pattern": "q_*=6"}
+    changes = {
+        "rank-pattern": "v_proj=3, *.v_proj=5, layers.0.*.q_proj=2",
+        "alpha-pattern": "q_*=6",
+    }
     base = {"model.name": str(tiny_model), "model.quantization": 0}
     cfg = settings({**base, **{f"model.lora.{key}": value for key, value in changes.items()}})
     config = lora_config(cfg)

@@ -315,12 +315,22 @@ WORKS = {
     'bias="lora_only"': chosen({"bias": "lora_only"}, {"model.name": "biased"}, times=None),
     "ranks by pattern, rsLoRA, DoRA, LoRA+": chosen(
         {
-            "target-modules": "q_proj, layers.0.*.v_proj", "rank-pattern": "v_proj=4, q_*=8",
-            "alpha-pattern": "layers.1.self_attn.q_proj=3", "rslora": True, "dora": True,
+            "target-modules": "q_proj, layers.0.*.v_proj",
+            "rank-pattern": "v_proj=4, q_*=8",
+            "alpha-pattern": "layers.1.self_attn.q_proj=3",
+            "rslora": True,
+            "dora": True,
             "plus-ratio": 4.0,
         },
         times=None,
     ),
+    "PiSSA": chosen({"init": "pissa", "peft-lora-r": 4}, times=None),
+    "OLoRA, layer by layer": chosen(
+        {"init": "olora", "peft-lora-r": 4, "rslora": True, "rank-pattern": "v_proj=6"},
+        LAYERWISE,
+        times=None,
+    ),
+    "EVA": chosen({"init": "eva", "peft-lora-r": 4}, times=None),
     "trainable tokens": Works(lora("trainable_token_indices=[5, 6]"), times=None),
     "SGD with momentum": Works(unchanged, SGD),
     "label smoothing": Works(tutorial("Your own loss")),
@@ -410,9 +420,17 @@ REFUSED = {
         strategy(CONFIGURED.replace("RETURNED", "messages + messages[:1]")),
         ("2 messages for node", "once"),
     ),
-    "PiSSA": Refused(lora('init_lora_weights="pissa"'), ("'pissa'", "'gaussian'", "lora_config")),
-    "OLoRA": Refused(lora('init_lora_weights="olora"'), ("'olora'", "'gaussian'", "lora_config")),
-    "EVA": Refused(lora('init_lora_weights="eva"'), ("'eva'", "'gaussian'", "lora_config")),
+    "PiSSA in `lora_config`": Refused(
+        lora('init_lora_weights="pissa"'),
+        ("'pissa'", "'gaussian'", "lora_config", "model.lora.init"),
+    ),
+    "OLoRA in `lora_config`": Refused(
+        lora('init_lora_weights="olora"'),
+        ("'olora'", "'gaussian'", "lora_config", "model.lora.init"),
+    ),
+    "EVA in `lora_config`": Refused(
+        lora('init_lora_weights="eva"'), ("'eva'", "'gaussian'", "lora_config", "model.lora.init")
+    ),
     "random B": Refused(lora("init_lora_weights=False"), ("False", "'gaussian'", "lora_config")),
     "training outside the adapter": Refused(
         unfrozen_norm, ("model.norm.weight", "modules_to_save"), trains=True
