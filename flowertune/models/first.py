@@ -2,10 +2,10 @@
 
 PiSSA (Meng et al., 2024): W = U S V^T; B0 = U_r S_r^1/2, A0 = S_r^1/2 V_r^T; "pissa-fast" by a
 randomized SVD of 16 iterations. OLoRA (Buyukakyuz, 2024): W = Q R; B0 = Q_r, A0 = R_r. Both by
-PEFT's own layers, which divide by LoRA's scale. EVA (Paischer et al., 2024): A0 has the directions
-in which the inputs of a module vary most, on rows of this client, and B0 = 0; all ranks stay as
-they are. Signs are fixed: the entry of largest absolute value in each column of B0 (with EVA in
-each row of A0) is positive.
+PEFT's own layers; PiSSA's divide S by LoRA's scale. EVA (Paischer et al., 2024): A0 has the
+directions in which the inputs of a module vary most, on rows of this client, and B0 = 0; all ranks
+stay as they are. Signs are fixed: the entry of largest absolute value in each column of B0 (with
+EVA in each row of A0) is positive.
 """
 
 import copy

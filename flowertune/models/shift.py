@@ -69,17 +69,6 @@ def plain(adapter: Tensors, first: Tensors) -> dict[str, torch.Tensor]:
     return made
 
 
-def trained_part(exported: Tensors) -> dict[str, torch.Tensor]:
-    """Return the adapter that ``plain`` made an export of."""
-    made = dict(exported)
-    for name, tensor in exported.items():
-        if _A in name:
-            made[name] = tensor[: tensor.shape[0] // 2].contiguous()
-        elif _B in name:
-            made[name] = tensor[:, : tensor.shape[1] // 2].contiguous()
-    return made
-
-
 def plain_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the adapter configuration of the export: twice the ranks, and the same scale.
 

@@ -60,6 +60,11 @@ class Traffic:
         return cls((clients * values,) * rounds, (clients * values,) * rounds,
                    (2 * clients * counted,) * rounds)  # fmt: skip
 
+    def with_more(self, down: int, counted: int) -> "Traffic":
+        """Return that of rounds in which more is sent to clients."""
+        more = tuple(nbytes + down for nbytes in self.down)
+        return Traffic(more, self.up, tuple(nbytes + counted for nbytes in self.counted))
+
 
 @dataclass(frozen=True)
 class Communication:
