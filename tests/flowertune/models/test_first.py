@@ -70,8 +70,11 @@ def test_the_factors_are_those_of_the_decomposition_and_the_weights_stay(tiny_mo
         else:
             u, s, vt = torch.linalg.svd(w, full_matrices=False)
             best = (u[:, :RANK] * s[:RANK]) @ vt[:RANK]
-            off = (module.scaling["default"] * b @ a - best).norm() / best.norm()
-            assert off < (1e-5 if how == "pissa" else 1e-2)
+            product = module.scaling["default"] * b @ a
+            if how == "pissa":
+                assert (product - best).norm() / best.norm() < 1e-5
+            # Random weights have singular values that are nearly alike: others do nearly as well.
+            assert (w - product).norm() / (w - best).norm() < 1.01
         assert (b.gather(0, b.abs().argmax(dim=0, keepdim=True)) > 0).all()
 
 
