@@ -44,6 +44,29 @@ def _parts(text: str) -> list[tuple[str, str]]:
     return [(name.strip(), value.strip()) for name, _, value in pieces]
 
 
+def plain_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the adapter configuration of the export: twice the ranks, and the same scale.
+
+    The scale is alpha / r, and with rsLoRA alpha / sqrt(r).
+    """
+    factor = math.sqrt(2) if config.get("use_rslora") else 2
+    ranks = {name: 2 * rank for name, rank in (config.get("rank_pattern") or {}).items()}
+    alphas = {name: factor * alpha for name, alpha in (config.get("alpha_pattern") or {}).items()}
+    own = {"r": 2 * config["r"], "lora_alpha": factor * config["lora_alpha"]}
+    return {**config, **own, "rank_pattern": ranks, "alpha_pattern": alphas}
+
+
+def first_match(pattern: Mapping[str, Any], module: str) -> Any:
+    """Return the value of the first name that a module's ends with; None if there is none."""
+    ends = (value for name, value in pattern.items() if ends_with(module, name))
+    return next(ends, None)
+
+
+def ends_with(module: str, name: str) -> bool:
+    """Whether a module's full name ends with a name with stars."""
+    return re.fullmatch(rf"(?:.*\.)?{key_of(name)}", module) is not None
+
+
 def problems(run_config: Mapping[str, Any]) -> list[str]:
     """Return a sentence for each thing that is wrong with LoRA's choices; of unchecked settings."""
     found = []

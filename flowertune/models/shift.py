@@ -12,7 +12,6 @@ train subtracts the last term, in float32. The export is a plain LoRA adapter of
 """
 
 import copy
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -67,15 +66,3 @@ def plain(adapter: Tensors, first: Tensors) -> dict[str, torch.Tensor]:
         else:
             made[name] = torch.cat([adapter[name], -tensor], dim=1)
     return made
-
-
-def plain_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the adapter configuration of the export: twice the ranks, and the same scale.
-
-    The scale is alpha / r, and with rsLoRA alpha / sqrt(r).
-    """
-    factor = math.sqrt(2) if config.get("use_rslora") else 2
-    ranks = {name: 2 * rank for name, rank in (config.get("rank_pattern") or {}).items()}
-    alphas = {name: factor * alpha for name, alpha in (config.get("alpha_pattern") or {}).items()}
-    own = {"r": 2 * config["r"], "lora_alpha": factor * config["lora_alpha"]}
-    return {**config, **own, "rank_pattern": ranks, "alpha_pattern": alphas}

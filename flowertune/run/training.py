@@ -31,6 +31,7 @@ from flowertune.comms.validation import (
     rows_of,
 )
 from flowertune.config.checks import is_layerwise, least_replies
+from flowertune.config.lora import plain_config
 from flowertune.config.optimizers import check_shapes
 from flowertune.config.settings import SHIFTED
 from flowertune.data.lengths import Lengths
@@ -49,7 +50,6 @@ from flowertune.models.auto_targets import AUTO, auto_targets
 from flowertune.models.commit import base_model_status, commit_of
 from flowertune.models.faster import unrepeatable
 from flowertune.models.loader import quantization_of, source_of
-from flowertune.models.shift import plain_config
 from flowertune.rules import lock, pinned
 from flowertune.rules.manifest import FILE, SEAL
 from flowertune.rules.values import is_number, is_whole, shown

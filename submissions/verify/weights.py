@@ -140,7 +140,7 @@ def state_sha256(weights: Weights, exported: bool = False) -> str:
     A state's file says nothing beside its tensors, and both are written by the same library: so the
     digest in the chain's last record decides whether a checkpoint is what that round left.
     """
-    axes = {name: _axis(name) if exported else None for name in weights.tensors}
+    axes = {name: rank_axis(name) if exported else None for name in weights.tensors}
     # The order of keys, and no white space, as safetensors writes them.
     body, end = {}, 0
     for name, tensor in weights.tensors.items():
@@ -167,7 +167,16 @@ def state_sha256(weights: Weights, exported: bool = False) -> str:
     return digest.hexdigest()
 
 
-def _axis(name: str) -> int | None:
+def halved(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of what was trained, where factors are exported with twice the rank."""
+    made = {}
+    for name, shape in shapes.items():
+        axis = rank_axis(name)
+        made[name] = tuple(size // 2 if n == axis else size for n, size in enumerate(shape))
+    return made
+
+
+def rank_axis(name: str) -> int | None:
     """Return the axis of the rank in a factor; None for other tensors."""
     return 0 if ".lora_A." in name else 1 if ".lora_B." in name else None
 

@@ -103,7 +103,12 @@ HONEST = {
     "FedMedian": Honest({"strategy.name": "fedmedian"}),
     "DP-FedAvg": Honest({"strategy.name": "dp-fedavg", "strategy.options": "epsilon=3, noise=2"}),
     "PiSSA, resumed": Honest(
-        {"model.lora.init": "pissa", "model.lora.peft-lora-r": 4, "model.lora.rslora": True},
+        {
+            "model.lora.init": "pissa",
+            "model.lora.peft-lora-r": 4,
+            "model.lora.rslora": True,
+            "model.quantization": 0,
+        },
         stops_in=2,
     ),
     "OLoRA, layer by layer": Honest(

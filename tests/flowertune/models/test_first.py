@@ -11,9 +11,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from flowertune.base.errors import UserError
+from flowertune.config.lora import plain_config
 from flowertune.models.adapter import adapter_of
 from flowertune.models.first import check_layers, make_first, make_first_from
-from flowertune.models.shift import factors_of, plain, plain_config, set_shift
+from flowertune.models.shift import factors_of, plain, set_shift
 from flowertune.run.checkpoint import checkpoint_config
 
 RANK, IDS = 4, torch.arange(10, 42).reshape(2, 16)
