@@ -1,0 +1,47 @@
+"""What the lines of a run say of held-out rows: which round is the best, and when it is enough."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from flowertune.rules.values import is_number, is_whole
+
+# Keys of a line of rounds.jsonl; the last is one of run.json and of manifests, too.
+LOSS, ROWS, LOST, CHOSEN = "held-out-loss", "held-out-rows", "held-out-lost", "chosen"
+
+
+def best_of(lines: Iterable[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Return round, rows and loss of the least loss on held-out rows, the first of equal ones.
+
+    Parameters
+    ----------
+    lines : Iterable[Mapping[str, Any]]
+        Of rounds.jsonl. Those without such a loss, or with one that not all of the asked clients
+        are in, do not count.
+    """
+    evaluated = [line for line in lines if _counts(line)]
+    if not evaluated:
+        return None
+    best = min(evaluated, key=lambda line: (line[LOSS], line["round"]))
+    return {"round": best["round"], "rows": best[ROWS], "loss": float(best[LOSS])}
+
+
+def why_enough(lines: Sequence[Mapping[str, Any]], patience: int) -> str | None:
+    """Return why a run ends early: ``patience`` evaluations have not been better than the best.
+
+    None where it goes on; a patience of 0 never ends it.
+    """
+    best = best_of(lines)
+    if not patience or best is None:
+        return None
+    since = [line for line in lines if _counts(line) and line["round"] > best["round"]]
+    if len(since) < patience:
+        return None
+    return (
+        f"stopped after round {lines[-1]['round']}: {len(since)} evaluations in a row have no "
+        f"lower loss on held-out rows than round {best['round']} ({best['loss']:.4f}; "
+        "train.early-stop)"
+    )
+
+
+def _counts(line: Mapping[str, Any]) -> bool:
+    return is_number(line.get(LOSS)) and is_whole(line.get(ROWS), 1, 2**53)
