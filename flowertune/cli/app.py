@@ -3,11 +3,16 @@
 import importlib
 import sys
 import tomllib
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from flowertune.base.errors import UserError
 from flowertune.base.text import one_line
 from flowertune.client.app import ClientApp
+from flowertune.config.app import read_app
+from flowertune.methods.registry import method_server
 
 
 def load_app(folder: Path) -> ClientApp:
@@ -36,3 +41,11 @@ def load_app(folder: Path) -> ClientApp:
     if not isinstance(app, ClientApp):
         raise UserError(f"{module}:{name} of {path} was not made by flowertune.client_app.")
     return app
+
+
+def load_strategy(folder: Path) -> Callable[[Any, dict[int, int], int], Any]:
+    """Return ``strategy_of`` of the app's strategy.py; the library's choice where it has none."""
+    module = f"{read_app(folder).package}.strategy"
+    with suppress(ImportError, AttributeError):
+        return importlib.import_module(module).strategy_of
+    return method_server

@@ -213,7 +213,8 @@ class ClientTask:
         self._files(STATE).keep(self.round, tensors, self._last_round)
 
     def _files(self, kind: str) -> PartitionFiles:
-        return PartitionFiles(str(self.config["state-key"]), self.partition, kind)
+        key, states = str(self.config["state-key"]), self.cfg.train.keep_states
+        return PartitionFiles(key, self.partition, kind, states)
 
     def evaluated(self, loss: float) -> Message:
         """Return the reply to an evaluation: the mean loss per answer token of ``held_out``."""

@@ -57,6 +57,9 @@ class Server(base.MethodServer):
 class Client(base.MethodClient):
     """Corrects each gradient, and moves c_k."""
 
+    keeps = True
+    returns = (CONTROL,)
+
     def trainable(self, model: Any) -> list[Any]:
         """Return the parameters; take c and c_k to where they are."""
         parameters = super().trainable(model)

@@ -41,8 +41,9 @@ from flowertune.data.report import (
 from flowertune.data.report_text import as_text
 from flowertune.loggers.loggers import Loggers, run_loggers
 from flowertune.loggers.plot import plot_run
+from flowertune.methods.base import MethodServer
 from flowertune.methods.measures import measured
-from flowertune.models.adapter import adapter_shapes, check_initialization
+from flowertune.models.adapter import adapter_shapes, check_initialization, experts_of
 from flowertune.models.auto_targets import AUTO, auto_targets
 from flowertune.models.commit import base_model_status, commit_of
 from flowertune.models.faster import unrepeatable
@@ -97,6 +98,7 @@ class TrainingRun(BaseRun):
         self._method: _Method | None = None
         self._evaluator: Evaluator | None = None
         self._before: Mapping[str, torch.Tensor] = {}  # the adapter that the round starts from
+        self._experts: Mapping[str, int] = {}  # of tensors that hold several
         self._came: list[tuple[int, int, Any]] = []  # of each reply: partition, examples, adapter
 
     @classmethod
@@ -152,6 +154,9 @@ class TrainingRun(BaseRun):
         self.adapter_config = checkpoint_config(peft_config, shapes)
         self._say_targets()
         self._say_what_differs()
+        self._experts = experts_of(self.cfg, peft_config, shapes)
+        if isinstance(strategy, MethodServer):
+            strategy.know_experts(self._experts)
         if self.origin is None:
             adapter = first_adapter(
                 self.cfg, peft_config, shapes, self.registry, self.ledger, self.grid
@@ -489,6 +494,7 @@ class TrainingRun(BaseRun):
                 [{n: a.numpy() for n, a in arrays.items()} for _, _, arrays in self._came],
                 [examples for _, examples, _ in self._came],
                 _numpy(after),
+                self._experts,
             )
         except (ValueError, KeyError) as error:  # adapters that a method of the app's own reshapes
             log(WARNING, "residual and drift are not known (%s)", one_line(error))

@@ -4,6 +4,7 @@ bits after a stop, end as an adapter that PEFT loads, and take every transport.
 A method that is added to the registry is tested here without a line of its own.
 """
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,17 @@ import pytest
 import torch
 
 from flowertune.base.errors import SettingsError
+from flowertune.config.checks import check_settings
 from flowertune.methods import noise_key
 from flowertune.methods.registry import NAMES, load
+from flowertune.planning.traffic import traffic_of_run
 from tests.apps import rendered, tiny_settings
 from tests.methods import Run, changed, counted, it_is_what_peft_loads, lost_and_resumed, run
 
 NODES, ROUNDS = 4, 3
 # Options under which a method shows what it does in so few rounds.
 OPTIONS = {"fedprox": "mu=10", "dp-fedavg": "clip=0.1, noise=0.01, epsilon=1e8"}
+BESIDE_TENSORS = 400  # bytes of a message and its reply: settings, metrics, which rows
 TRANSPORTS = ("float16", "bfloat16", "int8")
 
 
@@ -72,6 +76,24 @@ def test_it_is_counted_goes_on_to_the_same_bits_and_is_what_peft_loads(name, cfg
     if name != "fedavg":
         fedavg = run(app, of(cfg, "fedavg", **{"num-server-rounds": 2}), 3, NODES)
         assert changed(whole, fedavg, [2]) == [2]
+    the_plan_is_right(cfg, whole)
+
+
+def the_plan_is_right(cfg: dict[str, Any], ended: Run) -> None:
+    """To the byte, but for what messages hold beside tensors, in every round.
+
+    ``flowertune plan`` asks the method itself, so it is right about any that is added.
+    """
+    shapes = {name: tuple(tensor.shape) for name, tensor in ended.adapter(1).items()}
+    strategy_of = sys.modules["flowertune_finance.strategy"].strategy_of
+    read = check_settings(cfg, Path(), lambda given: [])
+    planned = traffic_of_run(read, strategy_of, {}, shapes, NODES)
+    for number, line in enumerate(ended.rounds):
+        tensors = planned.counted[number]
+        others = line["bytes-down"] + line["bytes-up"] - tensors
+        assert others / line["asked"] == pytest.approx(BESIDE_TENSORS, abs=20)
+        assert planned.down[number] < line["bytes-down"]
+        assert planned.up[number] < line["bytes-up"]
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
@@ -153,8 +175,6 @@ def test_wrong_options_are_said_before_anything_is_loaded(cfg):
 
 
 def test_the_librarys_fedavg_is_the_apps_to_the_bit(cfg, monkeypatch):
-    import sys
-
     from flowertune.methods.fedavg import Server
 
     of_app = run(rendered("finance"), of(cfg, "fedavg"), 1, NODES)
