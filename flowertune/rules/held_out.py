@@ -5,8 +5,9 @@ from typing import Any
 
 from flowertune.rules.values import is_number, is_whole
 
-# Keys of a line of rounds.jsonl; the last is one of run.json and of manifests, too.
-LOSS, ROWS, LOST, CHOSEN = "held-out-loss", "held-out-rows", "held-out-lost", "chosen"
+# Keys of a line of rounds.jsonl; "chosen" is one of run.json and of manifests, too.
+LOSS, ROWS, CHOSEN = "held-out-loss", "held-out-rows", "chosen"
+ASKED, LOST = "held-out-asked", "held-out-lost"
 
 
 def best_of(lines: Iterable[Mapping[str, Any]]) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ from flowertune.config.checks import clients_per_round
 from flowertune.config.settings import Settings
 from flowertune.data.held_out import held_out_of
 from flowertune.data.order import sample_clients
-from flowertune.rules.held_out import LOSS, LOST, ROWS
+from flowertune.rules.held_out import ASKED, LOSS, LOST, ROWS
 
 
 def panel(cfg: Settings, rows: Mapping[int, int]) -> dict[int, int]:
@@ -35,8 +35,8 @@ def is_due(cfg: Settings, server_round: int) -> bool:
     return bool(every) and (server_round % every == 0 or server_round == cfg.num_server_rounds)
 
 
-def line_of(said: Mapping[int, HeldOut], reasons: Mapping[int, str]) -> dict[str, Any]:
-    """Return what a round's line says of an evaluation.
+def line_of(said: Mapping[int, HeldOut], reasons: Mapping[int, str], asked: int) -> dict[str, Any]:
+    """Return what a round's line says of an evaluation with ``asked`` messages.
 
     The loss is the mean over all answer tokens; it is null where somebody did not answer.
     """
@@ -45,5 +45,6 @@ def line_of(said: Mapping[int, HeldOut], reasons: Mapping[int, str]) -> dict[str
     return {
         LOSS: None if reasons else total / tokens,
         ROWS: sum(one.rows for one in said.values()),
+        ASKED: asked,
         LOST: {str(partition): why for partition, why in sorted(reasons.items())},
     }

@@ -62,7 +62,7 @@ class Evaluator:
         packed = pack(adapter, cfg.train.transport)
         size = sum(len(array.data) for array in packed.values())
         self.nbytes = len(self.panel) * (size + _OF_A_REPLY)
-        log(INFO, "every %s %s evaluate on %s held-out rows (partitions %s)",
+        log(INFO, "after every %s, %s evaluate on %s held-out rows (partitions %s)",
             counted(cfg.train.evaluate_every, "round"), counted(len(self.panel), "client"),
             f"{sum(self.panel.values()):,}", ", ".join(map(str, self.panel)))  # fmt: skip
 
@@ -98,7 +98,7 @@ class Evaluator:
             log(WARNING, "round %d is not evaluated: that would pass the budget of %s MiB",
                 server_round, f"{run.ledger.budget_mib:,}")  # fmt: skip
             return {}
-        said, reasons = self._ask(server_round, adapter)
+        said, reasons, asked = self._ask(server_round, adapter)
         for partition, reason in reasons.items():
             log(WARNING, "round %d, partition %d did not evaluate: %s", server_round, partition,
                 reason)  # fmt: skip
@@ -108,7 +108,7 @@ class Evaluator:
                 f"{next(iter(reasons.values()))}; mend evaluate() of client_app.py, or set "
                 f"train.evaluate-every to 0 ({WHERE})."
             )
-        line = line_of(said, reasons)
+        line = line_of(said, reasons, asked)
         best = best_of([*before, {"round": server_round, **line}])
         if line[LOSS] is not None and best is not None:
             log(INFO, "round %d: loss %.4f on held-out rows (lowest: %.4f, round %d)",
@@ -117,9 +117,9 @@ class Evaluator:
 
     def _ask(
         self, server_round: int, adapter: Mapping[str, torch.Tensor]
-    ) -> tuple[dict[int, HeldOut], dict[int, str]]:
+    ) -> tuple[dict[int, HeldOut], dict[int, str], int]:
         run, said = self._run, dict[int, HeldOut]()
-        reasons: dict[int, str] = {}
+        reasons, asked = dict[int, str](), 0
         run.live.say(f"evaluating the adapter of round {server_round}")
         with run.profile.phase("evaluate"):
             for _ in range(2):
@@ -129,4 +129,5 @@ class Evaluator:
                         run.grid, run.cfg, run.registry, run.ledger, server_round, adapter, left
                     )
                     said |= came
-        return said, reasons
+                    asked += len(left)
+        return said, reasons, asked

@@ -9,7 +9,7 @@ from flowertune.base.text import MIB
 from flowertune.base.untrusted import UnusableFile, strict_json
 from flowertune.rules.values import shown
 from submissions import layout
-from submissions.verify import fields
+from submissions.verify import fields, held_out
 from submissions.verify.case import Case, typed
 
 
@@ -183,10 +183,11 @@ def check_messages(
                     f"adapter alone takes {least:,} in this transport.",
                 )  # fmt: skip
         asked = sum(count for (r, _), count in sums.messages.items() if r == number)
-        if not layerwise and asked != line["asked"]:
+        if not layerwise and asked != line["asked"] + held_out.asked_in(line):
             case.error(
                 "run", "messages", f"{layout.ROUNDS}: round {number}",
-                f"asked is {line['asked']}, and the ledger has {asked} messages that were sent.",
+                f"asked is {line['asked']}, to evaluate {held_out.asked_in(line)}, and the ledger "
+                f"has {asked} messages that were sent.",
             )  # fmt: skip
         there = {p for r, p in sums.messages if r == number}
         for partition in line["partitions"]:

@@ -11,7 +11,7 @@ from flowertune.data.order import sample_clients
 from flowertune.rules.values import is_number, shown
 from flowertune.run import chain as chains
 from submissions import layout
-from submissions.verify import app, chain, data, ledger, messages, weights
+from submissions.verify import app, chain, data, held_out, ledger, messages, weights
 from submissions.verify.case import Case
 
 LAST, BEST = "last", "best"
@@ -31,6 +31,7 @@ def check(case: Case) -> None:
         _ended(case)
         _rounds(case, case.rounds)
         _choices(case, built_in)
+        held_out.check(case)
         _lost(case, case.rounds)
         _many_lost(case, case.rounds)
         if found is not None:
@@ -65,7 +66,7 @@ def _ended(case: Case) -> None:
             )  # fmt: skip
         if last != run["rounds"]:
             stopped = isinstance(run["reason"], str) and "budget" in run["reason"]
-            if not stopped:
+            if not stopped and not held_out.ended_early(case):
                 case.error(
                     "run", "finished", layout.ROUNDS,
                     f"The run has {last} rounds of {run['rounds']}: it did not end.",

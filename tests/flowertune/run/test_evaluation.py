@@ -75,10 +75,10 @@ def line(server_round: int, loss: float | None) -> dict[str, Any]:
 
 def test_a_loss_is_the_mean_of_all_answer_tokens():
     said = {0: HeldOut(2, 10, 1.0), 3: HeldOut(4, 30, 2.0)}
-    assert line_of(said, {}) == {
-        "held-out-loss": 1.75, "held-out-rows": 6, "held-out-lost": {},
+    assert line_of(said, {}, 2) == {
+        "held-out-loss": 1.75, "held-out-rows": 6, "held-out-asked": 2, "held-out-lost": {},
     }  # fmt: skip
-    assert line_of(said, {5: "gone"})["held-out-loss"] is None
+    assert line_of(said, {5: "gone"}, 4)["held-out-loss"] is None
 
 
 def test_the_best_is_the_first_of_the_lowest_and_a_run_has_enough_after_it():
@@ -248,5 +248,5 @@ def test_without_it_nothing_is_asked_and_no_row_held_out(cfg):
 
 def run_over(grid: LocalGrid, cfg: dict[str, Any]) -> list[dict[str, Any]]:
     context = Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config=cfg)
-    load(rendered("finance"))[0](grid=grid, context=context)
+    load(rendered("finance"))[0](grid=grid, context=context)  # type: ignore[arg-type]
     return lines(folder(cfg, 1))
