@@ -3,7 +3,7 @@
 The lines are in the chain, and so are the losses. That clients measured them so is declared.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flowertune.rules.held_out import ASKED, CHOSEN, LOSS, LOST, ROWS, best_of, why_enough
@@ -28,11 +28,10 @@ def asked_in(line: Mapping[str, Any]) -> int:
     return line[ASKED] if is_whole(line.get(ASKED)) else 0
 
 
-def ended_early(case: Case) -> bool:
+def ended_early(manifest: Mapping[str, Any], rounds: Sequence[Mapping[str, Any]]) -> bool:
     """Whether the settings of a run and the losses in its lines end it where it ended."""
-    assert case.manifest is not None and case.rounds is not None
-    patience = case.manifest["settings"].get(PATIENCE)
-    return is_whole(patience, 1) and why_enough(case.rounds, int(str(patience))) is not None
+    patience = manifest["settings"].get(PATIENCE)
+    return is_whole(patience, 1) and why_enough(rounds, patience) is not None
 
 
 def check(case: Case) -> None:
