@@ -1,6 +1,5 @@
 """Evaluations of a run: when, by whom, and what a round's line says of one."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +8,7 @@ from flowertune.config.checks import clients_per_round
 from flowertune.config.settings import Settings
 from flowertune.data.held_out import held_out_of
 from flowertune.data.order import sample_clients
-from flowertune.rules.held_out import ASKED, LOSS, LOST, ROWS
+from flowertune.rules.held_out import ASKED, LOSS, LOST, REPLIES, ROWS, mean_of
 
 
 def panel(cfg: Settings, rows: Mapping[int, int]) -> dict[int, int]:
@@ -40,11 +39,11 @@ def line_of(said: Mapping[int, HeldOut], reasons: Mapping[int, str], asked: int)
 
     The loss is the mean over all answer tokens; it is null where somebody did not answer.
     """
-    tokens = sum(one.tokens for one in said.values())
-    total = math.fsum(one.loss * one.tokens for one in said.values())  # in any order the same
+    mean = mean_of((one.loss, one.tokens) for one in said.values())
     return {
-        LOSS: None if reasons else total / tokens,
+        LOSS: None if reasons else mean,
         ROWS: sum(one.rows for one in said.values()),
         ASKED: asked,
+        REPLIES: {str(partition): vars(said[partition]) for partition in sorted(said)},
         LOST: {str(partition): why for partition, why in sorted(reasons.items())},
     }

@@ -3,10 +3,22 @@
 The lines are in the chain, and so are the losses. That clients measured them so is declared.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flowertune.rules.held_out import ASKED, CHOSEN, LOSS, LOST, ROWS, best_of, why_enough
+from flowertune.rules.held_out import (
+    ASKED,
+    CHOSEN,
+    LOSS,
+    LOST,
+    REPLIES,
+    ROWS,
+    best_of,
+    bests_of,
+    mean_of,
+    why_enough,
+)
 from flowertune.rules.manifest import object_with
 from flowertune.rules.values import is_whole, optional, same, shown, whole
 from submissions import layout
@@ -14,13 +26,27 @@ from submissions.verify import fields
 from submissions.verify.case import Case, typed
 
 EVERY, PATIENCE = "train.evaluate-every", "train.early-stop"
+REPLY = object_with(rows=whole(1), tokens=whole(1), loss=fields.NUMBER)
 LINE = {
     LOSS: optional(fields.NUMBER),
     ROWS: whole(1),
     LOST: fields.by_partition(fields.WORDS),
     ASKED: whole(1),
+    REPLIES: fields.by_partition(REPLY),
     CHOSEN: optional(object_with(round=whole(1), rows=whole(1), loss=fields.NUMBER)),
 }
+
+
+def bests(rounds: Sequence[Mapping[str, Any]]) -> set[int]:
+    """Return the rounds whose loss was the lowest until then: each saved a checkpoint."""
+    return {best["round"] for best in bests_of(rounds) if best is not None}
+
+
+def partitions_in(line: Mapping[str, Any]) -> set[int]:
+    """Return whose clients a round's evaluation asked."""
+    if not all(fields.by_partition(fields.ANY).fits(line.get(key)) for key in (REPLIES, LOST)):
+        return set()
+    return {int(partition) for key in (REPLIES, LOST) for partition in line[key]}
 
 
 def asked_in(line: Mapping[str, Any]) -> int:
@@ -47,7 +73,7 @@ def check(case: Case) -> None:
             )  # fmt: skip
         return
     last = manifest["settings"].get("num-server-rounds")
-    for number, line in enumerate(rounds, 1):
+    for line, best in zip(rounds, bests_of(rounds), strict=True):
         where = f"{layout.ROUNDS}: round {line['round']}"
         if LOSS not in line:
             continue
@@ -58,11 +84,34 @@ def check(case: Case) -> None:
                 "run", "held-out", where,
                 f"There is a loss on held-out rows, and {EVERY} is {every}.",
             )  # fmt: skip
-        _same(case, where, line[CHOSEN], best_of(rounds[:number]))
+        _adds_up(case, where, line)
+        _same(case, where, line[CHOSEN], best)
+    if len({frozenset(partitions_in(line)) for line in rounds if LOSS in line}) > 1:
+        case.error(
+            "run", "held-out", layout.ROUNDS,
+            "The losses on held-out rows are not of the same clients in every round.",
+        )  # fmt: skip
     if run is not None:
         _same(case, layout.RUN_INFO, run.get(CHOSEN), best_of(rounds))
     until = [line for line in rounds if line["round"] <= manifest["round"]]
     _same(case, layout.MANIFEST, manifest.get(CHOSEN), best_of(until))
+
+
+def _adds_up(case: Case, where: str, line: Mapping[str, Any]) -> None:
+    replies = line[REPLIES].values()
+    loss = mean_of((one["loss"], one["tokens"]) for one in replies) if replies else None
+    wanted = {LOSS: None if line[LOST] else loss, ROWS: sum(one["rows"] for one in replies)}
+    for key, value in wanted.items():
+        given = line[key]
+        if given is None or value is None:
+            right = given is value
+        else:
+            right = math.isclose(given, value, rel_tol=1e-9)
+        if not right:
+            case.error(
+                "run", "held-out", where,
+                f"{key} is {shown(given)}, and its replies make {shown(value)}.",
+            )  # fmt: skip
 
 
 def _same(case: Case, where: str, given: Any, wanted: Mapping[str, Any] | None) -> None:

@@ -140,7 +140,12 @@ def check(case: Case, sums: Sums) -> None:
 def _parties(case: Case, sums: Sums, rounds: Sequence[Mapping]) -> None:
     """Messages of a round are of clients that count or are lost; all SuperNodes answered before."""
     there = {
-        line["round"]: {*line["partitions"], *(int(p) for p in line["lost"])} for line in rounds
+        line["round"]: {
+            *line["partitions"],
+            *(int(p) for p in line["lost"]),
+            *held_out.partitions_in(line),
+        }
+        for line in rounds
     }
     for number, partition in sorted(
         {key for key in [*sums.sent, *sums.received] if key[1] is not None}

@@ -77,6 +77,9 @@ def test_a_loss_is_the_mean_of_all_answer_tokens():
     said = {0: HeldOut(2, 10, 1.0), 3: HeldOut(4, 30, 2.0)}
     assert line_of(said, {}, 2) == {
         "held-out-loss": 1.75, "held-out-rows": 6, "held-out-asked": 2, "held-out-lost": {},
+        "held-out-replies": {
+            "0": {"rows": 2, "tokens": 10, "loss": 1.0}, "3": {"rows": 4, "tokens": 30, "loss": 2.0}
+        },
     }  # fmt: skip
     assert line_of(said, {5: "gone"}, 4)["held-out-loss"] is None
 
