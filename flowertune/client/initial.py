@@ -11,6 +11,7 @@ from flowertune.client.functions import AppFunctions
 from flowertune.client.rows import load_rows, load_tokenizer
 from flowertune.comms.validation import ARRAYS
 from flowertune.config.settings import EVA, SHIFTED, Settings, keys_of_models
+from flowertune.data.held_out import split
 from flowertune.data.tokens import collate
 from flowertune.models.adapter import adapter_of
 from flowertune.models.first import make_first, make_first_from
@@ -44,6 +45,8 @@ def _batches(
     cfg: Settings, functions: AppFunctions, partition: int, partitions: int, device: Any
 ) -> list[dict[str, torch.Tensor]]:
     rows = load_rows(cfg, functions, partition, partitions).cut(cfg.train.seq_length, partition)
+    if cfg.train.evaluate_every:
+        rows, _ = split(rows, cfg.train.held_out, cfg.seed, partition)
     pad = load_tokenizer(cfg, functions).pad_token_id
     size = cfg.train.training_arguments.per_device_train_batch_size
     parts = [list(rows[n : n + size]) for n in range(0, len(rows), size)][:MOST_BATCHES]

@@ -69,15 +69,20 @@ def ends_with(module: str, name: str) -> bool:
 
 def problems(run_config: Mapping[str, Any]) -> list[str]:
     """Return a sentence for each thing that is wrong with LoRA's choices; of unchecked settings."""
-    found = []
-    for key in (TARGETS, SAVED):
-        found += [_wrong(key, name) for name in names_in(text_of(run_config, key))
-                  if not _MODULE.fullmatch(name) or (key == SAVED and "*" in name)]  # fmt: skip
+    # A text with control characters is the business of the table of settings.
+    keys = TARGETS, SAVED, RANKS, ALPHAS
+    texts = {key: text if (text := text_of(run_config, key)).isprintable() else "" for key in keys}
+    found = [
+        _wrong(key, name)
+        for key in (TARGETS, SAVED)
+        for name in names_in(texts[key])
+        if not _MODULE.fullmatch(name) or (key == SAVED and "*" in name)
+    ]
     for key, fits, what in (
         (RANKS, _is_rank, f"a whole number from 1 to {_MOST_RANK:,}"),
         (ALPHAS, _is_alpha, f"a number above 0, {_MOST_ALPHA:,} at most"),
     ):
-        found += _pattern_problems(key, text_of(run_config, key), fits, what)
+        found += _pattern_problems(key, texts[key], fits, what)
     how = text_of(run_config, INIT)
     return found + (_init_problems(run_config, how) if how in INITS else [])
 

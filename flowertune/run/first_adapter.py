@@ -74,9 +74,14 @@ class First:
 
     def sent_with(self, message: Message) -> Message:
         """Return a message of a round with the factors, which a client does not keep."""
-        if self.shift:
-            message.content[SHIFT] = self._record
+        for name, record in self.records.items():
+            message.content[name] = record
         return message
+
+    @property
+    def records(self) -> dict[str, ArrayRecord]:
+        """The record of a message to a client that has the factors; none where there are none."""
+        return {SHIFT: self._record} if self.shift else {}
 
     def export(self, adapter: Tensors) -> Tensors:
         """Return an adapter of the run as one on the base model as it came."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from flowertune.base.errors import UserError
 from submissions.convergence import Reference, read_reference
 from submissions.findings import Report, as_json, as_text, ordered
-from submissions.inputs import check_bundles
+from submissions.inputs import all_at_once, check_bundles
 from submissions.rescore import options as rescoring
 from submissions.verify import similarity
 from submissions.verify.check import verified
@@ -79,8 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     arguments = parser().parse_args(argv)
     try:
-        check_bundles(arguments.bundles)
-        rescoring.check(arguments)
+        all_at_once(lambda: check_bundles(arguments.bundles), lambda: rescoring.check(arguments))
         reference = read_reference(arguments.reference) if arguments.reference else None
         reports = verify_all(arguments.bundles, reference)
         if arguments.rescore is not None:
