@@ -122,6 +122,12 @@ def _is_alpha(text: str) -> bool:
 def _init_problems(run_config: Mapping[str, Any], how: str) -> list[str]:
     """Return what is wrong with taking the first adapter out of the base weights, or from data."""
     found = []
+    ranks = text_of(run_config, RANKS)
+    if how == EVA and ranks:
+        found.append(
+            f"{INIT} is {EVA!r}, which deals out ranks anew where they differ, and "
+            f"{RANKS} is {ranks!r}; use one rank for all modules, or another {INIT} ({WHERE})."
+        )
     if how not in SHIFTED:
         return found
     bits = run_config.get("model.quantization")

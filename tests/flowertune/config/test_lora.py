@@ -31,6 +31,7 @@ def said(changes: dict[str, Any]) -> list[str]:
         ({"alpha-pattern": "q_proj=nan"}, "holds 'q_proj=nan'; use the end of a module's name and"),
         ({"init": "random"}, "use default, gaussian, pissa, pissa-fast, olora or eva"),
         ({"init": "pissa"}, "quantized weights cannot lose it exactly"),
+        ({"init": "eva", "rank-pattern": "q_proj=4"}, "use one rank for all modules"),
         ({"bias": "some"}, "use none, lora_only or all"),
     ],
 )

@@ -424,15 +424,15 @@ REFUSED = {
         strategy(CONFIGURED.replace("RETURNED", "messages + messages[:1]")),
         ("2 messages for node", "once"),
     ),
-    "PiSSA in `lora_config`": Refused(
+    "PiSSA in lora_config": Refused(
         lora('init_lora_weights="pissa"'),
         ("'pissa'", "'gaussian'", "lora_config", "model.lora.init"),
     ),
-    "OLoRA in `lora_config`": Refused(
+    "OLoRA in lora_config": Refused(
         lora('init_lora_weights="olora"'),
         ("'olora'", "'gaussian'", "lora_config", "model.lora.init"),
     ),
-    "EVA in `lora_config`": Refused(
+    "EVA in lora_config": Refused(
         lora('init_lora_weights="eva"'), ("'eva'", "'gaussian'", "lora_config", "model.lora.init")
     ),
     "random B": Refused(lora("init_lora_weights=False"), ("False", "'gaussian'", "lora_config")),
