@@ -120,6 +120,8 @@ def make_plan(
             cfg.num_server_rounds,
             cfg.train.save_every_round,
             cfg.train.keep_states,
+            clients * rounds if transport == "int8" else 0,
+            supernodes,
         ),
         memory=estimate(shape.shapes, work),
         other_memory=estimate(shape.shapes, replace(work, checkpointing=not work.checkpointing)),
@@ -191,6 +193,7 @@ def as_values(plan: Plan) -> dict[str, Any]:
             "states": plan.disk.states,
             "checkpoints": plan.disk.checkpoints,
             "total-mib": plan.disk.total_mib,
+            "clients-mib": plan.disk.kept_mib,
         },
         "memory-gb": {
             "estimate": True,

@@ -13,7 +13,7 @@ if TYPE_CHECKING:  # it needs torch, and a plan does not
 
 PARTS = {
     "weights": "base model's weights",
-    "adapter": "adapter, gradient, AdamW",
+    "adapter": "adapter, gradient, optimizer",
     "activations": "activations kept for the backward pass",
     "one_layer": "the layer at work",
     "head": "logits and loss",
@@ -92,14 +92,18 @@ def _each(plan: Plan) -> str:
 def _disk(plan: Plan) -> str:
     disk = plan.disk
     each = f"{disk.adapter_bytes / MIB:,.2f} MiB"
-    return "\n".join(
-        (
-            f"Disk of the server: {disk.total_mib:,.0f} MiB, more where a strategy keeps tensors",
-            f"  states       {disk.states:,} x {each} (train.keep-states), to resume and to show "
-            "rounds that a verifier draws",
-            f"  checkpoints  {disk.checkpoints:,} x {each} (train.save-every-round)",
+    lines = [
+        f"Disk of the server: {disk.total_mib:,.0f} MiB, more where a strategy keeps tensors",
+        f"  states       {disk.states:,} x {each} (train.keep-states), to resume and to show "
+        "rounds that a verifier draws",
+        f"  checkpoints  {disk.checkpoints:,} x {each} (train.save-every-round)",
+    ]
+    if disk.kept:
+        lines.append(
+            f"Disk of the clients, together: up to {disk.kept:,} x {each} = {disk.kept_mib:,.0f} "
+            "MiB, what int8 cuts off (train.keep-states)"
         )
-    )
+    return "\n".join(lines)
 
 
 def _memory(plan: Plan) -> str:

@@ -19,9 +19,9 @@ from flowertune.profiling.phases import OFF, AnyProfile
 from flowertune.rules import lock
 from flowertune.rules.app_files import changed_code
 from flowertune.rules.provenance import Library
+from flowertune.run.chain import CHOSEN, LINE, MODEL, REPLIES, Chain
 from flowertune.run.chain import FILE as CHAIN
 from flowertune.run.chain import LEDGER as LEDGER_DIGEST
-from flowertune.run.chain import LINE, MODEL, REPLIES, Chain
 from flowertune.run.failures import Ending
 from flowertune.run.files import LEDGER, ROUNDS, RUN, now
 from flowertune.run.growing import GrowingFile
@@ -230,6 +230,7 @@ class BaseRun:
                 LINE: self._rounds_file.last,
                 LEDGER_DIGEST: marks["ledger"]["sha256"],
                 MODEL: None,
+                CHOSEN: self.chosen,
                 REPLIES: {},
                 **(record or {}),
             }

@@ -31,6 +31,7 @@ from flowertune.comms.validation import (
     rows_of,
 )
 from flowertune.config.checks import is_layerwise, least_replies
+from flowertune.config.optimizers import check_shapes
 from flowertune.data.lengths import Lengths
 from flowertune.data.report import (
     refuse_if_too_many_are_bad,
@@ -140,6 +141,7 @@ class TrainingRun(BaseRun):
         check_initialization(peft_config)
         adapter_config = _jsonable(peft_config.to_dict())
         shapes = adapter_shapes(self.cfg, peft_config)
+        check_shapes(self.cfg, {name: tensor.shape for name, tensor in shapes.items()})
         how = quantization_of(self.cfg)
         self.quantization = how and how.record()
         self.base_commit = commit_of(self.cfg)
@@ -515,7 +517,8 @@ class TrainingRun(BaseRun):
         """Say that the checkpoint of a round is the one to score, by rows held out of training.
 
         The last call counts; without one it is the last checkpoint. The next state that is saved
-        has it, and so has the chain of the run.
+        has it, and so has the next record in the chain of the run; after the last round, ``finish``
+        writes one more.
 
         Parameters
         ----------
@@ -548,7 +551,9 @@ class TrainingRun(BaseRun):
         done = len(self.rounds_done)
         if done and not (self.folder / f"peft_{done}").is_dir():
             private = is_private(self.method.contract.strategy)  # what was not released stays so
-            self._checkpoint(done, self._before if private else adapter.to_torch_state_dict())
+            last = self._before if private else adapter.to_torch_state_dict()
+            self.chain.manifest = self._checkpoint(done, last)
+        self.chain.close(self.chosen)
         self._plot()
         self.say_the_end()
         log_lost_replies(self.lost)

@@ -81,7 +81,7 @@ def _states(arguments: argparse.Namespace) -> int:
         wrong.append(str(error))
     if wrong:
         return _mistyped(wrong)
-    print(states.write_states(arguments.run, arguments.states, target))
+    print(states.write_states(arguments.run, arguments.states, target, arguments.clients))
     print(f"Next:\n  hand {target} to the organizer, with the bundle's name")
     return DONE
 

@@ -123,6 +123,11 @@ def _add_more(options: argparse.ArgumentParser) -> None:
         "--states", metavar="1,50,last",
         help="pack the states before and after these rounds, which were drawn, and end",
     )  # fmt: skip
+    add(
+        "--clients", type=Path, metavar="DIR", action="append", default=[],
+        help="with --states: flowertune/clients in FLWR_HOME of a SuperNode's machine, or a copy "
+        "of it; once for each machine (default: here)",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
