@@ -17,6 +17,7 @@ from flowertune.base.seeds import derive_seed
 from flowertune.base.text import one_line
 from flowertune.client.functions import AppFunctions
 from flowertune.client.leaks import changed, fingerprint
+from flowertune.client.optimizers import check_here, optimizer_of, schedule_of
 from flowertune.client.rows import load_rows
 from flowertune.client.transport import keep_for_buckets, packed_reply
 from flowertune.comms.codec import unpack
@@ -55,6 +56,7 @@ class ClientTask:
     def __init__(self, message: Message, context: Context, functions: AppFunctions, app_dir: Any):
         disable_progress_bars()
         self.cfg: Settings = check_settings(context.run_config, app_dir)
+        check_here(self.cfg)
         self.partition = int(context.node_config["partition-id"])
         self.partitions = int(context.node_config["num-partitions"])
         self.config = message.content.config_records[CONFIG]
@@ -156,6 +158,25 @@ class ClientTask:
         steps = steps_of_round(examples, cfg, self.round, self.partition)
         self._rows, self._counted, self._tokens = rows.record, len(examples), tokens_in(steps)
         return [Step(micro_batches, tokenizer.pad_token_id, device) for micro_batches in steps]
+
+    def optimizer(self, model: Any, parameters: Sequence[Any]) -> torch.optim.Optimizer | None:
+        """Return the optimizer of ``train.optimizer`` for the parameters that are trained.
+
+        None for AdamW as it comes, which the app has written out.
+
+        Raises
+        ------
+        UserError
+            If this machine cannot run it.
+        """
+        return optimizer_of(self.cfg, model, parameters, self.learning_rate)
+
+    def schedule(self, optimizer: Any, steps: int) -> Any:
+        """Return the learning rate within this round of so many steps: a scheduler of torch.
+
+        By ``train.schedule`` and ``train.warmup-steps``; its ``step()`` goes after the optimizer's.
+        """
+        return schedule_of(self.cfg, optimizer, steps)
 
     def received(self, name: str) -> dict[str, torch.Tensor]:
         """Return tensors that the strategy sent beside the adapter, under a name of its own.

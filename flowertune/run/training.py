@@ -31,6 +31,7 @@ from flowertune.comms.validation import (
     rows_of,
 )
 from flowertune.config.checks import is_layerwise, least_replies
+from flowertune.config.optimizers import check_shapes
 from flowertune.data.lengths import Lengths
 from flowertune.data.report import (
     refuse_if_too_many_are_bad,
@@ -140,6 +141,7 @@ class TrainingRun(BaseRun):
         check_initialization(peft_config)
         adapter_config = _jsonable(peft_config.to_dict())
         shapes = adapter_shapes(self.cfg, peft_config)
+        check_shapes(self.cfg, {name: tensor.shape for name, tensor in shapes.items()})
         how = quantization_of(self.cfg)
         self.quantization = how and how.record()
         self.base_commit = commit_of(self.cfg)

@@ -39,9 +39,11 @@ def train(message: Message, context: Context) -> Message:
         torch.manual_seed(task.seed)  # dropout is the same whenever this round is done again
         method = task.method  # of strategy.name; the hooks of fedavg do nothing
         parameters = method.trainable(model)
-        optimizer = torch.optim.AdamW(
+        # The library's, where train.optimizer or LoRA+ ask for another than this one.
+        optimizer = task.optimizer(model, parameters) or torch.optim.AdamW(
             parameters, lr=task.learning_rate, weight_decay=arguments.weight_decay
         )
+        schedule = task.schedule(optimizer, len(steps))  # of the rate, within this round
         # The model is kept between rounds: a client that failed may have left its gradients.
         optimizer.zero_grad(set_to_none=True)
         model.train()
@@ -63,6 +65,7 @@ def train(message: Message, context: Context) -> Message:
             if arguments.max_grad_norm > 0:
                 torch.nn.utils.clip_grads_with_norm_(parameters, arguments.max_grad_norm, norm)
             optimizer.step()
+            schedule.step()
             method.stepped()
             optimizer.zero_grad(set_to_none=True)
             total_loss += step_loss
