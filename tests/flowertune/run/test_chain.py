@@ -141,9 +141,10 @@ def test_a_choice_after_the_last_round_is_in_the_chain_once(tmp_path, trained):
     kept = ("adapter-sha256", "strategy-sha256", "state-sha256", "ledger-sha256", "replies")
     assert all(records[3][key] == last[key] for key in kept)
     assert records[3]["chosen"] == choice
-    assert records[3]["previous-manifest"] == json.loads(
-        (trained / "peft_2" / "manifest.json").read_text()
-    )["manifest-sha256"]
+    assert (
+        records[3]["previous-manifest"]
+        == json.loads((trained / "peft_2" / "manifest.json").read_text())["manifest-sha256"]
+    )
 
 
 def test_what_ran_is_on_record(trained):
