@@ -20,6 +20,8 @@ examples:
   flowertune compare --grid compare.toml               all of it in a file
   flowertune compare fedavg --vary train.transport=float32,int8 --grid compare.toml
                                                        another method, and a setting that varies
+  flowertune compare --grid compare.toml --partitioner iid --partitioner dirichlet:alpha=0.1
+                                                       rows that are alike, and rows that are not
 """
 
 
@@ -37,6 +39,10 @@ def compare(
     vary: Annotated[
         list[str] | None,
         typer.Option(metavar="KEY=V,...", help="A setting and its values; may be given again."),
+    ] = None,
+    partitioner: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME[:OPTIONS]", help="How rows are dealt out; may be given again."),
     ] = None,
     run_config: RunConfig = None,
     supernodes: Annotated[
@@ -128,6 +134,7 @@ def compare(
         methods=methods or None,
         seeds=None if seeds is None else [_whole(word) for word in listed(seeds)],
         vary=dict(map(read_vary, vary)) if vary else None,
+        partitioners=partitioner or None,
         run_config=run_config,
         supernodes=supernodes,
         arms=None if arms is None else [arm for arm in listed(arms) if arm != "none"],

@@ -33,6 +33,7 @@ Beside them:
   flwr run . --stream --run-config quickstart.toml            train a small model, in minutes
   flwr run . --stream                                         train it (GPU, hub)
   python -m evaluation.finance results/RUN                    score its last checkpoint (GPU, hub)
+  python -m evaluation.submit results/RUN --dry-run           look at the zip to hand in
 """
 
 

@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,6 +17,9 @@ ARMS = (BASE, LOCAL, CENTRALISED)
 METHOD = "method"
 ROUNDS, SEED, FRACTION = "num-server-rounds", "seed", "strategy.fraction-train"
 LEAST, MODE = "strategy.min-clients", "aggregation.mode"
+PARTITIONER = "partitioner"  # what two settings vary together as
+DEALT, DEALT_HOW = "static.partitioner.name", "dataset.partitioner-options"
+IID = "iid"
 # Where a run is written says nothing of what it is.
 PLACES = ("results-dir", "resume-from")
 
@@ -32,6 +35,8 @@ class Grid:
         one that the others are compared with.
     vary : Mapping[str, tuple[Any, ...]]
         The values of more settings, by key.
+    partitioners : tuple[tuple[str, str], ...]
+        Names and options of partitioners; none for that of the settings.
     settings : Mapping[str, Any]
         All other settings of every run.
     nodes : int
@@ -49,6 +54,7 @@ class Grid:
     settings: Mapping[str, Any]
     nodes: int
     vary: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    partitioners: tuple[tuple[str, str], ...] = ()
     arms: tuple[str, ...] = ()
     equal: str = TOKENS
     budget_mib: float | None = None
@@ -63,7 +69,7 @@ class Cell:
     kind : str
         ``METHOD``, or the reference arm that the run is of.
     varied : tuple[tuple[str, Any], ...]
-        The settings that vary in the grid, but for method and seed.
+        What varies in the grid, but for method and seed: settings, and the partitioner.
     settings : Mapping[str, Any]
         All settings of the run.
     partitions : tuple[int, ...]
@@ -117,7 +123,7 @@ class Cell:
 
 
 def titled(method: str, options: str) -> str:
-    """Return a method's name with its options, as a table shows it."""
+    """Return a name with its options, as a table shows it."""
     return f"{method} ({options})" if options else method
 
 
@@ -126,7 +132,7 @@ def method_cells(grid: Grid) -> list[Cell]:
     return [
         _cell(grid, METHOD, method, seed, varied)
         for seed in grid.seeds
-        for varied in _variants(grid.vary)
+        for varied in _variants(grid)
         for method in grid.methods
     ]
 
@@ -140,7 +146,7 @@ def arm_cells(grid: Grid) -> list[Cell]:
     """
     cells = []
     for seed in grid.seeds:
-        for varied in _variants(grid.vary):
+        for varied in _variants(grid):
             whole = _cell(grid, METHOD, (FEDAVG, ""), seed, varied)
             clients = clients_per_round(whole.settings[FRACTION], grid.nodes)
             alone = {**whole.settings, FRACTION: 1.0, LEAST: 0, MODE: "all_at_once"}
@@ -151,6 +157,8 @@ def arm_cells(grid: Grid) -> list[Cell]:
                 ]
             if CENTRALISED in grid.arms:
                 pooled = {**alone, STEPS: clients * alone[STEPS]}
+                if pooled[DEALT] != IID:  # nothing is dealt out
+                    pooled |= {DEALT: IID, DEALT_HOW: ""}
                 cells.append(
                     replace(whole, kind=CENTRALISED, settings=pooled, partitions=(0,), of=1)
                 )
@@ -176,11 +184,23 @@ def _cell(
 ) -> Cell:
     name, options = method
     settings = {
-        **grid.settings, **dict(varied), NAME: name, OPTIONS: options, SEED: seed,
+        **grid.settings, **settings_of(varied), NAME: name, OPTIONS: options, SEED: seed,
     }  # fmt: skip
     return Cell(kind, name, options, seed, varied, settings, tuple(range(grid.nodes)), grid.nodes)
 
 
-def _variants(vary: Mapping[str, Sequence[Any]]) -> list[tuple[tuple[str, Any], ...]]:
-    pairs = [[(key, value) for value in values] for key, values in vary.items()]
+def settings_of(varied: tuple[tuple[str, Any], ...]) -> dict[str, Any]:
+    """Return the settings that one choice of what varies stands for."""
+    settings = dict(varied)
+    if PARTITIONER in settings:
+        name, _, options = settings.pop(PARTITIONER).partition(" (")
+        settings |= {DEALT: name, DEALT_HOW: options.removesuffix(")")}
+    return settings
+
+
+def _variants(grid: Grid) -> list[tuple[tuple[str, Any], ...]]:
+    axes = {key: list(values) for key, values in grid.vary.items()}
+    if grid.partitioners:
+        axes = {PARTITIONER: [titled(*pair) for pair in grid.partitioners], **axes}
+    pairs = [[(key, value) for value in values] for key, values in axes.items()]
     return list(itertools.product(*pairs))

@@ -19,6 +19,7 @@ from flowertune.compare.grid import (
     arm_cells,
     method_cells,
     rows_of_a_round,
+    settings_of,
 )
 from flowertune.config.checks import STEPS, clients_per_round
 from flowertune.run.files import ROUNDS as LINES
@@ -96,5 +97,5 @@ def _rows_of_arm(cell: Cell, grid: Grid) -> int:
     """Return how many rows all runs of an arm train on in a round, for one seed."""
     if cell.kind != LOCAL:
         return rows_of_a_round(cell)
-    fraction = {**grid.settings, **dict(cell.varied)}[FRACTION]
+    fraction = {**grid.settings, **settings_of(cell.varied)}[FRACTION]
     return rows_of_a_round(cell) * clients_per_round(fraction, grid.nodes)

@@ -14,6 +14,8 @@ from flowertune.base.text import one_line
 from flowertune.compare.grid import (
     ARMS,
     BYTES,
+    DEALT,
+    DEALT_HOW,
     PLACES,
     ROUNDS,
     SEED,
@@ -40,6 +42,7 @@ DECIDED = {
     ROUNDS: "--equal",
     **dict.fromkeys(PLACES, "the command itself"),
 }
+DEALT_BY = "the partitioners (dirichlet:alpha=0.1)"
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ class Asked:
     methods: Sequence[str] | None = None
     seeds: Sequence[int] | None = None
     vary: Mapping[str, Sequence[Any]] | None = None
+    partitioners: Sequence[str] | None = None
     run_config: Sequence[str] | None = None
     settings: Mapping[str, Any] | None = None
     supernodes: int | None = None
@@ -68,8 +72,8 @@ class Asked:
 
 
 DEFAULTS = Asked(
-    methods=(), seeds=(1, 2, 3), vary={}, run_config=(), settings={}, arms=ARMS, equal=TOKENS,
-    hold_out=0.1, score=SAMPLE, score_options="",
+    methods=(), seeds=(1, 2, 3), vary={}, partitioners=(), run_config=(), settings={},
+    arms=ARMS, equal=TOKENS, hold_out=0.1, score=SAMPLE, score_options="",
 )  # fmt: skip
 _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {}
 
@@ -85,6 +89,7 @@ _KINDS |= {
         lambda v: isinstance(v, dict) and all(isinstance(o, list) and o for o in flat(v).values()),
         "a table of lists",
     ),
+    "partitioners": (_list_of(str), "a list of names"),
     "run-config": (lambda v: isinstance(v, str), "a text as --run-config takes it"),
     "settings": (lambda v: isinstance(v, dict), "a table of settings"),
     "supernodes": (lambda v: type(v) is int, "a whole number"),
@@ -143,7 +148,7 @@ def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def read_method(word: str) -> tuple[str, str]:
-    """Return name and options of a method as a grid names it: ``fedprox:mu=0.1``."""
+    """Return name and options as a grid has those of a method: ``fedprox:mu=0.1``."""
     name, _, options = word.partition(":")
     return name.strip(), options.strip()
 
@@ -196,6 +201,9 @@ def grid_of(app: Path, asked: Asked) -> Grid:
         for key, by in DECIDED.items()
         if key in keys and (key != ROUNDS or keys is vary)
     ]
+    if asked.partitioners:
+        given = [key for key in (DEALT, DEALT_HOW) if key in vary]
+        found += [f"--vary names {key!r}, which is decided by {DEALT_BY}." for key in given]
     methods = tuple(dict.fromkeys(map(read_method, asked.methods or ())))
     own = _texts_of(app / read_app(app).package)
     found += [
@@ -211,8 +219,9 @@ def grid_of(app: Path, asked: Asked) -> Grid:
     grid = Grid(
         methods,
         tuple(dict.fromkeys(asked.seeds or ())), {**defaults, KEEP: KEPT, **changed}, nodes,
-        {key: tuple(values) for key, values in vary.items()}, tuple(asked.arms or ()),
-        str(asked.equal), asked.budget,
+        {key: tuple(values) for key, values in vary.items()},
+        tuple(dict.fromkeys(map(read_method, asked.partitioners or ()))),
+        tuple(asked.arms or ()), str(asked.equal), asked.budget,
     )  # fmt: skip
     _check_runs(app, grid)
     return grid

@@ -9,7 +9,7 @@ from pathlib import Path
 from flowertune.base.errors import UserError
 from submissions.convergence import Reference, read_reference
 from submissions.findings import Report, as_json, as_text, ordered
-from submissions.inputs import check_bundles
+from submissions.inputs import all_at_once, check_bundles
 from submissions.rescore import options as rescoring
 from submissions.signing.keys import PublicKey, public_key
 from submissions.verify import similarity
@@ -92,8 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     arguments = parser().parse_args(argv)
     try:
-        check_bundles(arguments.bundles)
-        rescoring.check(arguments)
+        all_at_once(lambda: check_bundles(arguments.bundles), lambda: rescoring.check(arguments))
         reference = read_reference(arguments.reference) if arguments.reference else None
         keys = [public_key(path) for path in arguments.key]
         reports = verify_all(arguments.bundles, reference, keys)

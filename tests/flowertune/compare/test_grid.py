@@ -45,6 +45,25 @@ def test_every_method_has_every_seed_and_every_choice_of_settings():
     assert wanted.items() <= last.settings.items()
 
 
+def test_a_partitioner_is_two_settings_that_vary_as_one():
+    one = grid(partitioners=(("iid", ""), ("dirichlet", "alpha=0.1, seed=7")), arms=ARMS)
+    cells = planned_cells(one, {})
+    dealt = {
+        cell.varied: (
+            cell.settings["static.partitioner.name"],
+            cell.settings["dataset.partitioner-options"],
+        )
+        for cell in cells
+        if cell.kind != "centralised"
+    }
+    assert dealt == {
+        (("partitioner", "iid"),): ("iid", ""),
+        (("partitioner", "dirichlet (alpha=0.1, seed=7)"),): ("dirichlet", "alpha=0.1, seed=7"),
+    }
+    pooled = {cell.settings["static.partitioner.name"] for cell in cells if cell.of == 1}
+    assert pooled == {"iid"}  # all rows are in one place
+
+
 @pytest.mark.parametrize("key", ["results-dir", "resume-from"])
 def test_where_a_run_is_written_does_not_make_it_another(key):
     cell = method_cells(grid())[0]

@@ -76,10 +76,12 @@ def test_all_wrong_values_of_all_runs_are_named_at_once_and_once():
         Asked(
             methods=["fedavg", "fedprox:mu=-1", "scaffold:x=1"],
             vary={"train.transport": ["float32", "int3"], "model.quantization": [5]},
+            partitioners=["dirichlet:alpha=0"],
         )
     )
     lines = said.split("\n")
-    assert len(lines) == len(set(lines)) == 4
+    assert len(lines) == len(set(lines)) == 5
+    assert "alpha" in said
     for word in ("'int3'", "quantization is 5", "gives mu of fedprox the value '-1'", "'x=1'"):
         assert word in said
 
