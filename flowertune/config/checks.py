@@ -99,6 +99,16 @@ def _together(cfg: Settings) -> list[str]:
             f"train.learning-rate-max {cfg.train.learning_rate_max}; the rate falls from max "
             f"to min over the rounds, so min must not be larger ({WHERE})."
         )
+    if cfg.train.evaluate_every and (models or not steps):
+        problems.append(
+            f"train.evaluate-every is {cfg.train.evaluate_every}, and this run trains nothing that "
+            f"could be evaluated; set it to 0, or {STEPS} to 1 or more ({WHERE})."
+        )
+    if cfg.train.early_stop and not cfg.train.evaluate_every:
+        problems.append(
+            f"train.early-stop is {cfg.train.early_stop}, which counts evaluations, and "
+            f"train.evaluate-every is 0; set that to 1 or more, or train.early-stop to 0 ({WHERE})."
+        )
     nodes = cfg.static.num_supernodes
     if nodes:
         problems += client_problems(cfg, nodes)

@@ -275,6 +275,27 @@ class Train:
     deterministic: bool = setting(
         True, _SWITCH, "false: a GPU may sum faster, and the same seed gives other last bits"
     )
+    evaluate_every: int = setting(
+        0,
+        _at_least(0, " (0: never)"),
+        "rounds between two looks at the loss on held-out rows; the best checkpoint is kept; 0: "
+        "none, and no row is held out",
+    )
+    held_out: float = setting(
+        0.1,
+        Rule(float, "a number above 0 and below 1", lambda v: 0 < v < 1),
+        "share of each client's rows that is held out of training for it",
+    )
+    evaluate_clients: int = setting(
+        0,
+        _at_least(0, " (0: as many as train in a round)"),
+        "how many clients evaluate, the same each time; 0: as many as train in a round",
+    )
+    early_stop: int = setting(
+        0,
+        _at_least(0, " (0: never)"),
+        "the run ends after so many evaluations in a row without a lower loss; 0: never",
+    )
     training_arguments: TrainingArguments
 
 

@@ -124,7 +124,8 @@ class BaseRun:
         violations = self.violations()
         if violations != self._at_start:
             log(INFO, lock.verdict(lock.static_values(self.cfg), violations))
-        steps = next_steps(self.cfg, self.folder, len(self.rounds_done), not violations)
+        best = self.chosen["round"] if self.chosen else len(self.rounds_done)
+        steps = next_steps(self.cfg, self.folder, best, not violations)
         log(INFO, "\n  ".join(["Next:", *steps]))
         log(INFO, "results: %s", self.folder)
 

@@ -10,7 +10,7 @@ from flowertune.base.untrusted import UnusableFile, strict_json
 from flowertune.rules.manifest import SEAL
 from flowertune.run import chain
 from submissions import layout
-from submissions.verify import app
+from submissions.verify import app, held_out
 from submissions.verify.case import Case
 from submissions.verify.weights import state_sha256
 
@@ -131,9 +131,10 @@ def _manifests(case: Case, found: Records) -> None:
     every = manifest["settings"].get("train.save-every-round")
     if type(every) is not int or every < 1:
         return
+    better = held_out.bests(case.rounds or [])
     before: int | None = None
     for record in found.records:
-        due = before is not None and before > 0 and before % every == 0
+        due = before is not None and before > 0 and (before % every == 0 or before in better)
         if record[chain.ROUND] != before and due != (record[chain.MANIFEST] is not None):
             saved = "saved" if due else "saved no"
             case.error(

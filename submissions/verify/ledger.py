@@ -9,7 +9,7 @@ from flowertune.base.text import MIB
 from flowertune.base.untrusted import UnusableFile, strict_json
 from flowertune.rules.values import shown
 from submissions import layout
-from submissions.verify import fields
+from submissions.verify import fields, held_out
 from submissions.verify.case import Case, typed
 
 _BESIDE = 16 * 2**10  # bytes of settings and numbers that a message may have beside an adapter
@@ -140,7 +140,12 @@ def check(case: Case, sums: Sums) -> None:
 def _parties(case: Case, sums: Sums, rounds: Sequence[Mapping]) -> None:
     """Messages of a round are of clients that count or are lost; all SuperNodes answered before."""
     there = {
-        line["round"]: {*line["partitions"], *(int(p) for p in line["lost"])} for line in rounds
+        line["round"]: {
+            *line["partitions"],
+            *(int(p) for p in line["lost"]),
+            *held_out.partitions_in(line),
+        }
+        for line in rounds
     }
     for number, partition in sorted(
         {key for key in [*sums.sent, *sums.received] if key[1] is not None}
@@ -246,10 +251,11 @@ def check_messages(
                         "communicated.",
                     )  # fmt: skip
         asked = sum(count for (r, _), count in sums.messages.items() if r == number)
-        if not layerwise and asked != line["asked"]:
+        if not layerwise and asked != line["asked"] + held_out.asked_in(line):
             case.error(
                 "run", "messages", f"{layout.ROUNDS}: round {number}",
-                f"asked is {line['asked']}, and the ledger has {asked} messages that were sent.",
+                f"asked is {line['asked']}, to evaluate {held_out.asked_in(line)}, and the ledger "
+                f"has {asked} messages that were sent.",
             )  # fmt: skip
         there = {p for r, p in sums.messages if r == number}
         for partition in line["partitions"]:

@@ -15,6 +15,7 @@ from submissions.verify import (
     chain,
     chosen,
     data,
+    held_out,
     ledger,
     measures,
     messages,
@@ -51,6 +52,7 @@ def check(case: Case) -> None:
         chosen.check(case, found, built_in)
         _rounds(case, case.rounds)
         _choices(case, built_in)
+        held_out.check(case)
         _lost(case, case.rounds)
         _many_lost(case, case.rounds)
         measures.check(case, sums)
@@ -127,7 +129,9 @@ def _ended(case: Case) -> None:
 def _not_stopped(
     run: Mapping[str, Any], manifest: Mapping[str, Any], rounds: Sequence[Mapping[str, Any]]
 ) -> str | None:
-    """Return why the budget did not stop a run before its last round; None if it did."""
+    """Return why neither the budget nor its losses stopped a run early; None if one did."""
+    if held_out.ended_early(manifest, rounds):
+        return None
     if not isinstance(run["reason"], str) or "budget" not in run["reason"]:
         return "it did not end"
     # As run.round_cost has it: the most that a round took, as if every client had answered.

@@ -76,6 +76,21 @@ def train(message: Message, context: Context) -> Message:
     return task.reply(method.sent(model), loss=loss, arrays=method.beside())
 
 
+@app.evaluate()
+def evaluate(message: Message, context: Context) -> Message:
+    """Reply with the loss of the adapter in the message on rows that ``train`` never sees."""
+    task = app.task(message, context)
+    with task.phase("load"):
+        tokenizer = task.cached(load_tokenizer)
+        model = task.cached(load_model)
+        task.load_adapter(model)
+        steps = task.held_out(tokenizer, model.device)
+    with task.phase("evaluate"), torch.no_grad():
+        model.eval()
+        total = sum(answer_loss(model, batch).item() for step in steps for batch in step.batches)
+    return task.evaluated(loss=total / sum(step.answer_tokens for step in steps))
+
+
 def answer_loss(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """Return the summed cross-entropy of a batch's answer tokens: a scalar, float32.
 

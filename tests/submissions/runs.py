@@ -105,6 +105,10 @@ HONEST = {
     "resumed": Honest(stops_in=3),
     "resumed, int8": Honest({"train.transport": "int8"}, stops_in=2),
     "lost clients": Honest(EVERYBODY, tamper=_lost((1, 2), (3, 0))),
+    "evaluated on held-out rows": Honest({"train.evaluate-every": 1, "train.held-out": 0.2}),
+    "ended early": Honest(
+        {"train.evaluate-every": 1, "train.early-stop": 1, "train.learning-rate-max": 10.0}
+    ),
     "a repeated round": Honest(tamper=_lost_once(2)),
     "another model": Honest(division="open"),
 }
