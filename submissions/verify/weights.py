@@ -115,6 +115,7 @@ def _tensor(name: str, entry: Any) -> Tensor:
     fits = (
         isinstance(entry, dict)
         and entry.keys() == {"dtype", "shape", "data_offsets"}
+        and isinstance(entry["dtype"], str)
         and entry["dtype"] in _WIDTHS
         and isinstance(entry["shape"], list)
         and len(entry["shape"]) <= 8
