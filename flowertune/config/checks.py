@@ -141,6 +141,18 @@ def clients_per_round(fraction: float, nodes: int) -> int:
     return max(int(fraction * nodes + 1e-9), min(2, nodes))
 
 
+def is_evaluated(cfg: Settings, server_round: int) -> bool:
+    """Whether the adapter is evaluated after a round: every so many, and after the last."""
+    every = cfg.train.evaluate_every
+    return bool(every) and (server_round % every == 0 or server_round == cfg.num_server_rounds)
+
+
+def evaluating_clients(cfg: Settings, nodes: int) -> int:
+    """Return how many of ``nodes`` SuperNodes evaluate, if each has a row to hold out."""
+    wanted = cfg.train.evaluate_clients or clients_per_round(cfg.strategy.fraction_train, nodes)
+    return min(wanted, nodes)
+
+
 def least_replies(cfg: Settings, clients: int) -> int:
     """Return how many replies a round of ``clients`` needs: ``strategy.min-clients``, or half."""
     return cfg.strategy.min_clients or -(-clients // 2)

@@ -9,7 +9,12 @@ from flowertune.config.checks import client_problems, clients_per_round
 from flowertune.config.settings import Settings
 from flowertune.models.memory import Memory, estimate, work_of
 from flowertune.planning.architecture import Architecture
-from flowertune.planning.communication import Communication, Traffic, adapter_bytes
+from flowertune.planning.communication import (
+    Communication,
+    Traffic,
+    adapter_bytes,
+    with_evaluations,
+)
 from flowertune.planning.disk import VALUE_BYTES, Disk
 from flowertune.planning.published import Comparison, comparisons
 
@@ -113,7 +118,9 @@ def make_plan(
             clients=clients,
             rounds=rounds,
             budget_mib=cfg.static.budget_mib,
-            traffic=traffic or fedavg,
+            traffic=with_evaluations(
+                traffic or fedavg, cfg, supernodes, values, shape.message_bytes[transport]
+            ),
         ),
         disk=Disk(
             VALUE_BYTES * shape.adapter_parameters,

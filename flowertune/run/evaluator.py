@@ -11,12 +11,13 @@ from flowertune.base.errors import UserError
 from flowertune.base.text import counted
 from flowertune.comms.codec import pack
 from flowertune.comms.evaluation import HeldOut, ask_losses
+from flowertune.config.checks import is_evaluated
 from flowertune.config.settings import WHERE
 from flowertune.data.lengths import Lengths
 from flowertune.rules.held_out import CHOSEN, LOSS, best_of
 from flowertune.run.base import BaseRun
 from flowertune.run.data_check import usable_rows
-from flowertune.run.evaluation import is_due, line_of, panel
+from flowertune.run.evaluation import line_of, panel
 
 _OF_A_REPLY = 1024  # bytes at the most, with what a message holds beside the adapter
 
@@ -68,7 +69,7 @@ class Evaluator:
 
     def bytes_of(self, server_round: int) -> int:
         """Return the most bytes that the evaluation after a round takes; 0 where none is due."""
-        return self.nbytes if is_due(self._run.cfg, server_round) else 0
+        return self.nbytes if is_evaluated(self._run.cfg, server_round) else 0
 
     def evaluate(
         self,
@@ -92,7 +93,7 @@ class Evaluator:
             If nobody could evaluate.
         """
         run = self._run
-        if not is_due(run.cfg, server_round):
+        if not is_evaluated(run.cfg, server_round):
             return {}
         if not run.ledger.has_room_for(self.nbytes):
             log(WARNING, "round %d is not evaluated: that would pass the budget of %s MiB",

@@ -17,12 +17,12 @@ from flowertune.client.task import ClientTask
 from flowertune.comms import evaluation as asking
 from flowertune.comms.evaluation import HeldOut
 from flowertune.comms.failures import InvalidReply
-from flowertune.config.checks import check_settings
+from flowertune.config.checks import check_settings, is_evaluated
 from flowertune.data.held_out import held_out_of, split
 from flowertune.data.tokens import Example
 from flowertune.rules.held_out import best_of, why_enough
 from flowertune.run import evaluator
-from flowertune.run.evaluation import is_due, line_of, panel
+from flowertune.run.evaluation import line_of, panel
 from tests.apps import default_settings, rendered, settings
 from tests.local_grid import LocalGrid, folder, lines, load, run_app
 from tests.methods import counted
@@ -64,7 +64,7 @@ def test_the_same_clients_evaluate_each_time():
     assert panel(cfg.replace({"seed": 1}), rows) != panel(cfg, rows)
     everybody = cfg.replace({"train.evaluate-clients": 99})
     assert panel(everybody, {**rows, 7: 1, 8: 0}).keys() == {*range(50)} - {7, 8}
-    assert [n for n in range(1, 8) if is_due(cfg.replace({"num-server-rounds": 7}), n)] == [
+    assert [n for n in range(1, 8) if is_evaluated(cfg.replace({"num-server-rounds": 7}), n)] == [
         2, 4, 6, 7,
     ]  # fmt: skip
 
