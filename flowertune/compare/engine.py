@@ -1,5 +1,6 @@
 """One run after the other in a process that keeps app, model and rows from run to run."""
 
+import gc
 import secrets
 import shutil
 import threading
@@ -66,7 +67,12 @@ def do_run(app: Path, cell: Cell, folder: Path) -> RunFiles:
     else:
         shutil.rmtree(folder, ignore_errors=True)
     with _one_at_a_time:
-        _run(app, settings, cell)
+        try:
+            _run(app, settings, cell)
+        finally:
+            # A run is a circle of objects, and the start of the next one keeps for good whatever
+            # is not collected by then (gc.freeze of base.imports).
+            gc.collect()
     done = run_of(folder)
     assert done is not None  # a run that ends without an error has written its files
     return done
