@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from flowertune.base.errors import SettingsError
-from flowertune.config import optimizers, partitioners
+from flowertune.config import lora, optimizers, partitioners
 from flowertune.config.settings import ALL_AT_ONCE, LAYERWISE, WHERE, Entry, Settings, table, typed
 
 STEPS = "train.training-arguments.max-steps"
@@ -35,7 +35,7 @@ def check_settings(
     """
     problems = [text for entry in table() if (text := setting_problem(entry, run_config))]
     problems += partitioners.problems(run_config) + optimizers.problems(run_config)
-    problems += more(run_config)
+    problems += lora.problems(run_config) + more(run_config)
     if not problems:
         cfg = typed(run_config, app_dir)
         problems = _together(cfg)

@@ -62,6 +62,11 @@ class Traffic:
         return cls((clients * values,) * rounds, (clients * values,) * rounds,
                    (2 * clients * counted,) * rounds)  # fmt: skip
 
+    def with_more(self, down: int, counted: int) -> "Traffic":
+        """Return that of rounds in which more is sent to clients."""
+        more = tuple(nbytes + down for nbytes in self.down)
+        return Traffic(more, self.up, tuple(nbytes + counted for nbytes in self.counted))
+
 
 def with_evaluations(
     traffic: Traffic, cfg: Settings, supernodes: int, values: int, message: int

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from flowertune.base.errors import SettingsError
 from flowertune.base.text import MIB
 from flowertune.config.checks import client_problems, clients_per_round
-from flowertune.config.settings import Settings
+from flowertune.config.settings import SHIFTED, Settings
 from flowertune.models.memory import Memory, estimate, work_of
 from flowertune.planning.architecture import Architecture
 from flowertune.planning.communication import (
@@ -123,7 +123,8 @@ def make_plan(
             ),
         ),
         disk=Disk(
-            VALUE_BYTES * shape.adapter_parameters,
+            # Each state has the first adapter, too, and each checkpoint twice the rank.
+            VALUE_BYTES * shape.adapter_parameters * (2 if cfg.model.lora.init in SHIFTED else 1),
             cfg.num_server_rounds,
             cfg.train.save_every_round,
             cfg.train.keep_states,

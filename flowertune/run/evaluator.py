@@ -5,6 +5,7 @@ from logging import INFO, WARNING
 from typing import Any
 
 import torch
+from flwr.app import ArrayRecord
 from flwr.common import log
 
 from flowertune.base.errors import UserError
@@ -38,6 +39,7 @@ class Evaluator:
         run: BaseRun,
         lengths: Mapping[int, list[Lengths]],
         adapter: Mapping[str, torch.Tensor],
+        beside: Mapping[str, ArrayRecord],
     ) -> None:
         """Choose who evaluates.
 
@@ -47,13 +49,15 @@ class Evaluator:
             Of every partition's rows.
         adapter : Mapping[str, torch.Tensor]
             One of the run's shapes.
+        beside : Mapping[str, ArrayRecord]
+            What a client needs beside the adapter, by record.
 
         Raises
         ------
         UserError
             If no client has a row to hold out.
         """
-        self._run, cfg = run, run.cfg
+        self._run, self._beside, cfg = run, beside, run.cfg
         self.panel = panel(cfg, usable_rows(lengths, cfg.train.seq_length))
         if not self.panel:
             raise UserError(
@@ -61,7 +65,8 @@ class Evaluator:
                 f"to hold one out; set it to 0 ({WHERE})."
             )
         packed = pack(adapter, cfg.train.transport)
-        size = sum(len(array.data) for array in packed.values())
+        records = (packed, *beside.values())
+        size = sum(len(array.data) for record in records for array in record.values())
         self.nbytes = len(self.panel) * (size + _OF_A_REPLY)
         log(INFO, "after every %s, %s evaluate on %s held-out rows (partitions %s)",
             counted(cfg.train.evaluate_every, "round"), counted(len(self.panel), "client"),
@@ -127,8 +132,9 @@ class Evaluator:
                 left = {p: rows for p, rows in self.panel.items() if p not in said}
                 if left and run.ledger.has_room_for(self.nbytes):
                     came, reasons = ask_losses(
-                        run.grid, run.cfg, run.registry, run.ledger, server_round, adapter, left
-                    )
+                        run.grid, run.cfg, run.registry, run.ledger, server_round, adapter, left,
+                        self._beside,
+                    )  # fmt: skip
                     said |= came
                     asked += len(left)
         return said, reasons, asked
