@@ -29,6 +29,7 @@ from flowertune.methods.base import MethodClient
 from flowertune.methods.registry import client_class, options_of
 from flowertune.models.adapter import adapter_of, drawn_factor, load_adapter, thaw
 from flowertune.models.cuda import repeatable
+from flowertune.models.merging import merge
 from flowertune.profiling.phases import profile_of
 
 T = TypeVar("T")
@@ -137,6 +138,7 @@ class ClientTask:
         thaw(model, parameters)
         self.adapter = self.method.whole(self.adapter, adapter_of(model))
         load_adapter(model, self.adapter, parameters)
+        merge(model, self.method.merged())
         self._model, self._frozen = model, fingerprint(parameters)
 
     def steps(self, tokenizer: Any, device: torch.device | str) -> list[Step]:

@@ -17,6 +17,7 @@ NAMES = {
     "bytes-up": "communication/bytes-up",
     "residual": "method/residual",
     "drift": "method/drift",
+    "export-error": "method/export-error",
 }
 
 

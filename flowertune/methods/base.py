@@ -188,6 +188,19 @@ class MethodServer:
             total += row.astype(np.float64) * weight
         return total / sum(weights)
 
+    def made(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Return by module factors of what the server made of the clients' products in this round,
+        where that is not the product of the new adapter's factors."""
+        return {}
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a round's line and the manifest are to say beside what they have."""
+        return {}
+
+    def growth(self) -> int:
+        """Return by how many bytes a message of the next round is larger than one of the last."""
+        return 0
+
     def step(
         self, start: np.ndarray, middle: np.ndarray, kept: dict[str, np.ndarray]
     ) -> np.ndarray:
@@ -239,6 +252,10 @@ class MethodClient:
     ) -> dict[str, torch.Tensor]:
         """Return the adapter to start from, made of what came; ``like`` has the model's."""
         return dict(adapter)
+
+    def merged(self) -> Mapping[str, torch.Tensor]:
+        """Return what is merged into the base under the adapter (see ``models.merging``)."""
+        return {}
 
     def trainable(self, model: Any) -> list[Any]:
         """Return the parameters to train, and freeze the others."""

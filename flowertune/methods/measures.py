@@ -17,7 +17,7 @@ Tensors = Mapping[str, np.ndarray]
 
 def measured(
     before: Tensors, sent: Sequence[Tensors], came: Sequence[Tensors], weights: Sequence[int],
-    after: Tensors,
+    after: Tensors, made: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Return what a line of rounds.jsonl says of a round's aggregation.
 
@@ -30,12 +30,15 @@ def measured(
         send are as they were. Of a smaller rank than the adapter's, zeros stand for the rest.
     weights : Sequence[int]
         Their examples.
+    made : Mapping[str, tuple[np.ndarray, np.ndarray]] | None
+        By module, factors of what the server made of the clients' products, where that is not the
+        product of the new adapter's.
 
     Returns
     -------
     dict
-        ``residual``: |sum p B_k A_k - B A| / |sum p B_k A_k| over all modules, where B and A are
-        the server's; ``residuals``: the same by module; ``drift``: the root of
+        ``residual``: |sum p B_k A_k - B A| / |sum p B_k A_k| over all modules, where B A is
+        what the server made; ``residuals``: the same by module; ``drift``: the root of
         sum p |d_k - d|^2 / |d|^2, where d_k is a client's update and d = sum p d_k. None where the
         denominator is 0, or where there is nothing to compare.
     """
@@ -48,7 +51,8 @@ def measured(
             (flat_b(one.get(pair.b, before[pair.b])), flat_a(one.get(pair.a, before[pair.a])))
             for one in came
         ]
-        return squares(factors, shares, (flat_b(after[pair.b]), flat_a(after[pair.a])))
+        own = flat_b(after[pair.b]), flat_a(after[pair.a])
+        return squares(factors, shares, (made or {}).get(pair.module, own))
 
     with ThreadPoolExecutor() as pool:
         for pair, (off, whole) in zip(pairs, pool.map(of_pair, pairs), strict=True):

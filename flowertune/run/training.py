@@ -40,6 +40,7 @@ from flowertune.data.report import (
 from flowertune.data.report_text import as_text
 from flowertune.loggers.loggers import Loggers, run_loggers
 from flowertune.loggers.plot import plot_run
+from flowertune.methods.base import MethodServer
 from flowertune.methods.measures import measured
 from flowertune.models.adapter import adapter_shapes, check_initialization
 from flowertune.models.auto_targets import AUTO, auto_targets
@@ -227,7 +228,8 @@ class TrainingRun(BaseRun):
     def rounds(self) -> Iterator[int]:
         """Yield the rounds to do; stop before one that would pass the budget."""
         for server_round in range(len(self.rounds_done) + 1, self.cfg.num_server_rounds + 1):
-            if not self.ledger.has_room_for(self.method.cost.nbytes):
+            grown = self.clients_per_round * _asked_of(self.method.contract.strategy, "growth", 0)
+            if not self.ledger.has_room_for(self.method.cost.nbytes + grown):
                 self.reason = reason = (
                     f"stopped after round {server_round - 1}: the next would pass the budget of "
                     f"{self.ledger.budget_mib:,} MiB ({self.ledger.mib:,.1f} MiB used)"
@@ -402,6 +404,7 @@ class TrainingRun(BaseRun):
             "total-mib": round(self.ledger.mib, 3),
             **self._bytes_of(result.server_round),
             **self._measured(tensors),
+            **_asked_of(self.method.contract.strategy, "facts", {}),
             "time": now(),
         }
         self._before = tensors
@@ -446,6 +449,7 @@ class TrainingRun(BaseRun):
                 [{n: a.numpy() for n, a in arrays.items()} for _, _, arrays in self._came],
                 [examples for _, examples, _ in self._came],
                 _numpy(after),
+                _asked_of(self.method.contract.strategy, "made", {}),
             )
         except (ValueError, KeyError) as error:  # adapters that a method of the app's own reshapes
             log(WARNING, "residual and drift are not known (%s)", one_line(error))
@@ -470,6 +474,7 @@ class TrainingRun(BaseRun):
         """Save a checkpoint, and return the seal of its manifest."""
         path, config = self.folder / f"peft_{server_round}", self.adapter_config
         assert config is not None
+        facts = _asked_of(self.method.contract.strategy, "facts", {})
         more = {
             "kind": "adapter",
             "base-model": {
@@ -482,9 +487,13 @@ class TrainingRun(BaseRun):
             "longest-answer-tokens": self._longest_answer,
             "rows": {str(p): record for p, record in sorted(self.rows.items())},
             "rows-visited": round(self._visited.share(self.rounds_done), 6),
+            **facts,
         }
         save_checkpoint(path, tensors, config, build_manifest(self, server_round, more))
         log(INFO, "saved %s", path)
+        if (off := facts.get("export-error")) is not None:
+            log(INFO, "it has the adapter's rank, and leaves out %.2f %% of what was learned "
+                "(export-error)", 100 * off)  # fmt: skip
         return json.loads((path / FILE).read_text("utf-8"))[SEAL]
 
     def choose(self, server_round: int, rows: int, loss: float) -> None:
@@ -544,6 +553,11 @@ class TrainingRun(BaseRun):
 
 def _numpy(tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
     return {name: tensor.numpy() for name, tensor in tensors.items()}
+
+
+def _asked_of(strategy: Any, what: str, otherwise: Any) -> Any:
+    """Return what a method of the library says; a strategy of another kind has not that to say."""
+    return getattr(strategy, what)() if isinstance(strategy, MethodServer) else otherwise
 
 
 def _came(reply: Message) -> tuple[int, int, ArrayRecord]:
