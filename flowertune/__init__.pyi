@@ -1,5 +1,6 @@
 """The public names, for editors and type checkers."""
 
+from flowertune.base.buffers import empty_like as empty_like
 from flowertune.base.errors import UserError as UserError
 from flowertune.base.numbers import as_int as as_int
 from flowertune.base.seeds import derive_seed as derive_seed

@@ -13,6 +13,7 @@ Level = Literal["error", "warning", "note"]
 KINDS: tuple[Kind, ...] = ("structure", "rules", "system", "run", "score", "contamination")
 LEVELS: tuple[Level, ...] = ("error", "warning", "note")
 FORMAT = 1
+SIGNED_BY = "signed-by"  # in the facts: the fingerprint of the key whose signature fits
 _SENTENCE = 1000  # characters of a sentence that are shown
 
 
@@ -99,9 +100,15 @@ class Report:
             return ", ".join([f"VALID: {self.reached}", *rest])
         return ", ".join([f"INVALID: {counted(many['error'], 'error')}", *rest])
 
+    def signed(self) -> str:
+        """Return whose key signed the bundle, as a line; empty where none did."""
+        signer = self.facts.get(SIGNED_BY)
+        return f"signed by the key {one_line(str(signer), 100)}" if signer else ""
+
     def text(self) -> str:
-        """Return it for a terminal: a line for the bundle, one for each finding, the verdict."""
-        lines = [one_line(self.bundle, 300), *(finding.line() for finding in self.findings)]
+        """Return it for a terminal: the bundle, who signed it, the findings, the verdict."""
+        head = [one_line(self.bundle, 300), *filter(None, [self.signed()])]
+        lines = [*head, *(finding.line() for finding in self.findings)]
         return "\n".join([*lines, self.verdict()])
 
     def body(self) -> dict[str, Any]:

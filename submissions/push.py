@@ -26,8 +26,8 @@ def files_of(files: Mapping[str, Content]) -> dict[str, Content]:
     return found
 
 
-def check_id(given: str) -> None:
-    """Refuse what is no id of the hub with an owner.
+def checked_id(given: str) -> str:
+    """Return an id of the hub with an owner.
 
     Raises
     ------
@@ -36,6 +36,7 @@ def check_id(given: str) -> None:
     """
     if not hub.is_hub_id(given) or given.count("/") != 1:
         raise UserError(f"--push is {given!r}, and a repository of the hub is called OWNER/NAME.")
+    return given
 
 
 def push(files: Mapping[str, Content], hub_id: str, private: bool = False) -> str:

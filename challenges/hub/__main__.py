@@ -215,7 +215,7 @@ def _key(arguments: argparse.Namespace) -> int:
         print(Keys(arguments.bundle_keys).add(arguments.name))
     except HubError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return 2
     print(f"hand it to {arguments.name}; only its hash is kept", file=sys.stderr)
     return 0
 

@@ -1,6 +1,7 @@
 """The ways to build the sandbox, best first, and the search for one that works here."""
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -130,7 +131,8 @@ def source(name: str) -> str:
 
 def python_path() -> str:
     """The Python that runs inside the sandbox: this one."""
-    return sys.executable
+    # Typed as ../venv/bin/python, it is a path through folders that are not shown.
+    return os.path.normpath(sys.executable)
 
 
 def _parents(paths: Sequence[str]) -> list[str]:

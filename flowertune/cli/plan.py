@@ -12,6 +12,7 @@ import typer
 from flowertune.base.errors import UserError
 from flowertune.base.gpus import may_have_gpu
 from flowertune.base.imports import uncollected
+from flowertune.base.text import one_line
 from flowertune.cli.options import AppFolder, RunConfig
 from flowertune.config.app import read_app
 from flowertune.config.read import read_settings
@@ -20,6 +21,7 @@ from flowertune.methods.registry import problems as method_problems
 
 if TYPE_CHECKING:
     from flowertune.planning.architecture import Architecture
+    from flowertune.planning.communication import Traffic
 
 EXAMPLES = """\b
 examples:
@@ -79,10 +81,11 @@ def plan(
 
     nodes = supernodes or cfg.static.num_supernodes or read_app(app).supernodes
     check_clients(cfg, nodes)
-    made = make_plan(cfg, _shapes(cfg, app), nodes, tokens)
+    shapes, traffic = _shapes(cfg, app, nodes)
+    made = make_plan(cfg, shapes, nodes, tokens, traffic)
     made = replace(made, gpu_gb=_gpu_gb(), workers=_workers())
     if probe:
-        from flowertune.cli.app import load_app
+        from flowertune.client.load import load_app
         from flowertune.planning import probe as probing
 
         print("Loading the model and training a few steps …", file=sys.stderr, flush=True)
@@ -90,10 +93,10 @@ def plan(
     print(json.dumps(as_values(made), indent=2) if as_json else as_text(made).rstrip("\n"))
 
 
-def _shapes(cfg: Settings, app: Path) -> "Architecture":
+def _shapes(cfg: Settings, app: Path, nodes: int) -> "tuple[Architecture, Traffic | None]":
     from flowertune.planning import stored
 
-    key = stored.key_of(cfg, app / read_app(app).package)
+    key = stored.key_of(cfg, app / read_app(app).package, nodes)
     if (kept := stored.load(key)) is not None:
         return kept
     with uncollected():
@@ -102,12 +105,26 @@ def _shapes(cfg: Settings, app: Path) -> "Architecture":
         from flowertune.base.progress_bars import disable_progress_bars
 
         disable_progress_bars()
-        from flowertune.cli.app import load_app
+        from flowertune.client.load import load_app, load_strategy
         from flowertune.planning.architecture import architecture
+        from flowertune.planning.traffic import traffic_of_run
 
-        made = architecture(cfg, load_app(app).functions.lora_config(cfg))
-    stored.save(key, made)
-    return made
+        loaded = load_app(app)
+        made = architecture(cfg, loaded.functions.lora_config(cfg))
+        own = loaded.functions.methods
+        try:
+            traffic = traffic_of_run(cfg, load_strategy(app), own, made.adapter, nodes)
+        except UserError:
+            raise
+        except Exception as error:  # a strategy is its author's and may raise anything
+            print(
+                f"{cfg.strategy.name} of strategy.py makes no messages without a run "
+                f"({type(error).__name__}: {one_line(error)}): counted as FedAvg's.",
+                file=sys.stderr,
+            )
+            return made, None
+    stored.save(key, made, traffic)
+    return made, traffic
 
 
 def _gpu_gb() -> float | None:

@@ -7,8 +7,11 @@ from typing import Annotated, Any
 import typer
 
 from flowertune.base.errors import UserError
+from flowertune.base.text import one_line
 from flowertune.cli.options import AppFolder, RunConfig, RunName
+from flowertune.config.checks import check_settings
 from flowertune.config.read import UnreadableApp, default_settings
+from flowertune.config.settings import IID
 from flowertune.run.files import read_run
 from flowertune.run.find import home_of, run_named
 
@@ -53,7 +56,7 @@ def report(
     target = output or files.folder / "report.html"
     home = home_of(files.folder, app)
     places = [Path.cwd(), *([home] if home else [])]
-    text = page(collect(files, _defaults(home or app), places))
+    text = page(collect(files, _defaults(home or app), places, _split(files.about, home or app)))
     try:
         write_atomically(target, text)
     except OSError as error:
@@ -65,6 +68,27 @@ def report(
     if tensorboard:
         write_events(tensorboard, files.rounds)
         print(f"{tensorboard}: tensorboard --logdir {tensorboard}")
+
+
+def _split(about: Mapping[str, Any], app: Path) -> Any:
+    """Return how a run's rows were dealt out, or why that is not known here; None: evenly."""
+    settings = about.get("settings") or {}
+    if settings.get("static.partitioner.name", IID) == IID:
+        return None
+    # Late: datasets takes seconds.
+    from flowertune.data.rows import is_cached, is_local
+    from flowertune.report.split import split_of
+
+    try:
+        cfg = check_settings(settings, app.resolve())
+        name, nodes = cfg.static.dataset.name, about.get("supernodes")
+        if not is_local(name) and not is_cached(name):
+            return f"the rows of {name} are not on this machine"
+        if not isinstance(nodes, int):
+            return "run.json does not say how many SuperNodes there were"
+        return split_of(cfg, nodes)
+    except UserError as error:
+        return one_line(error).rstrip(".")
 
 
 def _defaults(app: Path) -> Mapping[str, Any] | None:

@@ -9,7 +9,9 @@ from flowertune.data.examples import TokenizedRows, tokenized_rows
 
 # Settings that the tokens of a row depend on, with what a participant adds: any key may be read
 # by the app's prompt_and_answer, so only those are left out that cannot matter to a row.
-NOT_OF_ROWS = ("dataset.", "train.", "strategy.", "aggregation.", "log.", "profile.", "resume-from")
+NOT_OF_ROWS = (
+    "dataset.max-bad-rows", "train.", "strategy.", "aggregation.", "log.", "profile.", "resume-from"
+)  # fmt: skip
 
 
 def load_tokenizer(cfg: Settings, functions: AppFunctions) -> Any:

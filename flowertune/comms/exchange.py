@@ -109,6 +109,8 @@ class Exchanger:
     ----------
     state_key : str
         Where clients keep what they need again (see ``comms.partition_files``).
+    most_norm : float | None
+        In place of ``strategy.max-update-norm``; 0: any norm.
     """
 
     grid: Grid
@@ -118,6 +120,7 @@ class Exchanger:
     profile: Any
     state_key: str
     most_examples: Callable[[int], int] = lambda partition: MOST_EXAMPLES
+    most_norm: float | None = None
     sent: dict[int, Tensors] = field(default_factory=dict, repr=False)
     # Digests of the arrays in the last attempt's replies, by partition and record.
     came: dict[int, dict[str, str]] = field(default_factory=dict, repr=False)
@@ -242,11 +245,8 @@ class Exchanger:
             "clients of a round reply with the same (client_app.py)",
         )
         others = {partition: norm for partition, norm in norms.items() if partition not in refused}
-        return refused | too_large(
-            others,
-            self._norm_sent,
-            self.cfg.strategy.max_update_norm,
-        )
+        most = self.cfg.strategy.max_update_norm if self.most_norm is None else self.most_norm
+        return refused | too_large(others, self._norm_sent, most)
 
     def _norm_sent(self, partition: int) -> float:
         """Return the norm of what a partition was sent, computed once for each adapter."""

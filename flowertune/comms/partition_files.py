@@ -17,8 +17,8 @@ from flowertune.base.files import flower_home, replace_file, save_tensors
 from flowertune.base.text import one_line
 
 RESIDUAL, TRAINED, STATE = "residual", "trained", "state"
-# A run can be resumed from one of its last states (run/state.py): what a partition had then stays.
-BACK = 2
+# A run can be resumed from one of its states (run/state.py): what a partition had then stays.
+FEWEST_STATES = 3
 CURE = "start a new run, or resume this one from an earlier state (results/<id>/state/round_<n>)"
 KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -42,6 +42,34 @@ def _branches(run_key: str) -> list[tuple[str, int | None]]:
     return pairs
 
 
+def clients_folder() -> Path:
+    """Return where the clients of this machine keep files: a folder of each run, by its id."""
+    return flower_home(os.environ) / "flowertune" / "clients"
+
+
+def files_by_round(clients: Path, run_key: str, partition: int, kind: str) -> dict[int, Path]:
+    """Return what a partition kept in a run and in those that it goes on with, by round.
+
+    Parameters
+    ----------
+    clients
+        As ``clients_folder``, or a copy of it.
+    run_key, partition, kind
+        As of ``PartitionFiles``.
+    """
+    files: dict[int, Path] = {}
+    name = re.compile(rf"{kind}_([0-9]{{1,9}})\.safetensors")
+    for key, last in reversed(_branches(run_key)):
+        folder = clients / key / f"partition_{partition}"
+        if last is not None:
+            files = {n: path for n, path in files.items() if n <= last}
+        for path in folder.iterdir() if folder.is_dir() else ():
+            match = name.fullmatch(path.name)
+            if match and (last is None or int(match.group(1)) <= last):
+                files[int(match.group(1))] = path
+    return files
+
+
 @dataclass(frozen=True)
 class PartitionFiles:
     """The files of one kind that one partition keeps in one run.
@@ -52,6 +80,8 @@ class PartitionFiles:
         The run and those that it goes on with (see ``branched``).
     kind : str
         RESIDUAL (error feedback), TRAINED (for buckets) or STATE (the method's own).
+    states : int
+        How many of the run's newest states stay; 0: all.
 
     Raises
     ------
@@ -62,6 +92,7 @@ class PartitionFiles:
     run_key: str
     partition: int
     kind: str
+    states: int = FEWEST_STATES
 
     def __post_init__(self) -> None:
         try:
@@ -75,25 +106,11 @@ class PartitionFiles:
     @property
     def folder(self) -> Path:
         """Where the partition keeps everything of the run."""
-        return self._folder(_branches(self.run_key)[0][0])
-
-    def _folder(self, key: str) -> Path:
-        clients = flower_home(os.environ) / "flowertune" / "clients"
-        return clients / key / f"partition_{self.partition}"
+        return clients_folder() / _branches(self.run_key)[0][0] / f"partition_{self.partition}"
 
     def rounds(self) -> dict[int, Path]:
         """Return the files there are, by round; those of runs that this one went on with, too."""
-        files: dict[int, Path] = {}
-        name = re.compile(rf"{self.kind}_([0-9]{{1,9}})\.safetensors")
-        for key, last in reversed(_branches(self.run_key)):
-            folder = self._folder(key)
-            if last is not None:
-                files = {n: path for n, path in files.items() if n <= last}
-            for path in folder.iterdir() if folder.is_dir() else ():
-                match = name.fullmatch(path.name)
-                if match and (last is None or int(match.group(1)) <= last):
-                    files[int(match.group(1))] = path
-        return files
+        return files_by_round(clients_folder(), self.run_key, self.partition, self.kind)
 
     def load(self, last_round: int) -> dict[str, Any]:
         """Return what was kept in ``last_round`` or, if nothing was, in the newest round before it.
@@ -113,8 +130,8 @@ class PartitionFiles:
         if self._dropped(last_round):
             raise UserError(
                 f"partition {self.partition} has no longer what it kept in round {last_round}: the "
-                f"run went on for more than {BACK} rounds after it; resume it from a later state "
-                "(results/<id>/state/round_<n>)."
+                f"run went on for more than {self.states - 1} rounds after it; resume it from a "
+                "later state (results/<id>/state/round_<n>)."
             )
         newest = max((n for n in files if n <= last_round), default=None)
         if newest is None:
@@ -133,12 +150,14 @@ class PartitionFiles:
 
     def _dropped(self, last_round: int) -> bool:
         """Whether the file that counts after ``last_round`` may have been dropped by ``keep``."""
+        if not self.states:
+            return False
         branches = _branches(self.run_key)
         began = [last or 0 for _, last in branches[1:]] + [0]
         for (key, _), start in zip(branches, began, strict=True):
             if last_round > start:
                 own = PartitionFiles(key, self.partition, self.kind).rounds()
-                return bool(own) and last_round < min(min(own), max(own) - BACK)
+                return bool(own) and last_round < min(min(own), max(own) - self.states + 1)
         return False
 
     def of_round(self, server_round: int) -> Path:
@@ -160,16 +179,20 @@ class PartitionFiles:
     def keep(self, server_round: int, tensors: Mapping[str, Any], last_round: int = 0) -> None:
         """Keep this round's tensors; drop those that no resumed run can need any more.
 
-        It can need what was kept up to ``BACK`` rounds before ``last_round``. A process that is
-        killed leaves the old file of the round or the new one.
+        It can need what was kept in the rounds of all states that stay, and before the oldest of
+        them. Where all states stay, all files do: a verifier may draw any round, and train it
+        again from what clients kept before it. A process that is killed leaves the old file of
+        the round or the new one.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"{self.kind}_{server_round}.safetensors"
         part = path.with_name(f".{path.name}.part")
         save_tensors(tensors, part, None if self.kind == TRAINED else {"sha256": _digest(tensors)})
         replace_file(part, path)
+        if not self.states and self.kind != TRAINED:
+            return
         files = self.rounds()
-        back = 0 if self.kind == TRAINED else BACK
+        back = 0 if self.kind == TRAINED else self.states - 1
         since = min(last_round, server_round - 1 - back)
         needed = max((n for n in files if n <= since), default=None)
         for n, file in files.items():

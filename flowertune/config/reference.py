@@ -3,7 +3,10 @@
 import json
 from typing import Any
 
-from flowertune.config.settings import WHERE, Entry, table
+from flowertune.config import optimizers
+from flowertune.config.options import Option
+from flowertune.config.partitioners import BY_ANSWER, TABLE
+from flowertune.config.settings import IID, WHERE, Entry, table
 
 # Defaults that are facts of a challenge, as Copier's template names them.
 FACTS = {
@@ -66,6 +69,26 @@ Their values come from the challenge and its rules. A run with other values is u
 | Setting | Allowed |
 | :-- | :-- |
 """
+PARTITIONERS = """
+## Partitioners
+
+What `static.partitioner.name` may be beside `iid`, and the options of each, which
+`dataset.partitioner-options` gives: "alpha=0.1, by=output". All are classes of flwr-datasets. `by`
+is the column of the answers unless it is said. A run with any of them is unofficial.
+
+| Partitioner | Options |
+| :-- | :-- |
+"""
+OPTIMIZERS = """
+## Optimizers
+
+What `train.optimizer` may be, and the options of each, which `train.optimizer-options` gives:
+"momentum=0.9, nesterov=true". `weight-decay` of `train.training-arguments` goes for all of them.
+[LoRA and optimizers](guides/lora-and-optimizers.md) says what each is for.
+
+| Optimizer | Options |
+| :-- | :-- |
+"""
 
 
 def pyproject_tables() -> str:
@@ -98,6 +121,17 @@ def reference_page() -> str:
     for entry in table():
         if entry.key.startswith(STATIC):
             rows.append(f"| `{entry.key}` | {entry.rule.allowed} |\n")
+    rows.append(PARTITIONERS)
+    rows += [
+        f"| `{name}` | {'<br>'.join(map(_option, options)) or 'none'} |\n"
+        for name, options in TABLE.items()
+        if name != IID
+    ]
+    rows.append(OPTIMIZERS)
+    rows += [
+        f"| `{name}` | {'<br>'.join(map(_option, options))} |\n"
+        for name, options in optimizers.TABLE.items()
+    ]
     return "".join(rows) + f"\nA wrong value is named with what is allowed ({WHERE}).\n"
 
 
@@ -105,6 +139,11 @@ def _line(entry: Entry, key: str) -> str:
     value = FACTS[entry.key] if entry.default is None else _toml(entry.default)
     above = "".join(f"# {line}\n" for line in entry.why.splitlines())
     return above + f"{key} = {value}" + (f"  # {entry.help}" if entry.help else "") + "\n"
+
+
+def _option(option: Option) -> str:
+    default = "" if option.default in (None, BY_ANSWER) else f"={option.default}".lower()
+    return f"`{option.name}{default}` {option.help}; {option.rule.allowed}"
 
 
 def _toml(value: Any) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flowertune.base.errors import UserError
+from flowertune.config.partitioners import scheme_of
 from flowertune.config.settings import WHERE, Settings
 from flowertune.data.fingerprint import Fingerprint
 from flowertune.data.prompts import PromptAndAnswer
@@ -90,7 +91,9 @@ def load_pairs(
         two texts.
     """
     dataset = cfg.static.dataset
-    rows = load_partition(dataset.name, dataset.revision, cfg.app_dir, count, partition)
+    rows = load_partition(
+        dataset.name, dataset.revision, cfg.app_dir, count, partition, scheme_of(cfg)
+    )
     check_columns(rows.column_names, dataset.question, dataset.answer, cfg.prompt.template)
     listed, seen = rows.to_list(), Fingerprint()
     for row in listed:

@@ -11,8 +11,10 @@ from datasets import config as datasets_config
 
 from flowertune.base import hub
 from flowertune.base.errors import UserError
+from flowertune.config.partitioners import EVENLY, Scheme
 from flowertune.config.paths import is_path, local_path
-from flowertune.config.settings import WHERE
+from flowertune.config.settings import IID, WHERE
+from flowertune.data.partition import dealt
 from flowertune.data.read import SPLIT, UnusableRows, one_split, read_rows
 
 SETTING = "static.dataset.name"
@@ -63,21 +65,43 @@ def is_cached(name: str) -> bool:
 
 @lru_cache(maxsize=64)
 def load_partition(
-    name: str, revision: str, app_dir: Path, num_partitions: int, partition_id: int
+    name: str,
+    revision: str,
+    app_dir: Path,
+    num_partitions: int,
+    partition_id: int,
+    scheme: Scheme = EVENLY,
 ) -> Dataset:
-    """Return the rows of one of ``num_partitions`` IID partitions; cached by its arguments.
+    """Return the rows of one of ``num_partitions`` partitions; cached by its arguments.
 
-    Rows are shuffled with a fixed seed and cut into runs of equal length (give or take a row), by
-    flwr-datasets; a local copy of a hub dataset is cut in the same way.
+    Rows are shuffled with a fixed seed and, with IID partitions, cut into runs of equal length
+    (give or take a row), by flwr-datasets; so are other ways to deal them out. A local copy of a
+    hub dataset is cut in the same way.
 
     Raises
     ------
     UserError
-        If the rows cannot be had, or there are fewer rows than partitions.
+        If the rows cannot be had, there are fewer rows than partitions, or they cannot be dealt
+        out as ``scheme`` says.
     """
+    if scheme.name != IID:
+        all_of_them = dealt_rows(name, revision, app_dir, num_partitions, scheme)
+        return all_of_them.load_partition(partition_id)
     rows = _shuffled_rows(name, revision, app_dir, num_partitions)
     # As IidPartitioner of flwr-datasets does.
     return rows.shard(num_shards=num_partitions, index=partition_id, contiguous=True)
+
+
+@lru_cache(maxsize=4)
+def dealt_rows(name: str, revision: str, app_dir: Path, num_partitions: int, scheme: Scheme) -> Any:
+    """Return flwr-datasets' partitioner with all rows dealt out; cached by its arguments.
+
+    Raises
+    ------
+    UserError
+        As ``load_partition``.
+    """
+    return dealt(_shuffled_rows(name, revision, app_dir, num_partitions), scheme, num_partitions)
 
 
 def check_columns(columns: Collection[str], question: str, answer: str, prompt: str) -> None:

@@ -20,6 +20,7 @@ from flowertune.comms.decoded import as_record
 from flowertune.comms.validation import ARRAYS, CONFIG, FROZEN, METRICS, partition_of
 from flowertune.config.settings import Settings
 from flowertune.data.order import sample_clients
+from flowertune.methods.factors import join_experts, split_experts
 from flowertune.models.adapter import adapter_of
 
 BLOCK = 2**15  # values that are worked on at a time: what a step needs stays in the cache
@@ -60,6 +61,7 @@ class MethodServer:
     """
 
     layerwise: ClassVar[bool] = True  # whether the mean of the replies is all that it needs
+    products: ClassVar[bool] = False  # whether ``combine`` works on factors: then one expert's each
     slots: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
@@ -73,6 +75,15 @@ class MethodServer:
         self.options = dict(options or {})
         self.start: Tensors = {}  # the adapter that the round starts from; set anew in each
         self.kept: dict[str, torch.Tensor] = {}  # between rounds, float32
+        self.experts: dict[str, int] = {}  # see ``know_experts``
+
+    def know_experts(self, experts: Mapping[str, int]) -> None:
+        """Take how many experts' factors a tensor of the adapter holds, where it holds several.
+
+        Called before the first round. A method that multiplies factors where it cannot tell those
+        of different experts apart refuses them here (``factors.refuse_experts``).
+        """
+        self.experts = dict(experts) if self.products else {}
 
     @classmethod
     def of(
@@ -122,12 +133,17 @@ class MethodServer:
             Reply(
                 partition_of(message),
                 as_int(message.content.metric_records[METRICS], "num-examples"),
-                {name: a.numpy() for name, a in message.content.array_records[ARRAYS].items()},
+                split_experts(
+                    {name: a.numpy() for name, a in message.content.array_records[ARRAYS].items()},
+                    self.experts,
+                ),
                 message.content,
             )
             for message in messages
         ]
-        new = {**self.start, **self.combine(server_round, came)}
+        start, self.start = self.start, split_experts(self.start, self.experts)
+        new = join_experts({**self.start, **self.combine(server_round, came)}, start, self.experts)
+        self.start = start
         arrays = as_record({n: np.ascontiguousarray(new[n], np.float32) for n in self.start})
         metrics = aggregate_metricrecords([reply.content for reply in came], "num-examples")
         return arrays, metrics
@@ -242,6 +258,9 @@ class MethodClient:
     frozen: str = ""  # what the names of tensors that are not trained hold
     # Whether what int8 cut off is kept for the next update: not where the next has other axes.
     feedback: ClassVar[bool] = True
+    keeps: ClassVar[bool] = False  # whether it saves a state in every round
+    # The records that ``beside`` fills, of the sizes in which they came: a plan counts them.
+    returns: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, task: Any, options: Mapping[str, Any]) -> None:
         self.task, self.options = task, options

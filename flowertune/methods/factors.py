@@ -1,9 +1,11 @@
 """LoRA's factors: pairs A and B by module, products and singular values without a dense product.
 
-B is m x r and A is r x n, as PEFT has them; the weight changes by s B A.
+B is m x r and A is r x n, as PEFT has them; the weight changes by s B A. PEFT keeps the factors of
+E experts in one pair: A is (E r) x n, expert after expert, and B is m x (r E), where column q E + e
+is the q-th of expert e. So the product of the two is none of the model's: only that of each expert.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,6 +50,60 @@ def pairs_of(names: Iterable[str], method: str) -> list[Pair]:
         f"strategy.name is {method!r}, which works on LoRA's factors A and B, and the adapter of "
         f"lora_config in models.py has none; use LoRA there, or another method ({WHERE})."
     )
+
+
+def refuse_experts(method: str) -> UserError:
+    """Return the error of a method that would mix the factors of different experts."""
+    return UserError(
+        f"strategy.name is {method!r}, which works on one product of factors for each module, and "
+        "the adapter has those of several experts in one; name modules without experts in "
+        f"model.lora.target-modules, or use another method ({WHERE})."
+    )
+
+
+def split_experts(
+    tensors: Mapping[str, np.ndarray], experts: Mapping[str, int]
+) -> dict[str, np.ndarray]:
+    """Return the factors of each expert as those of a module of its own: ``module#e``.
+
+    Parameters
+    ----------
+    experts : Mapping[str, int]
+        How many experts' factors a tensor holds, by its name; 1 where it is not there.
+    """
+    found = {}
+    for name, values in tensors.items():
+        if (count := experts.get(name, 1)) == 1:
+            found[name] = values
+        elif A in name:
+            each = values.reshape(count, -1, values.shape[-1])
+            found |= {_of_expert(name, e): each[e] for e in range(count)}
+        else:
+            each = np.moveaxis(values.reshape(len(values), -1, count), -1, 0)
+            found |= {_of_expert(name, e): np.ascontiguousarray(each[e]) for e in range(count)}
+    return found
+
+
+def join_experts(
+    tensors: Mapping[str, np.ndarray], names: Iterable[str], experts: Mapping[str, int]
+) -> dict[str, np.ndarray]:
+    """Return the tensors of these names, those of experts in one again."""
+    found = {}
+    for name in names:
+        if (count := experts.get(name, 1)) == 1:
+            found[name] = tensors[name]
+            continue
+        each = [tensors[_of_expert(name, e)] for e in range(count)]
+        found[name] = (
+            np.concatenate(each) if A in name else np.stack(each, -1).reshape(len(each[0]), -1)
+        )
+    return found
+
+
+def _of_expert(name: str, expert: int) -> str:
+    factor = A if A in name else B
+    module, _, rest = name.partition(factor)
+    return f"{module}#{expert}{factor}{rest}"
 
 
 def flat_a(a: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ many steps on unlike data; where they drift apart in all directions alike it doe
 problem of the tests it rises from 0.866 to 0.895): see ``residual`` in rounds.jsonl.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ import torch
 from flwr.app import ArrayRecord
 
 from flowertune.methods import base
-from flowertune.methods.factors import flat_a, flat_b, pairs_of
+from flowertune.methods.factors import flat_a, flat_b, pairs_of, refuse_experts
 from flowertune.methods.options import Option, number
 from flowertune.models.adapter import adapter_of
 
@@ -47,6 +48,11 @@ def rotation(factor: np.ndarray, like: np.ndarray, strength: float) -> np.ndarra
 
 class Server(base.MethodServer):
     """Averages, as FedAvg does."""
+
+    def know_experts(self, experts: Mapping[str, int]) -> None:
+        """Refuse them: clients would turn the factors of all experts into one another."""
+        if experts:
+            raise refuse_experts("fedrot")
 
     def content(self, server_round: int, arrays: ArrayRecord) -> dict[str, Any]:
         """Return the whole adapter, which has to have factors."""

@@ -23,6 +23,8 @@ from flowertune.methods.factors import A, flat_a, flat_b, pairs_of, svd_of_produ
 class Server(base.MethodServer):
     """Averages B, then takes singular values."""
 
+    products = True
+
     def content(self, server_round: int, arrays: ArrayRecord) -> dict[str, Any]:
         """Return both factors, of which B comes back."""
         pairs_of(arrays, "fedsvd")

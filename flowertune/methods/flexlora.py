@@ -24,7 +24,16 @@ from flwr.common import Array
 from flowertune.comms.validation import ARRAYS
 from flowertune.config.settings import WHERE, Rule
 from flowertune.methods import base
-from flowertune.methods.factors import A, B, flat_a, flat_b, pairs_of, stacked, svd_of_product
+from flowertune.methods.factors import (
+    A,
+    B,
+    flat_a,
+    flat_b,
+    pairs_of,
+    refuse_experts,
+    stacked,
+    svd_of_product,
+)
 from flowertune.methods.options import OPTIONS as SETTING
 from flowertune.methods.options import Option, read_options, text_of
 from flowertune.models.adapter import adapter_of
@@ -67,7 +76,13 @@ def _cut(name: str, rank: int, values: Any) -> Any:
 class Server(base.MethodServer):
     """Takes the mean product apart."""
 
-    layerwise = False
+    layerwise, products = False, True
+
+    def know_experts(self, experts: Mapping[str, int]) -> None:
+        """Take them where all clients have all axes: those to cut are another expert's."""
+        if experts and _ranks(self.options["ranks"]):
+            raise refuse_experts("flexlora with ranks of clients")
+        super().know_experts(experts)
 
     def contents(
         self, server_round: int, chosen: Sequence[int], arrays: ArrayRecord

@@ -39,7 +39,7 @@ def correction(
 class Server(base.MethodServer):
     """Averages, then corrects B."""
 
-    layerwise = False
+    layerwise, products = False, True
 
     def combine(self, server_round: int, replies: Sequence[base.Reply]) -> base.Tensors:
         """Return the means, and B' + D of each module."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from flowertune.methods.factors import flat_a, flat_b, pairs_in, stacked
+from flowertune.methods.factors import flat_a, flat_b, pairs_in, split_experts, stacked
 
 BLOCK = 2**15
 EXACT = 1024  # the most columns of stacked factors of which the norm is computed and not estimated
@@ -17,7 +17,7 @@ Tensors = Mapping[str, np.ndarray]
 
 def measured(
     before: Tensors, sent: Sequence[Tensors], came: Sequence[Tensors], weights: Sequence[int],
-    after: Tensors, made: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None,
+    after: Tensors, experts: Mapping[str, int] | None = None, made: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Return what a line of rounds.jsonl says of a round's aggregation.
 
@@ -30,6 +30,8 @@ def measured(
         send are as they were. Of a smaller rank than the adapter's, zeros stand for the rest.
     weights : Sequence[int]
         Their examples.
+    experts : Mapping[str, int] | None
+        How many experts' factors a tensor holds, where it holds several.
     made : Mapping[str, tuple[np.ndarray, np.ndarray]] | None
         By module, factors of what the server made of the clients' products, where that is not the
         product of the new adapter's.
@@ -47,12 +49,15 @@ def measured(
     pairs = pairs_in(before)
 
     def of_pair(pair: Any) -> tuple[float, float]:
-        factors = [
-            (flat_b(one.get(pair.b, before[pair.b])), flat_a(one.get(pair.a, before[pair.a])))
-            for one in came
-        ]
-        own = flat_b(after[pair.b]), flat_a(after[pair.a])
-        return squares(factors, shares, (made or {}).get(pair.module, own))
+        each = [{n: one.get(n, before[n]) for n in (pair.b, pair.a)} for one in (*came, after)]
+        if experts and pair.a in experts:
+            split = [split_experts(one, experts) for one in each]
+            parts = pairs_in(split[0])
+            return _total(_of_factors(split, shares, part) for part in parts)
+        if made and pair.module in made:
+            factors = [(flat_b(one[pair.b]), flat_a(one[pair.a])) for one in each[:-1]]
+            return squares(factors, shares, made[pair.module])
+        return _of_factors(each, shares, pair)
 
     with ThreadPoolExecutor() as pool:
         for pair, (off, whole) in zip(pairs, pool.map(of_pair, pairs), strict=True):
@@ -64,6 +69,11 @@ def measured(
         "residuals": {module: _ratio(*pair) for module, pair in modules.items()},
         "drift": _ratio(*_total(spread)),
     }
+
+
+def _of_factors(each: Sequence[Tensors], shares: Sequence[float], pair: Any) -> tuple[float, float]:
+    *factors, made = [(flat_b(one[pair.b]), flat_a(one[pair.a])) for one in each]
+    return squares(factors, shares, made)
 
 
 def squares(

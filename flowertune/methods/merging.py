@@ -33,7 +33,14 @@ from flowertune.comms.decoded import as_record
 from flowertune.comms.validation import ARRAYS
 from flowertune.config.settings import WHERE
 from flowertune.methods import base
-from flowertune.methods.factors import Pair, flat_a, flat_b, pairs_of, svd_of_product
+from flowertune.methods.factors import (
+    Pair,
+    flat_a,
+    flat_b,
+    pairs_of,
+    refuse_experts,
+    svd_of_product,
+)
 from flowertune.models.merging import LEFT, RIGHT, SUM
 
 MERGED = "merged"  # the record of the sum
@@ -71,6 +78,17 @@ class MergingServer(base.MethodServer):
     def next_start(self, pair: Pair, means: Factors, server_round: int) -> Factors:
         """Return (B, A) from which the next round trains."""
         raise NotImplementedError
+
+    def know_experts(self, experts: Mapping[str, int]) -> None:
+        """Refuse experts: their factors are merged into no weights of one module.
+
+        Raises
+        ------
+        UserError
+            If there are any.
+        """
+        if experts:
+            raise refuse_experts(self.name)
 
     def content(self, server_round: int, arrays: ArrayRecord) -> dict[str, Any]:
         """Return what is trained, and the sum of what was merged."""
@@ -173,5 +191,8 @@ class MergingClient(base.MethodClient):
     """Trains on the base that the server's sum gives."""
 
     def merged(self) -> Mapping[str, torch.Tensor]:
-        """Return the sum that came."""
-        return self.task.received(MERGED)
+        """Return the sum that came: with what is trained, not with an export to be evaluated."""
+        try:
+            return self.task.received(MERGED)
+        except KeyError:
+            return {}

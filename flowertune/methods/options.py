@@ -1,91 +1,18 @@
-"""``strategy.options``: one text, since Flower refuses settings that pyproject.toml lacks."""
+"""``strategy.options``: the options of a method."""
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
-from flowertune.config.settings import WHERE, Rule
+from flowertune.config import options
+from flowertune.config.options import Option, number, share, text_of
+
+__all__ = ["NAME", "OPTIONS", "Option", "number", "read_options", "share", "text_of"]
 
 NAME, OPTIONS = "strategy.name", "strategy.options"
-
-
-@dataclass(frozen=True)
-class Option:
-    """One option of a method: its name, its default, what it takes, and what it does."""
-
-    name: str
-    default: Any
-    rule: Rule
-    help: str
-
-
-def number(least: float, most: float = math.inf, *, above: bool = False) -> Rule:
-    """Return the rule of a number from ``least`` (or above it) to ``most``."""
-    start = f"a number above {least:g}" if above else f"a number of at least {least:g}"
-    end = f", {most:g} at most" if most < math.inf else ""
-    test = lambda v: (v > least if above else v >= least) and v <= most  # noqa: E731
-    return Rule(float, start + end, test)
-
-
-def share(*, zero: bool = True) -> Rule:
-    """Return the rule of a number from 0 (or above it) to below 1."""
-    start = "from 0" if zero else "above 0 and"
-    return Rule(float, f"a number {start} to below 1" if zero else f"a number {start} below 1",
-                lambda v: (v >= 0 if zero else v > 0) and v < 1)  # fmt: skip
 
 
 def read_options(
     text: str, table: Sequence[Option], method: str
 ) -> tuple[dict[str, Any], list[str]]:
-    """Return the value of each option in the table, and a sentence for each thing that is wrong.
-
-    Parameters
-    ----------
-    text : str
-        "mu=0.01, ranks=8/16": names and values, with commas between.
-    """
-    known = {option.name: option for option in table}
-    values = {option.name: option.default for option in table}
-    problems, given = [], set[str]()
-    for part in text.split(",") if text.strip() else []:
-        name, equals, value = (piece.strip() for piece in part.partition("="))
-        if name not in known or not equals:
-            has = ", ".join(known) if known else "none"
-            problems.append(
-                f"{OPTIONS} holds {part.strip()!r}; the options of {method} are written "
-                f"name=value, with commas between, and are: {has} ({WHERE})."
-            )
-            continue
-        if name in given:
-            problems.append(f"{OPTIONS} holds {name!r} twice; give it once ({WHERE}).")
-        given.add(name)
-        rule = known[name].rule
-        read = _read(value, rule)
-        if read is None or not rule.test(read):
-            problems.append(
-                f"{OPTIONS} gives {name} of {method} the value {value!r}; use {rule.allowed} "
-                f"({WHERE})."
-            )
-            continue
-        values[name] = read
-    return values, problems
-
-
-def _read(text: str, rule: Rule) -> Any:
-    """Return a text as a value of the rule's kind, or None."""
-    if rule.kind is str:
-        return text
-    if rule.kind is bool:
-        return {"true": True, "false": False}.get(text.lower())
-    try:
-        value = rule.kind(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
-
-
-def text_of(run_config: Mapping[str, Any], key: str) -> str:
-    """Return a setting that is a text; "" where it is none, which is another check's business."""
-    value = run_config.get(key, "")
-    return value if isinstance(value, str) else ""
+    """Return the value of each option of a method, and a sentence for each thing that is wrong."""
+    return options.read(text, table, OPTIONS, method)

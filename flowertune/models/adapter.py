@@ -145,6 +145,43 @@ def check_initialization(peft_config: Any) -> None:
         )
 
 
+def experts_of(
+    cfg: Settings, peft_config: Any, shapes: Mapping[str, torch.Tensor]
+) -> dict[str, int]:
+    """Return how many experts' factors a tensor of the adapter holds, where it holds several.
+
+    PEFT adapts all experts of a layer that are one tensor with one pair of factors.
+
+    Parameters
+    ----------
+    shapes : Mapping[str, torch.Tensor]
+        As ``adapter_shapes`` gives them.
+    """
+    # Late: peft takes seconds to import.
+    from peft import get_peft_model
+    from peft.utils.other import get_pattern_key
+
+    rank, patterns = getattr(peft_config, "r", None), getattr(peft_config, "rank_pattern", {})
+    first = ".lora_A."
+    ranks = {name: len(shape) for name, shape in shapes.items() if first in name}
+    plain = lambda name: patterns.get(get_pattern_key([*patterns], name.split(first)[0]), rank)  # noqa: E731
+    if all(found == plain(name) for name, found in ranks.items()):
+        return {}  # no need to make the model once more
+    with torch.device("meta"):
+        model = get_peft_model(skeleton(settings_source(cfg)), peft_config)
+    counts = {
+        name: module.num_experts
+        for name, module in model.named_modules()
+        if getattr(module, "num_experts", 1) > 1 and hasattr(module, "lora_A")
+    }
+    return {
+        name: counts[module]
+        for name in shapes
+        for factor in (first, ".lora_B.")
+        if factor in name and (module := name.partition(factor)[0]) in counts
+    }
+
+
 def adapter_shapes(cfg: Settings, peft_config: Any, base: Any = None) -> dict[str, torch.Tensor]:
     """Return the adapter's tensors on the meta device: names, shapes, no values.
 

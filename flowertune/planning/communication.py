@@ -8,7 +8,7 @@ from math import prod
 from flowertune.base.text import MIB
 
 VALUE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
-SCALE_BYTES, SCALE_BLOCK = 4, 64  # as comms.codec has them
+SCALE_BYTES, SCALE_BLOCK, SCALES = 4, 64, ".scales"  # as comms.codec has them
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -36,35 +36,62 @@ def _tensor_bytes(shape: tuple[int, ...], transport: str) -> int:
     return sum(len(array.data) for array in arrays)
 
 
-@dataclass(frozen=True)
-class Communication:
-    """What a run sends and receives; every client gets an adapter and answers with one.
+def array_bytes(name: str, shape: tuple[int, ...], transport: str) -> int:
+    """Return what the run's ledger counts for one tensor: values, headers and names."""
+    names = 2 * len(name) + len(SCALES) if transport == "int8" else len(name)
+    return _tensor_bytes(tuple(shape), transport) + names
 
-    ``adapter_bytes`` counts an adapter's values only, ``message_bytes`` the headers as well.
+
+@dataclass(frozen=True)
+class Traffic:
+    """Bytes of each round, all its clients together.
+
+    ``down`` and ``up`` are those of the tensors' values, ``counted`` all that the ledger counts of
+    tensors, both directions.
     """
 
+    down: tuple[int, ...]
+    up: tuple[int, ...]
+    counted: tuple[int, ...]
+
+    @classmethod
+    def alike(cls, values: int, counted: int, clients: int, rounds: int) -> "Traffic":
+        """Return that of rounds in which each client gets an adapter and answers with one."""
+        return cls((clients * values,) * rounds, (clients * values,) * rounds,
+                   (2 * clients * counted,) * rounds)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Communication:
+    """What a run sends and receives; ``adapter_bytes`` counts a whole adapter's values."""
+
     adapter_bytes: int
-    message_bytes: int
     clients: int
     rounds: int
     budget_mib: int
+    traffic: Traffic
 
     @property
     def round_mib(self) -> float:
-        """MiB of the values of one round, both directions."""
-        return self.clients * 2 * self.adapter_bytes / MIB
+        """MiB of the values of one round, both directions; the mean where rounds differ."""
+        return self.total_mib / self.rounds
 
     @property
     def total_mib(self) -> float:
-        """MiB of the values of the whole run: clients x 2 x rounds x adapter."""
-        return self.round_mib * self.rounds
+        """MiB of the values of the whole run."""
+        return (sum(self.traffic.down) + sum(self.traffic.up)) / MIB
 
     @property
     def counted_mib(self) -> float:
-        """MiB of the whole run as its ledger will count them, headers and all."""
-        return self.clients * 2 * self.rounds * self.message_bytes / MIB
+        """MiB of the whole run as its ledger will count them, headers and names and all."""
+        return sum(self.traffic.counted) / MIB
 
     @property
     def rounds_that_fit(self) -> int:
-        """How many rounds the budget allows, as the ledger counts."""
-        return self.budget_mib * MIB // (self.clients * 2 * self.message_bytes)
+        """How many rounds the budget allows, as the ledger counts; later ones as the last two."""
+        left, counted = self.budget_mib * MIB, self.traffic.counted
+        for done, nbytes in enumerate(counted):
+            if nbytes > left:
+                return done
+            left -= nbytes
+        return len(counted) + left * len(counted[-2:]) // sum(counted[-2:])

@@ -1,4 +1,4 @@
-"""What a run's folder takes on the server's disk: its states and its checkpoints."""
+"""What a run takes on disks: states and checkpoints of the server, what its clients keep."""
 
 from dataclasses import dataclass
 
@@ -18,12 +18,19 @@ class Disk:
         state; what a method keeps is not known before it runs.
     rounds, save_every, keep_states
         As in the settings.
+    replies
+        Of the whole run, for which int8 keeps on the clients what rounding cut off; 0 for other
+        transports. What a method's clients keep is not known before it runs.
+    supernodes
+        Over which they are spread.
     """
 
     adapter_bytes: int
     rounds: int
     save_every: int
     keep_states: int
+    replies: int = 0
+    supernodes: int = 0
 
     @property
     def states(self) -> int:
@@ -37,6 +44,18 @@ class Disk:
         return -(-self.rounds // self.save_every)
 
     @property
+    def kept(self) -> int:
+        """How many adapters the clients keep, together and at most."""
+        # Of a client's files one stays that is older than the states.
+        most = self.supernodes * (self.keep_states + 1) if self.keep_states else self.replies
+        return min(self.replies, most)
+
+    @property
+    def kept_mib(self) -> float:
+        """MiB of them."""
+        return self.kept * self.adapter_bytes / MIB
+
+    @property
     def total_mib(self) -> float:
-        """MiB of both."""
+        """MiB of the server's."""
         return (self.states + self.checkpoints) * self.adapter_bytes / MIB

@@ -4,11 +4,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from flowertune.base.errors import SettingsError
+from flowertune.base.text import MIB
 from flowertune.config.checks import client_problems, clients_per_round
 from flowertune.config.settings import Settings
 from flowertune.models.memory import Memory, estimate, work_of
 from flowertune.planning.architecture import Architecture
-from flowertune.planning.communication import Communication, adapter_bytes
+from flowertune.planning.communication import Communication, Traffic, adapter_bytes
 from flowertune.planning.disk import VALUE_BYTES, Disk
 from flowertune.planning.published import Comparison, comparisons
 
@@ -71,7 +72,11 @@ def check_clients(cfg: Settings, supernodes: int) -> None:
 
 
 def make_plan(
-    cfg: Settings, shape: Architecture, supernodes: int, tokens: int | None = None
+    cfg: Settings,
+    shape: Architecture,
+    supernodes: int,
+    tokens: int | None = None,
+    traffic: Traffic | None = None,
 ) -> Plan:
     """Work out a plan from the settings, without weights.
 
@@ -83,6 +88,8 @@ def make_plan(
         How many SuperNodes the run will have.
     tokens : int, optional
         Tokens of the longest row of a batch, for memory; ``train.seq-length`` if not given.
+    traffic : Traffic, optional
+        What the method sends (``planning.traffic``); FedAvg's if not given.
 
     Raises
     ------
@@ -93,23 +100,28 @@ def make_plan(
     transport = cfg.train.transport
     longest = cfg.train.seq_length if tokens is None else tokens
     work = work_of(cfg, longest)
+    values, rounds = adapter_bytes(shape.adapter, transport), cfg.num_server_rounds
+    clients = clients_per_round(cfg.strategy.fraction_train, supernodes)
+    fedavg = Traffic.alike(values, shape.message_bytes[transport], clients, rounds)
     return Plan(
         cfg=cfg,
         supernodes=supernodes,
         tokens=longest,
         shape=shape,
         communication=Communication(
-            adapter_bytes=adapter_bytes(shape.adapter, transport),
-            message_bytes=shape.message_bytes[transport],
-            clients=clients_per_round(cfg.strategy.fraction_train, supernodes),
-            rounds=cfg.num_server_rounds,
+            adapter_bytes=values,
+            clients=clients,
+            rounds=rounds,
             budget_mib=cfg.static.budget_mib,
+            traffic=traffic or fedavg,
         ),
         disk=Disk(
             VALUE_BYTES * shape.adapter_parameters,
             cfg.num_server_rounds,
             cfg.train.save_every_round,
             cfg.train.keep_states,
+            clients * rounds if transport == "int8" else 0,
+            supernodes,
         ),
         memory=estimate(shape.shapes, work),
         other_memory=estimate(shape.shapes, replace(work, checkpointing=not work.checkpointing)),
@@ -167,6 +179,9 @@ def as_values(plan: Plan) -> dict[str, Any]:
             "supernodes": plan.supernodes,
             "clients-per-round": spent.clients,
             "rounds": spent.rounds,
+            "method": cfg.strategy.name,
+            "down-mib": sum(spent.traffic.down) / MIB,
+            "up-mib": sum(spent.traffic.up) / MIB,
             "round-mib": spent.round_mib,
             "total-mib": spent.total_mib,
             "counted-mib": spent.counted_mib,
@@ -178,6 +193,7 @@ def as_values(plan: Plan) -> dict[str, Any]:
             "states": plan.disk.states,
             "checkpoints": plan.disk.checkpoints,
             "total-mib": plan.disk.total_mib,
+            "clients-mib": plan.disk.kept_mib,
         },
         "memory-gb": {
             "estimate": True,

@@ -8,7 +8,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import flowertune.models
 from flowertune.base.files import write_atomically
 from flowertune.base.hashing import json_sha256
 from flowertune.config.paths import is_path, local_path
@@ -17,13 +16,17 @@ from flowertune.models.known import known_models
 from flowertune.models.memory import Shapes
 from flowertune.models.smollm2 import cache_folder
 from flowertune.planning.architecture import Architecture
+from flowertune.planning.communication import Traffic
 
+_WAYS = ("down", "up", "counted")
 _KEPT = 64  # plans; the oldest go first
+_LIBRARY = Path(__file__).parent.parent
+_ROOMS = ("planning", "models", "methods")
 _PACKAGES = ("flowertune", "torch", "transformers", "peft")
 
 
-def key_of(cfg: Settings, package: Path) -> str | None:
-    """Return the digest that the shapes of a model and its adapter are kept under.
+def key_of(cfg: Settings, package: Path, supernodes: int = 0) -> str | None:
+    """Return the digest that shapes, and what their method sends, are kept under.
 
     It covers all settings, the app's own code, the model's config, and the libraries. None where
     that cannot be known without the hub, or the model brings code of its own.
@@ -32,6 +35,8 @@ def key_of(cfg: Settings, package: Path) -> str | None:
     ----------
     package : Path
         The folder of the app's Python package.
+    supernodes : int
+        How many the run will have.
     """
     config = _config(cfg)
     if config is None or cfg.model.trust_remote_code:
@@ -39,37 +44,41 @@ def key_of(cfg: Settings, package: Path) -> str | None:
     return json_sha256(
         {
             "settings": dict(cfg),
+            "supernodes": supernodes,
             "config": config,
             "app": _sources(package),
-            "library": _sources(Path(__file__).parent, Path(flowertune.models.__file__).parent),
+            "library": _sources(*(_LIBRARY / room for room in _ROOMS)),
             "versions": {name: version(name) for name in _PACKAGES},
         }
     )
 
 
-def load(key: str | None) -> Architecture | None:
+def load(key: str | None) -> tuple[Architecture, Traffic] | None:
     """Return what is kept under a key; None where nothing (readable) is."""
     if key is None:
         return None
     try:
         kept = json.loads(_file(key).read_bytes())
-        return Architecture(
+        architecture = Architecture(
             shapes=Shapes(**kept["shapes"]),
             adapter={name: tuple(shape) for name, shape in kept["adapter"].items()},
             message_bytes=kept["message-bytes"],
         )
+        traffic = {way: tuple(map(int, kept["traffic"][way])) for way in _WAYS}
+        return architecture, Traffic(**traffic)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
-def save(key: str | None, architecture: Architecture) -> None:
-    """Keep shapes under a key. Where the cache cannot be written to, they are not kept."""
+def save(key: str | None, architecture: Architecture, traffic: Traffic) -> None:
+    """Keep both under a key. Where the cache cannot be written to, they are not kept."""
     if key is None:
         return
     kept = {
         "shapes": asdict(architecture.shapes),
         "adapter": architecture.adapter,
         "message-bytes": architecture.message_bytes,
+        "traffic": asdict(traffic),
     }
     file = _file(key)
     try:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:  # it needs torch, and a plan does not
 
 PARTS = {
     "weights": "base model's weights",
-    "adapter": "adapter, gradient, AdamW",
+    "adapter": "adapter, gradient, optimizer",
     "activations": "activations kept for the backward pass",
     "one_layer": "the layer at work",
     "head": "logits and loss",
@@ -57,32 +57,53 @@ def _head(plan: Plan) -> str:
 def _communication(plan: Plan) -> str:
     spent = plan.communication
     share = spent.total_mib / spent.budget_mib
+    counted = spent.counted_mib
     lines = [
         "Communication (tensor bytes, both directions)",
-        f"  a round      {spent.clients} of {plan.supernodes} clients x 2 x "
-        f"{spent.adapter_bytes / MIB:,.2f} MiB = {spent.round_mib:,.1f} MiB",
+        f"  a round      {spent.clients} of {plan.supernodes} clients x {_each(plan)} = "
+        f"{spent.round_mib:,.1f} MiB",
         f"  the run      {spent.rounds:,} rounds = {spent.total_mib:,.0f} MiB, {share:.1%} of "
         f"the {spent.budget_mib:,} MiB budget",
     ]
-    if spent.message_bytes != spent.adapter_bytes:
+    if round(counted) != round(spent.total_mib):
         lines.append(
-            f"  as counted   {spent.counted_mib:,.0f} MiB: the run's ledger counts each tensor's "
-            "header, too"
+            f"  as counted   {counted:,.0f} MiB: the run's ledger counts each tensor's header, too"
         )
     return "\n".join((*lines, f"  would fit    {spent.rounds_that_fit:,} rounds"))
+
+
+def _each(plan: Plan) -> str:
+    """Return what one client gets and sends in a round, in MiB; the mean where that differs."""
+    spent = plan.communication
+    down, up = spent.traffic.down, spent.traffic.up
+    messages = spent.clients * spent.rounds * MIB
+    if {*down, *up} == {spent.clients * spent.adapter_bytes}:
+        return f"2 x {spent.adapter_bytes / MIB:,.2f} MiB"
+    each = f"({sum(down) / messages:,.2f} MiB down + {sum(up) / messages:,.2f} MiB up)"
+    if len({*down}) == len({*up}) == 1:
+        return f"{each} of {plan.cfg.strategy.name}"
+    of_round = [(d + u) / MIB for d, u in zip(down, up, strict=True)]
+    return (
+        f"{each} of {plan.cfg.strategy.name} on average (rounds of {min(of_round):,.1f} to "
+        f"{max(of_round):,.1f} MiB)"
+    )
 
 
 def _disk(plan: Plan) -> str:
     disk = plan.disk
     each = f"{disk.adapter_bytes / MIB:,.2f} MiB"
-    return "\n".join(
-        (
-            f"Disk of the server: {disk.total_mib:,.0f} MiB, more where a strategy keeps tensors",
-            f"  states       {disk.states:,} x {each} (train.keep-states), to resume and to show "
-            "rounds that a verifier draws",
-            f"  checkpoints  {disk.checkpoints:,} x {each} (train.save-every-round)",
+    lines = [
+        f"Disk of the server: {disk.total_mib:,.0f} MiB, more where a strategy keeps tensors",
+        f"  states       {disk.states:,} x {each} (train.keep-states), to resume and to show "
+        "rounds that a verifier draws",
+        f"  checkpoints  {disk.checkpoints:,} x {each} (train.save-every-round)",
+    ]
+    if disk.kept:
+        lines.append(
+            f"Disk of the clients, together: up to {disk.kept:,} x {each} = {disk.kept_mib:,.0f} "
+            "MiB, what int8 cuts off (train.keep-states)"
         )
-    )
+    return "\n".join(lines)
 
 
 def _memory(plan: Plan) -> str:

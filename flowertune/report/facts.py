@@ -10,6 +10,7 @@ from flowertune.base.hashing import file_sha256
 from flowertune.profiler.reading import Attempt, read_file
 from flowertune.profiling.format import FILE as PROFILE
 from flowertune.report.scores import Score, scores_of
+from flowertune.report.split import Split
 from flowertune.rules.checkpoint import WEIGHTS, saved_checkpoints
 from flowertune.rules.manifest import FILE
 from flowertune.run.files import RunFiles
@@ -37,7 +38,8 @@ class Facts:
 
     ``rows_visited`` is the share of all rows trained on up to the last checkpoint. ``changed``
     maps a setting to (the app's default, the run's value); it is None where no app is known.
-    ``profile`` is empty where the run was not profiled.
+    ``profile`` is empty where the run was not profiled. ``split`` says how its rows were dealt out,
+    or why that cannot be drawn; None where that was evenly.
     """
 
     run: RunFiles
@@ -47,10 +49,14 @@ class Facts:
     changed: dict[str, tuple[Any, Any]] | None
     profile: list[Attempt] = field(default_factory=list)
     scores: list[Score] = field(default_factory=list)
+    split: Split | str | None = None
 
 
 def collect(
-    run: RunFiles, defaults: Mapping[str, Any] | None, places: Iterable[Path] = ()
+    run: RunFiles,
+    defaults: Mapping[str, Any] | None,
+    places: Iterable[Path] = (),
+    split: Split | str | None = None,
 ) -> Facts:
     """Read a run's checkpoints, scores and profile; compare its settings with ``defaults``.
 
@@ -78,6 +84,7 @@ def collect(
         changed=changed,
         profile=read_file(run.folder / PROFILE),
         scores=scores_of(saved_checkpoints(run.folder), places),
+        split=split,
     )
 
 

@@ -114,18 +114,29 @@ FIELDS = {
     ),
 }
 
+_ABOVE_ZERO = Value("a number above 0", lambda given: values.is_number(given) and given > 0)
+_NUMBER = Value("a number", values.is_number)
+# What only some have.
+MORE = {
+    "held-out-loss": optional(_NUMBER),
+    "chosen": optional(object_with(round=whole(1), rows=whole(1), loss=_NUMBER)),
+    "privacy": object_with(
+        epsilon=Value("a number from 0", _MIB.fits), delta=_ABOVE_ZERO, releases=whole(1)
+    ),
+}
+
 
 def problems(manifest: Mapping[str, Any]) -> list[str]:
     """Return what makes the manifest of an adapter malformed, one phrase each.
 
     Each begins with "its manifest". A manifest without problems has every field of ``FIELDS``, of
-    the right type, and does not contradict itself.
+    the right type, and does not contradict itself; what it has of ``MORE`` is of the right type.
     """
     wrong = [
         f"its manifest has {key} {shown(manifest[key])}, which has to be {value.allowed}"
         if key in manifest
         else f"its manifest has no {key}"
-        for key, value in FIELDS.items()
+        for key, value in {**FIELDS, **{k: v for k, v in MORE.items() if k in manifest}}.items()
         if key not in manifest or not value.fits(manifest[key])
     ]
     return wrong or [f"its manifest contradicts itself: {found}" for found in _conflicts(manifest)]

@@ -60,8 +60,12 @@ def same(one: Any, other: Any) -> bool:
 
 
 def shown(value: Any) -> str:
-    """Return a value as it stands in a sentence: short, and without what moves a cursor."""
-    return one_line(ascii(value), 60)
+    """Return a value as it stands in a sentence: short, and without what moves a cursor.
+
+    Letters stay letters; control characters and those that turn the direction of a line are
+    written out.
+    """
+    return one_line(repr(value), 60)
 
 
 SWITCH = one_of(True, False)

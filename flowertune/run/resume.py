@@ -47,12 +47,15 @@ def restore_strategy(strategy: Any, kept: Mapping[str, Any]) -> None:
     Raises
     ------
     UserError
-        If it cannot take it: it is another strategy than the run was started with.
+        If it cannot take it: it is another strategy than the run was started with, or says itself
+        what it lacks.
     """
     name, reason = type(strategy).__name__, ""
     if hasattr(strategy, "load_state_dict"):
         try:
             strategy.load_state_dict(dict(kept))
+        except UserError:  # it says itself what it lacks
+            raise
         except Exception as error:  # a strategy is its author's and may raise anything
             reason = f"its load_state_dict raised {type(error).__name__}: {one_line(error)}"
     elif kept:

@@ -31,6 +31,8 @@ from flowertune.comms.validation import (
     rows_of,
 )
 from flowertune.config.checks import is_layerwise, least_replies
+from flowertune.config.optimizers import check_shapes
+from flowertune.config.settings import WHERE
 from flowertune.data.lengths import Lengths
 from flowertune.data.report import (
     refuse_if_too_many_are_bad,
@@ -42,12 +44,12 @@ from flowertune.loggers.loggers import Loggers, run_loggers
 from flowertune.loggers.plot import plot_run
 from flowertune.methods.base import MethodServer
 from flowertune.methods.measures import measured
-from flowertune.models.adapter import adapter_shapes, check_initialization
+from flowertune.models.adapter import adapter_shapes, check_initialization, experts_of
 from flowertune.models.auto_targets import AUTO, auto_targets
 from flowertune.models.commit import base_model_status, commit_of
 from flowertune.models.faster import unrepeatable
 from flowertune.models.loader import quantization_of, source_of
-from flowertune.rules import lock, pinned
+from flowertune.rules import held_out, lock, pinned
 from flowertune.rules.manifest import FILE, SEAL
 from flowertune.rules.values import is_number, is_whole, shown
 from flowertune.run.base import BaseRun
@@ -55,12 +57,14 @@ from flowertune.run.chain import REPLIES
 from flowertune.run.checkpoint import checkpoint_config, save_checkpoint
 from flowertune.run.contract import StrategyContract
 from flowertune.run.data_check import VisitedRows, ask_lengths
+from flowertune.run.evaluator import Evaluator
 from flowertune.run.failures import log_error_last, too_few
 from flowertune.run.files import now
 from flowertune.run.first_adapter import first_adapter
 from flowertune.run.lost import log_lost_replies
 from flowertune.run.metadata import build_manifest, run_info
 from flowertune.run.progress import round_line
+from flowertune.run.release import is_private, privacy_of, why_keep, why_stop
 from flowertune.run.resume import restore_strategy
 from flowertune.run.round_cost import RoundCost
 from flowertune.run.setup import RunContext, app_folder, prepare_run
@@ -93,7 +97,9 @@ class TrainingRun(BaseRun):
         self._good_rows: dict[int, int] = {}  # of each partition: those that are not left out
         self.rows: dict[int, dict[str, Any]] = {}  # what each partition says it loaded
         self._method: _Method | None = None
+        self._evaluator: Evaluator | None = None
         self._before: Mapping[str, torch.Tensor] = {}  # the adapter that the round starts from
+        self._experts: Mapping[str, int] = {}  # of tensors that hold several
         self._came: list[tuple[int, int, Any]] = []  # of each reply: partition, examples, adapter
 
     @classmethod
@@ -138,6 +144,7 @@ class TrainingRun(BaseRun):
         check_initialization(peft_config)
         adapter_config = _jsonable(peft_config.to_dict())
         shapes = adapter_shapes(self.cfg, peft_config)
+        check_shapes(self.cfg, {name: tensor.shape for name, tensor in shapes.items()})
         how = quantization_of(self.cfg)
         self.quantization = how and how.record()
         self.base_commit = commit_of(self.cfg)
@@ -149,6 +156,9 @@ class TrainingRun(BaseRun):
         self.adapter_config = checkpoint_config(peft_config, shapes)
         self._say_targets()
         self._say_what_differs()
+        self._experts = experts_of(self.cfg, peft_config, shapes)
+        if isinstance(strategy, MethodServer):
+            strategy.know_experts(self._experts)
         if self.origin is None:
             adapter = first_adapter(
                 self.cfg, peft_config, shapes, self.registry, self.ledger, self.grid
@@ -161,12 +171,15 @@ class TrainingRun(BaseRun):
             adapter = dict(state.adapter)
             cost = RoundCost(int(state.body["bytes-per-round"]))
             self.rows = {int(p): record for p, record in state.body["rows"].items()}
-            if state.server_round:
+            if state.server_round or state.strategy:
                 restore_strategy(strategy, state.strategy)
         contract = StrategyContract(strategy, adapter, self.registry)
         contract.rehearse(is_layerwise(self.cfg), self.grid)
         if self.cfg.train.training_arguments.max_steps > 0:
             self._report_rows()
+        if self.cfg.train.evaluate_every:
+            self._refuse_losses(strategy)
+            self._evaluator = Evaluator(self, self.lengths, adapter)
         self.write_run()
         loggers = run_loggers(
             self.cfg, self.folder, run_info(self, "running", self.data), self.rounds_done
@@ -174,16 +187,26 @@ class TrainingRun(BaseRun):
         exchanger = Exchanger(
             self.grid, self.cfg, self.registry, self.ledger, self.profile, self.state_key,
             self._most_examples,
+            # Whether a client counts may not depend on what others sent.
+            most_norm=0.0 if is_private(strategy) else self.cfg.strategy.max_update_norm,
         )  # fmt: skip
         self._method = _Method(
             peft_config, adapter_config, contract, cost, exchanger,
             self.closing.enter_context(loggers),
         )  # fmt: skip
         if self.origin is None:
-            # A run that is killed in its first round goes on from here.
-            self._save(0, adapter, {})
+            # A run that is killed in its first round goes on from here, with the same key.
+            self._save(0, adapter, contract.state() if is_private(strategy) else {})
         self._before = adapter
         return ArrayRecord(adapter)
+
+    def _refuse_losses(self, strategy: Any) -> None:
+        if is_private(strategy):
+            raise UserError(
+                f"train.evaluate-every is {self.cfg.train.evaluate_every}, and strategy.name "
+                f"{self.cfg.strategy.name!r}: losses that clients send are in no account of "
+                f"privacy; set it to 0 ({WHERE})."
+            )
 
     def _say_what_differs(self) -> None:
         if given := unrepeatable(self.cfg):
@@ -228,16 +251,24 @@ class TrainingRun(BaseRun):
     def rounds(self) -> Iterator[int]:
         """Yield the rounds to do; stop before one that would pass the budget."""
         for server_round in range(len(self.rounds_done) + 1, self.cfg.num_server_rounds + 1):
-            grown = self.clients_per_round * _asked_of(self.method.contract.strategy, "growth", 0)
-            if not self.ledger.has_room_for(self.method.cost.nbytes + grown):
+            more = self._evaluator.bytes_of(server_round) if self._evaluator else 0
+            more += self.clients_per_round * _asked_of(self.method.contract.strategy, "growth", 0)
+            if not self.ledger.has_room_for(self.method.cost.nbytes + more):
                 self.reason = reason = (
                     f"stopped after round {server_round - 1}: the next would pass the budget of "
                     f"{self.ledger.budget_mib:,} MiB ({self.ledger.mib:,.1f} MiB used)"
                 )
                 log(WARNING, reason)
                 return
+            enough = held_out.why_enough(self.rounds_done, self.cfg.train.early_stop)
+            if reason := enough or why_stop(self.method.contract.strategy, server_round):
+                self.reason = reason
+                log(WARNING, reason)
+                return
             self.registry.handle_rejoins(self.grid)
             yield server_round
+            if self.reason is not None:  # the round's result was not released
+                return
 
     def exchange(self, server_round: int, messages: Iterable[Message]) -> RoundResult:
         """Send a round's messages; return the replies that count, in the order of partitions.
@@ -378,6 +409,8 @@ class TrainingRun(BaseRun):
     def end_round(self, result: RoundResult, adapter: ArrayRecord, metrics: MetricRecord) -> None:
         """Note a round's result, say it in one line, and save what is due.
 
+        A result that the strategy must not release is as if it had not been: the run ends.
+
         Raises
         ------
         UserError
@@ -387,7 +420,13 @@ class TrainingRun(BaseRun):
         rounds, aggregating = self.cfg.num_server_rounds, time.monotonic() - result.ended
         tensors = self.method.contract.check_result(adapter, metrics)
         kept = self.method.contract.state()
+        strategy = self.method.contract.strategy
+        if reason := why_keep(strategy, result.server_round):
+            self.reason = reason
+            log(WARNING, reason)
+            return
         self.profile.add("accumulate", aggregating, result.received)
+        evaluated = self._evaluated(result.server_round, tensors)
         line = {
             "round": result.server_round,
             "clients": len(result.replies),
@@ -404,7 +443,9 @@ class TrainingRun(BaseRun):
             "total-mib": round(self.ledger.mib, 3),
             **self._bytes_of(result.server_round),
             **self._measured(tensors),
-            **_asked_of(self.method.contract.strategy, "facts", {}),
+            **_asked_of(strategy, "facts", {}),
+            **evaluated,
+            **privacy_of(strategy, result.server_round),
             "time": now(),
         }
         self._before = tensors
@@ -420,6 +461,9 @@ class TrainingRun(BaseRun):
         )  # fmt: skip
         last = result.server_round == rounds
         due = last or result.server_round % self.cfg.train.save_every_round == 0
+        if best := evaluated.get(held_out.CHOSEN):
+            # Its checkpoint is there before the state that says so.
+            self.chosen, due = best, due or best["round"] == result.server_round
 
         def checkpoint() -> str | None:
             return self._checkpoint(result.server_round, tensors) if due else None
@@ -427,6 +471,11 @@ class TrainingRun(BaseRun):
         with self.profile.phase("save"):
             record = {REPLIES: {str(p): said for p, said in result.records.items()}}
             self._save(result.server_round, tensors, kept, record, checkpoint)
+
+    def _evaluated(self, server_round: int, adapter: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+        if self._evaluator is None:
+            return {}
+        return self._evaluator.evaluate(server_round, adapter, self.rounds_done)
 
     def _bytes_of(self, server_round: int) -> dict[str, int]:
         """Return the bytes of a round to and from its clients; all attempts count."""
@@ -449,6 +498,7 @@ class TrainingRun(BaseRun):
                 [{n: a.numpy() for n, a in arrays.items()} for _, _, arrays in self._came],
                 [examples for _, examples, _ in self._came],
                 _numpy(after),
+                self._experts,
                 _asked_of(self.method.contract.strategy, "made", {}),
             )
         except (ValueError, KeyError) as error:  # adapters that a method of the app's own reshapes
@@ -488,6 +538,8 @@ class TrainingRun(BaseRun):
             "rows": {str(p): record for p, record in sorted(self.rows.items())},
             "rows-visited": round(self._visited.share(self.rounds_done), 6),
             **facts,
+            **privacy_of(self.method.contract.strategy, server_round),
+            **self._chosen_so_far(server_round),
         }
         save_checkpoint(path, tensors, config, build_manifest(self, server_round, more))
         log(INFO, "saved %s", path)
@@ -496,11 +548,19 @@ class TrainingRun(BaseRun):
                 "(export-error)", 100 * off)  # fmt: skip
         return json.loads((path / FILE).read_text("utf-8"))[SEAL]
 
+    def _chosen_so_far(self, server_round: int) -> dict[str, Any]:
+        """Return what a manifest says of held-out rows; nothing where there are none."""
+        if not self.cfg.train.evaluate_every:
+            return {}
+        (line,) = (line for line in self.rounds_done if line["round"] == server_round)
+        return {held_out.LOSS: line.get(held_out.LOSS), held_out.CHOSEN: self.chosen}
+
     def choose(self, server_round: int, rows: int, loss: float) -> None:
         """Say that the checkpoint of a round is the one to score, by rows held out of training.
 
         The last call counts; without one it is the last checkpoint. The next state that is saved
-        has it, and so has the chain of the run.
+        has it, and so has the next record in the chain of the run; after the last round, ``finish``
+        writes one more.
 
         Parameters
         ----------
@@ -532,7 +592,10 @@ class TrainingRun(BaseRun):
         """Save the last checkpoint if it is not there, draw the run, say where everything is."""
         done = len(self.rounds_done)
         if done and not (self.folder / f"peft_{done}").is_dir():
-            self._checkpoint(done, adapter.to_torch_state_dict())
+            private = is_private(self.method.contract.strategy)  # what was not released stays so
+            last = self._before if private else adapter.to_torch_state_dict()
+            self.chain.manifest = self._checkpoint(done, last)
+        self.chain.close(self.chosen)
         self._plot()
         self.say_the_end()
         log_lost_replies(self.lost)

@@ -19,6 +19,7 @@ from submissions.formats import benchmarks
 from submissions.formats.hub_results import AVERAGE
 
 FRAMEWORK = "flowertune"
+TASKS, CARD, ROWS = "eval.yaml", "README.md", "test.jsonl"
 _SPLIT, _CONFIG = "test", "default"
 
 
@@ -27,13 +28,19 @@ def scored() -> list[str]:
     return [name for name in challenges.names() if challenges.load(name)["evaluation"]["sets"]]
 
 
-def write_datasets(folder: Path, owner: str | None = None) -> list[Path]:
+def files_in(folder: Path) -> list[Path]:
+    """Return the files that ``write_datasets`` writes below a folder."""
+    places = [folder / benchmarks.dataset(name).rpartition("/")[2] for name in scored()]
+    return [place / name for place in places for name in (TASKS, CARD, ROWS)]
+
+
+def write_datasets(folder: Path, owner: str) -> list[Path]:
     """Write a folder for each challenge's dataset; return the files eval.yaml.
 
     Parameters
     ----------
     owner
-        Of the datasets on the hub; by default the one that bundles name.
+        Of the datasets on the hub.
 
     Raises
     ------
@@ -43,14 +50,14 @@ def write_datasets(folder: Path, owner: str | None = None) -> list[Path]:
     written = []
     try:
         for name in scored():
-            dataset = benchmarks.dataset(name, owner or benchmarks.OWNER)
+            dataset = benchmarks.dataset(name, owner)
             place = folder / dataset.rpartition("/")[2]
             place.mkdir(parents=True, exist_ok=True)
             body = yaml.safe_dump(eval_yaml(name), sort_keys=False, allow_unicode=True)
-            write_atomically(place / "eval.yaml", body)
-            write_atomically(place / "README.md", _card(name, dataset))
-            write_atomically(place / "test.jsonl", _rows(name))
-            written.append(place / "eval.yaml")
+            write_atomically(place / TASKS, body)
+            write_atomically(place / CARD, _card(name, dataset))
+            write_atomically(place / ROWS, _rows(name))
+            written.append(place / TASKS)
     except OSError as error:
         raise UserError(f"{folder} cannot be written ({error.strerror}): name another.") from None
     return written

@@ -15,6 +15,32 @@ from submissions.board.ranking import boards
 
 MARK = "board.json"  # what a folder holds that may be replaced
 _STATIC = ("board.css", "theme.js", "board.js")
+_FOLDERS = ("boards", "submissions")
+_FILES = (
+    "index.html", "refused.html", "tiers.html", MARK, "board.csv", "refused.csv", "base.css",
+    *_STATIC,
+)  # fmt: skip
+_SHOWN = 3
+
+
+def check_target(target: Path) -> None:
+    """Refuse a folder that holds anything but an earlier site, which would be lost.
+
+    Raises
+    ------
+    UserError
+        It does, or it is a file.
+    """
+    if target.exists() and not target.is_dir():
+        raise UserError(f"{target} is a file: name a folder with -o.")
+    there = {path.name for path in target.iterdir()} if target.is_dir() else set()
+    others = sorted(there.difference(_FILES, _FOLDERS))
+    if others or (there and MARK not in there):
+        named = ", ".join([*(others or sorted(there))[:_SHOWN], *["…"][: len(others) > _SHOWN]])
+        raise UserError(
+            f"{target} holds something else than a board ({named}), and would be replaced: name "
+            "another folder with -o."
+        )
 
 
 def write_site(
@@ -35,13 +61,7 @@ def write_site(
         The folder holds something else, or it cannot be written.
     """
     target = target.absolute()
-    if target.exists() and not target.is_dir():
-        raise UserError(f"{target} is a file: name a folder with -o.")
-    if target.is_dir() and any(target.iterdir()) and not (target / MARK).is_file():
-        raise UserError(
-            f"{target} holds something else than a board, and would be replaced: name another "
-            "folder with -o."
-        )
+    check_target(target)
     site = Site(title, boards(entries), sorted(refused, key=lambda one: one.bundle))
     try:
         with new_folder(target) as folder:
@@ -53,7 +73,7 @@ def write_site(
 
 
 def _fill(folder: Path, site: Site) -> None:
-    for name in ("boards", "submissions"):
+    for name in _FOLDERS:
         (folder / name).mkdir()
     _write(folder / "index.html", site.index())
     _write(folder / "refused.html", site.refusals())

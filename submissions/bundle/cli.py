@@ -13,127 +13,30 @@ from flowertune.base.errors import UserError
 from flowertune.base.text import MIB, counted
 from flowertune.run.state import complete_states
 from submissions import push
-from submissions.bundle import make, sources, statement, states
-from submissions.bundle.contents import Extras
+from submissions.bundle import make, options, refusal, sources, statement, states
 from submissions.bundle.make import Bundle
-from submissions.bundle.sources import Sources, Unfit
-from submissions.findings import Finding
-from submissions.formats.benchmarks import OWNER
+from submissions.bundle.options import Given, parser
+from submissions.bundle.sources import COMMAND, Found, Problem, Sources, Unfit
+from submissions.findings import Report
 from submissions.signing import keys
 
-DONE, REFUSED = 0, 1
-_DESCRIPTION = """\
-Make a bundle of a scored run: one zip with everything that an organizer checks, and check it here
-as the organizer will. What is missing or wrong is listed, all of it, and then nothing is written.
-
-The division is found out: closed on the challenge's default base model, else open. The states of
-the rounds stay with you; once rounds were drawn, --states packs those that are asked for.
-"""
-_EPILOG = """\
-examples:
-  # after scoring, in the folder where the scorer was run
-  python -m evaluation.submit results/RUN --team "My team" --contact me@example.org
-  # what would be in it
-  python -m evaluation.submit results/RUN --team "My team" --contact me@example.org --dry-run
-  # the states that a replay of rounds 1, 50 and the last asks for
-  python -m evaluation.submit results/RUN --states 1,50,last -o states.zip
-  # a key of your own, and a bundle that is signed by it
-  python -m evaluation.submit --new-key ~/.flowertune/key
-  python -m evaluation.submit results/RUN --team "My team" --contact me@example.org \\
-    --sign ~/.flowertune/key
-
-exit status: 0 where it was written, 1 where it was refused, 2 where the command line is wrong.
-"""
-
-
-def parser() -> argparse.ArgumentParser:
-    """Return the options of the command."""
-    options = argparse.ArgumentParser(
-        prog="python -m evaluation.submit",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-    )
-    add = options.add_argument
-    add(
-        "run", nargs="?", type=Path, metavar="RUN",
-        help="folder of the run; its last checkpoint is submitted",
-    )  # fmt: skip
-    add(
-        "-o", "--output", type=Path, metavar="FILE",
-        help="the zip (default: <challenge>-<team>-<digest>.zip, where the command runs)",
-    )  # fmt: skip
-    add("--dry-run", action="store_true", help="check everything and show the tree; write nothing")
-    _add_said(options)
-    _add_places(options)
-    _add_more(options)
-    return options
-
-
-def _add_said(options: argparse.ArgumentParser) -> None:
-    add = options.add_argument_group("what you say").add_argument
-    add("--team", metavar="NAME", help="who submits, as it stands on the board")
-    add("--contact", metavar="TEXT", help="how the organizer reaches you")
-    add("--note", metavar="TEXT", help="a line for the board")
-    add(
-        "--division", choices=(statement.CLOSED, statement.OPEN),
-        help="default: closed on the challenge's default base model, else open",
-    )  # fmt: skip
-    add("--hardware", metavar="TEXT", help="what you trained on (default: as the run noted it)")
-    add("--hours", type=float, metavar="H", help="of training (default: those of the run's rounds)")
-    add("--method", type=Path, metavar="FILE", help="Markdown for the model card: what you changed")
-
-
-def _add_places(options: argparse.ArgumentParser) -> None:
-    add = options.add_argument_group("where things are").add_argument
-    add(
-        "--scores", type=Path, metavar="DIR",
-        help="folder of the official score (default: scores/<digest>/<challenge>-official)",
-    )  # fmt: skip
-    add(
-        "--app", type=Path, metavar="DIR",
-        help="the app as it was for the run (default: the folder that the results lie in)",
-    )  # fmt: skip
-    add(
-        "--link", metavar="URL",
-        help="leave the weights out of the zip, and say where they are; their hash stays in it",
-    )  # fmt: skip
-    add("--states-link", metavar="URL", help="where the states of all rounds are, if they are")
-
-
-def _add_more(options: argparse.ArgumentParser) -> None:
-    add = options.add_argument_group("keys, hub and states").add_argument
-    add("--sign", type=Path, metavar="KEY", help="sign it with this private key (Ed25519 or EC)")
-    add(
-        "--model-sign", type=Path, metavar="KEY",
-        help="OpenSSF model signing with this EC key (pip install 'flowertune[sign]')",
-    )  # fmt: skip
-    add("--new-key", type=Path, metavar="FILE", help="make an Ed25519 key, and end")
-    add(
-        "--push", metavar="OWNER/NAME",
-        help="upload adapter, card and results to this repository of the Hugging Face hub, too",
-    )  # fmt: skip
-    add("--private", action="store_true", help="if --push makes a new repository: a private one")
-    add(
-        "--benchmarks", metavar="OWNER", default=OWNER,
-        help="whose benchmark datasets .eval_results names (default: %(default)s)",
-    )  # fmt: skip
-    add(
-        "--states", metavar="1,50,last",
-        help="pack the states before and after these rounds, which were drawn, and end",
-    )  # fmt: skip
+DONE, REFUSED, MISTYPED = 0, 1, 2
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Carry out a command line; returns the exit status."""
-    options = parser()
-    arguments = options.parse_args(argv)
+    known = parser()
+    arguments = known.parse_args(argv)
     if arguments.run is None and arguments.new_key is None:
-        options.error("RUN is missing: give the folder of a run, such as results/RUN")
+        known.error("RUN is missing: give the folder of a run, such as results/RUN")
+    if arguments.run is not None and arguments.new_key is not None:
+        known.error("--new-key makes a key and ends: give RUN in a command of its own")
     try:
-        return _run(arguments)
-    except Unfit as error:
-        print(_refusal(error.problems), file=sys.stderr)
+        if arguments.new_key is not None:
+            return _new_key(arguments.new_key)
+        if arguments.states is not None:
+            return _states(arguments)
+        return _submit(arguments)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
     except KeyboardInterrupt:
@@ -142,44 +45,132 @@ def main(argv: Sequence[str] | None = None) -> int:
     return REFUSED
 
 
-def _run(arguments: argparse.Namespace) -> int:
-    if arguments.new_key is not None:
-        signer = keys.new_key(arguments.new_key)
-        print(f"{arguments.new_key} and {arguments.new_key}.pub, fingerprint {signer.fingerprint}")
-        return DONE
-    if arguments.states is not None:
-        target = arguments.output or Path("states.zip")
-        print(states.write_states(arguments.run, arguments.states, target))
-        return DONE
-    if arguments.push is not None:
-        push.check_id(arguments.push)
-    key = None if arguments.sign is None else keys.private_key(arguments.sign)
-    found = sources.look(arguments.run, arguments.scores, arguments.app)
-    said = _said(arguments)
-    unsaid = statement.unsaid(said)
-    lacks = [*found.missing, *found.wrong, *unsaid.values()]
+def _new_key(path: Path) -> int:
+    try:
+        signer = keys.new_key(path)
+    except UserError as error:
+        return _mistyped([str(error)])
+    locked = keys.passphrase() is not None
+    name = shlex.quote(str(path))
+    print(f"{path}, the private key{', encrypted with your passphrase' if locked else ''}")
+    print(f"{path}.pub, the public key")
+    print(f"fingerprint {signer.fingerprint}")
+    steps = [f"  sign a bundle: python -m evaluation.submit RUN … --sign {name}"]
+    if locked:
+        steps.append(f"  {keys.PASSPHRASE} has to hold the passphrase then, too")
+    else:
+        steps.append(
+            f"  whoever has {path} can sign as you: keep it private (with {keys.PASSPHRASE} set, "
+            "--new-key encrypts it)"
+        )
+    steps += [
+        "  keep a copy of it elsewhere: nobody can make the same one again",
+        f"  publish {path}.pub or its fingerprint where the organizer knows you: only that says "
+        "whose key it is",
+    ]
+    print("\n".join(["Next:", *steps]))
+    return DONE
+
+
+def _states(arguments: argparse.Namespace) -> int:
+    target = arguments.output or Path("states.zip")
+    wrong = options.output_problems(target, arguments.force)
+    try:
+        states.rounds_named(arguments.states, states.last_round(arguments.run))
+    except UserError as error:
+        wrong.append(str(error))
+    if wrong:
+        return _mistyped(wrong)
+    print(states.write_states(arguments.run, arguments.states, target, arguments.clients))
+    print(f"Next:\n  hand {target} to the organizer, with the bundle's name")
+    return DONE
+
+
+def _mistyped(sentences: Sequence[str]) -> int:
+    print("\n".join(f"error: {sentence}" for sentence in sentences), file=sys.stderr)
+    return MISTYPED
+
+
+def _submit(arguments: argparse.Namespace) -> int:
+    given = options.given(arguments)
+    lacks = [Problem(COMMAND, sentence) for sentence in given.problems]
+    found = None
+    try:
+        found = _look(arguments, lacks)
+        bundle, target, report = _made(arguments, given, found, lacks)
+    except Unfit as error:
+        print(refusal.text(error.problems, found), file=sys.stderr)
+        return MISTYPED if refusal.typed(error.problems) else REFUSED
+    assert found.sources is not None
+    _tell(arguments, found.sources, bundle, target, report)
+    return REFUSED if arguments.push is not None and not _pushed(arguments, bundle) else DONE
+
+
+def _look(arguments: argparse.Namespace, lacks: list[Problem]) -> Found:
+    """Find what a bundle is made of.
+
+    Raises
+    ------
+    Unfit
+        The command line names no run, or folders that are not there; with what else is lacking.
+    """
+    wrong = [
+        Problem(COMMAND, f"--{name} is {path}, and there is no such folder.")
+        for name, path in (("scores", arguments.scores), ("app", arguments.app))
+        if path is not None and not path.is_dir()
+    ]
+    try:
+        found = sources.look(arguments.run, arguments.scores, arguments.app)
+    except UserError as error:
+        raise Unfit([*lacks, *wrong, Problem(COMMAND, str(error))]) from None
+    if wrong:
+        raise Unfit([*lacks, *wrong, *found.wrong])
+    return found
+
+
+def _made(
+    arguments: argparse.Namespace, given: Given, found: Found, lacks: list[Problem]
+) -> tuple[Bundle, Path, Report]:
+    """Make the bundle, and write it if it is valid.
+
+    Raises
+    ------
+    Unfit
+        It is not valid, or something is lacking; with every problem.
+    UserError
+        It cannot be written.
+    """
     if found.sources is None:
-        raise Unfit([*lacks, *found.unofficial])
+        raise Unfit([*lacks, *found.missing, *found.wrong, *refusal.causes(found, ())])
+    lacks = [*lacks, *found.wrong]
     # With placeholders, so that what the organizer's check has to say of the rest is known, too.
-    blank = {name: "unsaid" if name in ("team", "contact") else None for name in unsaid}
-    bundle = _assembled(found.sources, replace(said, **blank), _extras(arguments), lacks)
+    blank = {
+        name: "unsaid" if name in ("team", "contact") else None
+        for name in statement.unsaid(given.said)
+    }
+    try:
+        bundle = make.assemble(found.sources, replace(given.said, **blank), given.extras)
+    except Unfit as error:
+        raise Unfit([*lacks, *refusal.causes(found, ()), *error.problems]) from error
+    target = arguments.output or Path(bundle.name)
+    if arguments.output is None and not arguments.dry_run and "team" not in blank:
+        wrong = options.output_problems(target, arguments.force)
+        lacks += [Problem(COMMAND, sentence) for sentence in wrong]
     if not lacks:
-        bundle = bundle if key is None else make.signed(bundle, key)
+        bundle = bundle if given.key is None else make.signed(bundle, given.key)
         if arguments.model_sign is not None:
             bundle = make.model_signed(bundle, arguments.model_sign)
-    target = arguments.output or Path(bundle.name)
     try:
-        findings = _written(bundle, None if arguments.dry_run else target, lacks)
+        report = _written(bundle, None if arguments.dry_run else target, found, lacks)
     except OSError as error:
         raise UserError(
             f"{error.filename or target} cannot be written ({error.strerror}): make room there, or "
             "name another file with -o."
         ) from None
-    _tell(arguments, found.sources, bundle, target, findings)
-    return DONE
+    return bundle, target, report
 
 
-def _written(bundle: Bundle, target: Path | None, lacks: list[str]) -> list[Finding]:
+def _written(bundle: Bundle, target: Path | None, found: Found, lacks: list[Problem]) -> Report:
     """Write a bundle if it is valid; return what the check found.
 
     Raises
@@ -194,60 +185,56 @@ def _written(bundle: Bundle, target: Path | None, lacks: list[str]) -> list[Find
     with TemporaryDirectory(dir=beside, prefix=".flowertune-submit-") as folder:
         made = Path(folder) / "bundle.zip"
         make.write(bundle, made)
-        findings = check(made)
-        errors = [one.line() for one in findings if one.level == "error"]
+        report = check(made)
+        errors = [one for one in report.findings if one.level == "error"]
         if lacks or errors:
-            raise Unfit([*lacks, *errors])
+            raise Unfit([*lacks, *refusal.causes(found, errors)])
         if target is not None and beside is not None:
             os.replace(made, target)
         elif target is not None:
             make.write(bundle, target)
-        return findings
+        return report
 
 
-def check(bundle: Path) -> list[Finding]:
+def check(bundle: Path) -> Report:
     """Return what the organizer's check finds in a bundle."""
     # Late: it imports what a refused command line does without.
     from submissions.verify.check import verify
 
-    return list(verify(bundle).findings)
-
-
-def _assembled(found: Sources, said: statement.Said, extras: Extras, lacks: list[str]) -> Bundle:
-    """Return the bundle.
-
-    Raises
-    ------
-    Unfit
-        It cannot be made; with what else is lacking.
-    """
-    try:
-        return make.assemble(found, said, extras)
-    except Unfit as error:
-        raise Unfit([*lacks, *error.problems]) from error
+    return verify(bundle)
 
 
 def _tell(
-    arguments: argparse.Namespace,
-    found: Sources,
-    bundle: Bundle,
-    target: Path,
-    findings: Sequence[Finding],
+    arguments: argparse.Namespace, found: Sources, bundle: Bundle, target: Path, report: Report
 ) -> None:
-    """Say what was made and what the check found, and upload where that was asked for."""
+    """Say what was made, what the check found, and what is left to do."""
     if arguments.dry_run:
         print(make.tree(bundle.files))
-    for finding in findings:
+    for finding in report.findings:
         print(finding.line())
     if arguments.dry_run:
         print(f"VALID; {target} is not written (--dry-run).")
         return
     size = target.stat().st_size / MIB
-    print(f"VALID. {target}, {size:,.1f} MiB, {counted(len(bundle.files), 'file')}")
-    if arguments.push is not None:
-        where = push.push(push.files_of(bundle.files), arguments.push, arguments.private)
-        print(f"Uploaded: {where}")
+    print(f"VALID. {target}, {size:,.1f} MiB, {counted(len(bundle.files), 'file')}, "
+          f"digest {(report.digest or '')[:16]}")  # fmt: skip
+    if signed := report.signed():
+        print(signed)
     print("\n".join(["Next:", *next_steps(arguments.run, found, bundle, target)]))
+
+
+def _pushed(arguments: argparse.Namespace, bundle: Bundle) -> bool:
+    """Upload what belongs on the hub, and say where it is or why not; the bundle stays."""
+    if arguments.dry_run:
+        return True
+    try:
+        where = push.push(push.files_of(bundle.files), arguments.push, arguments.private)
+    except UserError as error:
+        print(f"error: {error} (The bundle is written; with --force the same command tries "
+              "again.)", file=sys.stderr)  # fmt: skip
+        return False
+    print(f"Uploaded: {where}")
+    return True
 
 
 def next_steps(given: Path, found: Sources, bundle: Bundle, target: Path) -> list[str]:
@@ -259,36 +246,13 @@ def next_steps(given: Path, found: Sources, bundle: Bundle, target: Path) -> lis
     if bundle.statement["weights"]["link"] is not None:
         steps.append("  keep the weights where --link says: their hash is in the bundle")
     if kept == rounds + 1:
-        steps.append(
-            f"  keep {run}/state: python -m evaluation.submit {run} --states 1,N,last  # once "
-            "rounds were drawn"
-        )
+        steps += [
+            f"  keep {run}/state; once the organizer has drawn rounds, such as 1 and {rounds}:",
+            f"    python -m evaluation.submit {run} --states 1,{rounds} -o states.zip",
+        ]
     else:
         steps.append(
             f"  {run}/state has {counted(kept, 'state')} of {rounds + 1}, so that not every round "
             "can be replayed (train.keep-states=0 keeps all)"
         )
     return steps
-
-
-def _said(arguments: argparse.Namespace) -> statement.Said:
-    return statement.Said(
-        team=arguments.team,
-        contact=arguments.contact,
-        division=arguments.division,
-        note=arguments.note,
-        hardware=arguments.hardware,
-        hours=arguments.hours,
-        link=arguments.link,
-        states_link=arguments.states_link,
-    )
-
-
-def _extras(arguments: argparse.Namespace) -> Extras:
-    method = None if arguments.method is None else push.read_method(arguments.method)
-    return Extras(method, arguments.push, arguments.benchmarks)
-
-
-def _refusal(problems: Sequence[str]) -> str:
-    lines = [f"Not submitted, {counted(len(problems), 'thing')} to mend:"]
-    return "\n".join([*lines, *(f"- {problem}" for problem in problems)])

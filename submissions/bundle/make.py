@@ -12,7 +12,7 @@ from submissions import layout
 from submissions.bundle import statement as statements
 from submissions.bundle.contents import Extras, as_json, contents
 from submissions.bundle.packing import Content, write_zip
-from submissions.bundle.sources import Sources, Unfit
+from submissions.bundle.sources import BUNDLE, COMMAND, SCORE, Problem, Sources, Unfit
 from submissions.signing import model_signing, signature
 from submissions.signing.keys import PrivateKey
 
@@ -50,20 +50,26 @@ def assemble(sources: Sources, said: statements.Said, extras: Extras | None = No
         scorer writes them; with every sentence.
     """
     if wrong := statements.unsaid(said):
-        raise Unfit(list(wrong.values()))
+        raise Unfit(Problem(COMMAND, sentence) for sentence in wrong.values())
     try:
         body = statements.statement(sources, said)
-        if wrong := statements.problems(body, sources.manifest):
-            raise Unfit(wrong)
+        found = [Problem(BUNDLE, sentence) for sentence in statements.problems(body)]
+        if why := statements.division_problem(body["division"], sources.manifest):
+            found.append(Problem(COMMAND, why))
+        if found:
+            raise Unfit(found)
         return Bundle(body, contents(sources, body, extras))
     except Unfit:
         raise
     except (KeyError, TypeError, AttributeError, ValueError, OSError) as error:
         raise Unfit(
             [
-                f"The files in {sources.scores} or {sources.run.folder} are not as scorer and run "
-                f"write them ({type(error).__name__}: {one_line(error, 100)}): score the "
-                "checkpoint again."
+                Problem(
+                    SCORE,
+                    f"The files in {sources.scores} or {sources.run.folder} are not as scorer and "
+                    f"run write them ({type(error).__name__}: {one_line(error, 100)}): score the "
+                    "checkpoint again.",
+                )
             ]
         ) from error
 
@@ -91,7 +97,7 @@ def model_signed(bundle: Bundle, key: Path) -> Bundle:
 
 
 def tree(files: Mapping[str, Content]) -> str:
-    """Return the names of files as a tree, with their bytes."""
+    """Return the names of files as a tree, with their sizes."""
     lines: list[str] = []
     above: Sequence[str] = ()
     for name in sorted(files, key=lambda n: n.split("/")):
@@ -102,7 +108,7 @@ def tree(files: Mapping[str, Content]) -> str:
         above = folders
         content = files[name]
         size = len(content) if isinstance(content, bytes) else content.stat().st_size
-        lines.append(f"{'  ' * len(folders)}{last}  {size:,}")
+        lines.append(f"{'  ' * len(folders)}{last}  {size:,} B")
     return "\n".join(lines)
 
 

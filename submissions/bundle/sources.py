@@ -1,7 +1,7 @@
 """What a bundle is made of: a run, its checkpoint, its score and its app, held to each other."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,9 @@ LAST, BEST = "last", "best"
 CHOSEN = "chosen"  # in run.json, where the run chose a checkpoint on rows that it held out
 RESULTS_BYTES = 64 * 2**20
 _SHOWN = 10  # files of an app that differ
+# What a problem can be about, in the order in which it is told.
+COMMAND, RUN_ITSELF, APP, SCORE, BUNDLE = "command line", "run", "app", "score", "bundle"
+ABOUT = (COMMAND, RUN_ITSELF, APP, SCORE, BUNDLE)
 
 
 @dataclass(frozen=True)
@@ -70,12 +73,20 @@ class Sources:
         return self.manifest["challenge"]
 
 
-class Unfit(UserError):
-    """A bundle cannot be made; ``problems`` holds a sentence for each thing that is in the way."""
+@dataclass(frozen=True)
+class Problem:
+    """What is in the way of a bundle: a sentence, and what it is about, one of ``ABOUT``."""
 
-    def __init__(self, problems: Sequence[str]) -> None:
+    about: str
+    sentence: str
+
+
+class Unfit(UserError):
+    """A bundle cannot be made; ``problems`` holds each thing that is in the way."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = list(problems)
-        super().__init__(" ".join(self.problems))
+        super().__init__(" ".join(problem.sentence for problem in self.problems))
 
 
 @dataclass(frozen=True)
@@ -87,17 +98,21 @@ class Found:
     sources
         None where something is missing, so that no bundle can be made at all.
     missing
-        A sentence for each such thing.
+        Each such thing.
     wrong
-        A sentence for each thing that keeps the bundle from being valid.
+        Each thing that keeps the bundle from being valid.
     unofficial
-        Why the checkpoint is not official, one sentence each.
+        Why the checkpoint is not official, one phrase each.
+    manifest, results
+        What the checkpoint's manifest and its score say; None where they cannot be read.
     """
 
     sources: Sources | None
-    missing: list[str]
-    wrong: list[str]
+    missing: list[Problem]
+    wrong: list[Problem]
     unofficial: list[str]
+    manifest: dict[str, Any] | None = None
+    results: dict[str, Any] | None = None
 
 
 def read(given: Path, scores: Path | None = None, app: Path | None = None) -> Sources:
@@ -109,7 +124,8 @@ def read(given: Path, scores: Path | None = None, app: Path | None = None) -> So
         Something is missing or wrong; with every sentence.
     """
     found = look(given, scores, app)
-    problems = [*found.missing, *found.wrong, *found.unofficial]
+    unofficial = [Problem(RUN_ITSELF, f"It is not official: {x}.") for x in found.unofficial]
+    problems = [*found.missing, *found.wrong, *unofficial]
     if found.sources is None or problems:
         raise Unfit(problems)
     return found.sources
@@ -136,33 +152,33 @@ def look(given: Path, scores: Path | None = None, app: Path | None = None) -> Fo
     folder = given.parent if named else given
     run = read_run(folder)
     missing = [
-        f"{folder / name} is missing: a bundle holds it as the run wrote it."
+        Problem(RUN_ITSELF, f"{folder / name} is missing: a bundle holds it as the run wrote it.")
         for name in (ROUNDS, LEDGER, chain.FILE)
         if not (folder / name).is_file()
     ]
-    wrong = _of_run(run)
+    wrong = [Problem(RUN_ITSELF, sentence) for sentence in _of_run(run)]
     checkpoint, chosen, problems = _checkpoint(run, given if named else None)
-    missing += problems
+    missing += [Problem(RUN_ITSELF, sentence) for sentence in problems]
     home = app or home_of(folder, Path())
     found, manifest, unofficial = None, None, []
     if checkpoint is not None:
         found, manifest, unofficial, problems = _described(checkpoint, run)
-        missing += problems
+        missing += [Problem(RUN_ITSELF, sentence) for sentence in problems]
     files, changed, problems = _app(home, manifest)
-    missing += problems
-    wrong += changed
+    missing += [Problem(APP, sentence) for sentence in problems]
+    wrong += [Problem(APP, sentence) for sentence in changed]
     place, results = None, None
     if found is not None:
         place, results, problems = _scores(found, scores, run, home)
-        missing += problems
+        missing += [Problem(SCORE, sentence) for sentence in problems]
     if missing or checkpoint is None or found is None or manifest is None:
-        return Found(None, missing, wrong, unofficial)
+        return Found(None, missing, wrong, unofficial, manifest, results)
     if place is None or results is None:
-        return Found(None, missing, wrong, unofficial)
+        return Found(None, missing, wrong, unofficial, manifest, results)
     sources = Sources(
         run, checkpoint, chosen, manifest, found.digest, found.sha256, place, results, files
     )
-    return Found(sources, [], wrong, unofficial)
+    return Found(sources, [], wrong, unofficial, manifest, results)
 
 
 def _of_run(run: RunFiles) -> list[str]:
@@ -210,10 +226,9 @@ def _described(
             manifest = submission.manifest
     except UserError as error:
         return None, None, [], [f"{one_line(error, 500)}."]
-    reasons = [f"The checkpoint is not official: {reason}." for reason in found.reasons]
     if manifest is None or manifest_problems(manifest):
-        return found, None, [], reasons
-    return found, manifest, reasons, []
+        return found, None, [], [f"The checkpoint is not official: {x}." for x in found.reasons]
+    return found, manifest, list(found.reasons), []
 
 
 def _app(

@@ -1,15 +1,19 @@
 """The states of drawn rounds in a zip of their own, to be handed over after submission."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from flowertune.base.errors import UserError
+from flowertune.base.files import read_json
 from flowertune.base.text import MIB, counted
-from flowertune.run.files import read_run
+from flowertune.run.files import RunFiles, read_run
 from flowertune.run.state import BODY, FOLDER, TENSORS, complete_states, states
 from submissions import layout
+from submissions.bundle.client_files import files_of_clients
 from submissions.bundle.packing import Content, sums, write_zip
 from submissions.replay.draw import states_of
+from submissions.replay.states import CLIENTS
 
 LAST = "last"
 
@@ -44,33 +48,61 @@ def rounds_named(given: str, last: int) -> list[int]:
     return sorted(found)
 
 
-def files_of_states(run: Path, rounds: Sequence[int]) -> dict[str, Content]:
+def files_of_states(
+    run: RunFiles, rounds: Sequence[int], clients: Sequence[Path] = ()
+) -> dict[str, Content]:
     """Return the states before and after each of these rounds, by their names in the zip.
 
-    They lie as in the run's folder, with SHA256SUMS.
+    They lie as in the run's folder, with what clients kept before these rounds, and SHA256SUMS.
+
+    Parameters
+    ----------
+    clients
+        See ``client_files.files_of_clients``.
 
     Raises
     ------
     UserError
         One is not there any more; names them all.
     """
-    wanted, there = states_of(rounds), complete_states(run)
-    folders = states(run)
+    wanted, there = states_of(rounds), complete_states(run.folder)
+    folders = states(run.folder)
     if missing := [str(n) for n in wanted if n not in there]:
         kept = f"{there[0]} to {there[-1]}" if there else "none"
         raise UserError(
-            f"{run / FOLDER} has no state of round {', '.join(missing)} (there: "
+            f"{run.folder / FOLDER} has no state of round {', '.join(missing)} (there: "
             f"{counted(len(there), 'state')}, {kept}): a run that is to be replayed keeps all of "
             "them (train.keep-states=0)."
         )
     files: dict[str, Content] = {
         f"{FOLDER}/round_{n}/{name}": folders[n] / name for n in wanted for name in (BODY, *TENSORS)
     }
+    keys = {n: str(_body(folders[n - 1])["state-key"]) for n in rounds}
+    settings = _body(folders[wanted[-1]])["settings"]
+    files |= files_of_clients(run.rounds, rounds, keys, settings, clients)
     files[layout.SUMS] = sums(files)
     return files
 
 
-def write_states(run: Path, given: str, target: Path) -> str:
+def _body(state: Path) -> Mapping[str, Any]:
+    body = read_json(state / BODY) or {}
+    if not (isinstance(body.get("settings"), dict) and "state-key" in body):
+        raise UserError(f"{state / BODY} is damaged: restore it from a copy of the run's folder.")
+    return body
+
+
+def last_round(run: Path) -> int:
+    """Return the last finished round of a run; 0 where there is none.
+
+    Raises
+    ------
+    UserError
+        It is no run's folder.
+    """
+    return int(read_run(run).last.get("round", 0))
+
+
+def write_states(run: Path, given: str, target: Path, clients: Sequence[Path] = ()) -> str:
     """Write the states that drawn rounds need to a zip; return what to say of it.
 
     Parameters
@@ -81,14 +113,16 @@ def write_states(run: Path, given: str, target: Path) -> str:
         The drawn rounds: see ``rounds_named``.
     target
         The zip.
+    clients
+        See ``client_files.files_of_clients``.
 
     Raises
     ------
     UserError
         A round or a state is not there, or the zip cannot be written.
     """
-    rounds = rounds_named(given, int(read_run(run).last.get("round", 0)))
-    files = files_of_states(run, rounds)
+    rounds = rounds_named(given, last_round(run))
+    files = files_of_states(read_run(run), rounds, clients)
     try:
         write_zip(target, files)
     except OSError as error:
@@ -96,7 +130,9 @@ def write_states(run: Path, given: str, target: Path) -> str:
             f"{target} cannot be written ({error.strerror}): name another file."
         ) from None
     size = target.stat().st_size / MIB
+    kept = sum(name.startswith(f"{CLIENTS}/") for name in files)
+    of_clients = f" and {counted(kept, 'file')} of clients" if kept else ""
     return (
-        f"{target}: {counted(len(states_of(rounds)), 'state')} for "
+        f"{target}: {counted(len(states_of(rounds)), 'state')}{of_clients} for "
         f"{counted(len(rounds), 'round')} ({', '.join(map(str, rounds))}), {size:,.1f} MiB"
     )

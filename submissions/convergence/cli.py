@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
-from evaluation.cli import ending_in_a_sentence
 from flowertune.base.errors import UserError
 from flowertune.base.files import write_json
 from flowertune.base.text import counted
@@ -29,7 +28,10 @@ examples:
     challenges/published/50-supernodes-1.0.0-convergence.json
   # or keep it to yourself, and verify with it
   python -m evaluation.reference results/* -o band.json
+
+exit status: 0 the band was made, 2 the command line is wrong, or the runs make no band.
 """
+NOT_DONE = 2
 
 
 def parser() -> argparse.ArgumentParser:
@@ -49,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="write the bands there; those of other challenges and models in it stay",
     )
+    add("--force", action="store_true", help="replace a band that is in the file already")
     add("--unofficial", action="store_true", help="take runs that are not official, too")
     return options
 
@@ -95,6 +98,8 @@ def run(arguments: argparse.Namespace) -> Reference:
         )
     output: Path | None = arguments.output
     there = read_reference(output) if output is not None and output.exists() else None
+    if there is not None and not arguments.force:
+        _keep(output, there, runs)
     made = make(runs, there)
     for _, _, challenge, model in sorted({run.key for run in runs}):
         print(text(made, challenge, model))
@@ -107,6 +112,16 @@ def run(arguments: argparse.Namespace) -> Reference:
             ) from None
         print(f"Written: {output}")
     return made
+
+
+def _keep(file: Path | None, there: Reference, runs: Sequence[Run]) -> None:
+    """Refuse to make a band anew that a file has."""
+    keys = dict.fromkeys((run.key[2], run.key[3]) for run in runs)
+    if known := [f"{one} with {model}" for one, model in keys if model in there.found.get(one, {})]:
+        raise UserError(
+            f"{file} has a band of {', '.join(known)} already, which is not replaced: name another "
+            "file with --output, or say --force"
+        )
 
 
 def text(made: Reference, challenge: str, model: str) -> str:
@@ -128,7 +143,13 @@ def text(made: Reference, challenge: str, model: str) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command; exits with 1 and one sentence on stderr if it cannot be done."""
+    """Run the command; exits with 2 and one sentence on stderr if it cannot be done."""
     arguments = parser().parse_args(sys.argv[1:] if argv is None else argv)
-    with ending_in_a_sentence():
+    try:
         run(arguments)
+    except UserError as error:
+        print(f"error: {str(error).rstrip('.')}.", file=sys.stderr)
+        sys.exit(NOT_DONE)
+    except KeyboardInterrupt:
+        print("stopped; nothing was written", file=sys.stderr)
+        sys.exit(130)

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,10 +15,14 @@ from flowertune.base.memory import available
 from flowertune.base.text import counted
 from submissions.archive import opened
 from submissions.findings import ordered
+from submissions.inputs import all_at_once, check_bundles
+from submissions.outputs import taken
 from submissions.replay import draw
 from submissions.replay.record import RunRecord, read_record
 from submissions.replay.replay import Asked, replay, rounds_of
 from submissions.replay.sandbox import Bounds
+from submissions.signing.keys import PrivateKey, private_key, signer_of
+from submissions.signing.signature import sign_object
 from submissions.verify.check import look
 
 VALID, INVALID, NOT_DONE = 0, 1, 2
@@ -35,8 +40,8 @@ examples:
   # the replay, with the word that --list printed
   python -m evaluation.replay bundle.zip --draw 3 --nonce WORD --states states.zip --report r.json
 
-exit status: 0 where every round is what the bundle says, 1 where one is not, 2 where it could not
-be done.
+exit status: 0 every round is what the bundle says, 1 one is not, 2 the command line is wrong, or it
+could not be done.
 """
 
 
@@ -64,6 +69,7 @@ def parser() -> argparse.ArgumentParser:
     add("--model", type=Path, metavar="DIR", help="your copy of the base model (default: the hub)")
     add("--data", type=Path, metavar="PATH", help="your training rows (default: the hub)")
     add("--report", type=Path, metavar="FILE", help="write what was found, as JSON")
+    add("--force", action="store_true", help="replace a report of that name")
     add("--key", type=Path, metavar="FILE", help="sign the report with this private key")
     add(
         "--memory", type=float, metavar="GIB", help="of the sandbox (default: most of what is free)"
@@ -75,6 +81,12 @@ def parser() -> argparse.ArgumentParser:
         type=float,
         metavar="X",
         help="relative difference of a round's update (default: measured, by type of computation)",
+    )
+    add(
+        "--noise-key",
+        type=Path,
+        metavar="FILE",
+        help="of a run with dp-fedavg: the key of its server, which only its holder has",
     )
     add("--cpu", action="store_true", help="show the sandbox no GPU")
     add(
@@ -99,17 +111,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    _check(arguments)
+    all_at_once(lambda: check_bundles([arguments.bundle]), lambda: _check(arguments))
+    # Before hours of training: a report that cannot be signed would be lost.
+    key = None if arguments.key is None else private_key(arguments.key)
     nonce = arguments.nonce or draw.new_nonce()
     with opened(arguments.bundle) as bundle:
         record = read_record(bundle)
         rounds = rounds_of(record, bundle.digest, arguments.draw, nonce, arguments.all)
         _say_draw(arguments, bundle.digest, record, rounds, nonce)
         if arguments.list:
-            states = " ".join(f"state/round_{n}" for n in _wanted(rounds))
-            packed = f"--states {','.join(map(str, rounds))} -o states.zip"
-            print(f"states to ask for: {states}")
-            print(f"  python -m evaluation.submit results/RUN {packed}  # by the participant")
+            print(_asking(record, rounds))
             return VALID
         memory = int(arguments.memory * GIB) if arguments.memory else _memory()
         bounds = Bounds(memory, arguments.hours, arguments.threads or _threads(record))
@@ -122,12 +133,12 @@ def _run(arguments: argparse.Namespace) -> int:
                 return INVALID
         print(
             f"sandbox: no network, {memory / GIB:.1f} GiB, {bounds.hours:g} h a round, "
-            f"{bounds.threads} threads",
+            f"{counted(bounds.threads, 'thread')}",
             flush=True,
         )
         asked = Asked(
             arguments.draw, nonce, arguments.states, arguments.model, arguments.data, bounds,
-            arguments.tolerance, not arguments.cpu, arguments.all,
+            arguments.tolerance, not arguments.cpu, arguments.all, arguments.noise_key,
         )  # fmt: skip
         found = replay(bundle, asked, lambda text: print(text, flush=True))
     # Late: it describes this machine, which takes a part of a second.
@@ -137,7 +148,7 @@ def _run(arguments: argparse.Namespace) -> int:
     print("\n".join(finding.line() for finding in made.findings))
     print(made.verdict())
     if arguments.report is not None:
-        _write(arguments.report, made.body(), arguments.key)
+        _write(arguments.report, made.body(), key)
     return VALID if made.valid else INVALID
 
 
@@ -158,6 +169,10 @@ def _check(arguments: argparse.Namespace) -> None:
         wrong.append("--nonce holds control characters; use a word")
     if arguments.key is not None and arguments.report is None:
         wrong.append("--key signs a report; name it with --report")
+    if arguments.report is not None and not arguments.report.absolute().parent.is_dir():
+        wrong.append(f"--report is {arguments.report}, and there is no such folder to write it to")
+    if arguments.report is not None and not arguments.force:
+        wrong += [sentence.rstrip(".") for sentence in taken([arguments.report], "--report")]
     if wrong:
         raise UserError(f"{'; '.join(wrong)}.")
 
@@ -166,19 +181,32 @@ def _say_draw(
     arguments: argparse.Namespace, digest: str, record: RunRecord, rounds: list[int], nonce: str
 ) -> None:
     print(f"bundle {arguments.bundle.name}, digest {digest[:16]}, {record.rounds} rounds")
-    print(f"rounds {', '.join(map(str, rounds))}; the draw again: --draw {arguments.draw} "
-          f"--nonce {nonce}")  # fmt: skip
+    again = "--all" if arguments.all else f"--draw {arguments.draw} --nonce {nonce}"
+    print(f"rounds {', '.join(map(str, rounds))}; the same ones again: {again}")
     draws = len(rounds) - min(record.rounds, 2)
     if draws >= record.rounds - 2:
-        print("every round is trained again, so every false one is seen")
+        few = draws < arguments.draw and not arguments.all
+        why = f" (a run of {counted(record.rounds, 'round')} has no more to draw)" if few else ""
+        print(f"every round is trained again{why}, so every false one is seen")
+        return
+    if draws == 0:
+        print("of the rounds between none is drawn, so false ones there are not seen (--draw 3)")
         return
     parts = [f"{c:.0%} where f is {s:.0%}" for s, c in draw.chances(record.rounds, draws)]
     print(f"if a share f of the rounds between is false, that is seen with 1 - (1 - f)^{draws}: "
           f"{', '.join(parts)}", flush=True)  # fmt: skip
 
 
-def _wanted(rounds: Sequence[int]) -> list[int]:
-    return draw.states_of(rounds)
+def _asking(record: RunRecord, rounds: Sequence[int]) -> str:
+    """Return what to ask the participant for, with the command that packs it."""
+    names = " ".join(f"state/round_{n}" for n in draw.states_of(rounds))
+    # The folder of a run has the id of the first process that worked on it.
+    run = record.run_ids[0] if record.run_ids else "RUN"
+    return (
+        f"states to ask for: {names}\nthe participant packs them, in the app's folder:\n"
+        f"  python -m evaluation.submit results/{run} --states {','.join(map(str, rounds))} "
+        "-o states.zip"
+    )
 
 
 def _memory() -> int:
@@ -191,16 +219,14 @@ def _threads(record: RunRecord) -> int:
     return said if type(said) is int and 0 < said <= 4 * cores() else cores()
 
 
-def _write(path: Path, body: dict[str, Any], key: Path | None) -> None:
-    if key is not None:
-        # Late: a report need not be signed.
-        from submissions.signing.keys import private_key
-        from submissions.signing.signature import sign_object
-
-        body = sign_object(body, private_key(key))
+def _write(path: Path, body: dict[str, Any], key: PrivateKey | None) -> None:
+    signed = "" if key is None else f", signed by the key {signer_of(key.public_key()).fingerprint}"
+    body = body if key is None else sign_object(body, key)
     text = json.dumps(body, indent=2, sort_keys=True) + "\n"
     try:
         write_atomically(path, text)
     except OSError as error:
         raise UserError(f"--report {path} cannot be written ({error.strerror}).") from None
-    print(f"report: {path}")
+    print(f"report: {path}{signed}")
+    print(f"Next: python -m evaluation.leaderboard BUNDLES --reports {shlex.quote(str(path))} "
+          f"{'' if key is None else '--own KEY.pub '}-o site")  # fmt: skip

@@ -14,6 +14,7 @@ Reads one JSON object from standard input:
     counted      those whose replies counted in the round
     round        the round to train
     run-id, state-key
+    noise-key    the file of the key of secret noise, or null
     threads      of torch
 Leaves in ``work``/out: record.json, adapter and strategy as the run saves them, first.safetensors
 (the adapter that a run from its beginning starts from), reply_<partition>.safetensors (arrays as
@@ -61,6 +62,11 @@ def main():
     TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1
     use_rows(job["data"])
     keep_key(job["state-key"])
+    if job["noise-key"] is not None:
+        secret = work / "noise-key"
+        secret.touch(0o600)
+        secret.write_text(job["noise-key"])
+        os.environ["FLOWERTUNE_NOISE_KEY"] = str(secret)
     server, client = load(Path(job["app"]))
     grid = grid_of(job, settings, client, out)
     context = Context(

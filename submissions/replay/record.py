@@ -58,6 +58,8 @@ class RunRecord:
         Version and digest of the library.
     app
         sha256 of each file of the app, by its name.
+    private
+        Whether noise was added that follows from a secret key.
     """
 
     settings: dict[str, Any]
@@ -74,6 +76,7 @@ class RunRecord:
     versions: dict[str, Any]
     library: dict[str, Any]
     app: dict[str, str]
+    private: bool = False
 
     @property
     def rounds(self) -> int:
@@ -132,6 +135,7 @@ def read_record(bundle: OpenedBundle) -> RunRecord:
         _object(manifest, "versions"),
         _object(manifest, "library"),
         {str(k): str(v) for k, v in (files or {}).items()} if isinstance(files, dict) else {},
+        manifest.get("privacy") is not None,
     )
 
 

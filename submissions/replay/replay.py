@@ -10,6 +10,7 @@ from typing import Any
 
 from flowertune.base.errors import UserError
 from flowertune.base.untrusted import copy_regular
+from flowertune.methods.noise_key import for_replay, read_key
 from flowertune.rules.app_files import app_files, app_record
 from submissions import layout
 from submissions.archive import OpenedBundle
@@ -43,6 +44,7 @@ class Asked:
     tolerance: float | None = None
     gpu: bool = True
     every: bool = False  # round, in place of drawn ones
+    noise_key: Path | None = None  # of a run with secret noise
 
 
 @dataclass
@@ -93,6 +95,7 @@ def replay(
         Model, rows or states cannot be had, or there is no sandbox: nothing is said of the bundle.
     """
     record = read_record(bundle)
+    key = _noise_key(record, asked.noise_key)
     drawn = rounds_of(record, bundle.digest, asked.draw, asked.nonce, asked.every)
     rounds = drawn if chosen is None else list(chosen)
     kind = dtype_of(record)
@@ -111,11 +114,26 @@ def replay(
         found.notes += inputs.notes
         for server_round in rounds:
             began = time.monotonic()
-            result = _one(bundle, record, server_round, states, app, inputs, asked, scratch, kind)
+            result = _one(
+                bundle, record, server_round, states, app, inputs, asked, scratch, kind, key
+            )
             result.seconds = time.monotonic() - began
             found.results.append(result)
             say(line_of(result))
     return found
+
+
+def _noise_key(record: RunRecord, given: Path | None) -> str | None:
+    """Return what the sandbox is given of the key that a run's noise follows from."""
+    if not record.private:
+        return None
+    if given is None:
+        raise UserError(
+            "The run added noise that follows from a secret key of its server, and nobody else can "
+            "train its rounds again to the same values: it is replayed by the key's holder alone, "
+            "with --noise-key."
+        )
+    return for_replay(read_key(given))
 
 
 def line_of(result: Compared) -> str:
@@ -198,6 +216,7 @@ def _one(
     asked: Asked,
     scratch: Path,
     kind: str,
+    key_text: str | None,
 ) -> Compared:
     before, after = states.get(server_round - 1), states.get(server_round)
     fresh = server_round == 1
@@ -213,6 +232,7 @@ def _one(
         "round": server_round,
         "run-id": record.run_ids[0],
         "state-key": used,
+        "noise-key": key_text,
     }
     line = record.lines[server_round]
     clients = len(line["partitions"]) + len(line["lost"])

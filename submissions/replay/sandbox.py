@@ -25,6 +25,7 @@ MIB = 2**20
 ROOM = 512 * MIB  # of the writable file system, beside adapters, replies and rows
 PROCESSES, THREADS = 64, 1024
 RECORD_BYTES = 32 * MIB
+_NEEDED = (*PACKAGES, "torch", "numpy", "flwr", "peft", "transformers", "datasets", "safetensors")
 _STATUS = {
     "timed out": "it took longer than {hours:g} h (--hours)",
     "memory": "it used more than {gib:g} GiB of memory (--memory)",
@@ -88,10 +89,11 @@ def train_again(work: Round, bounds: Bounds, target: Path) -> Again:
         No sandbox works here.
     """
     given = {GIVEN: str(work.given)} if work.given else {}
-    shown = {**_library(), APP: str(work.app), **given, **work.shown}
+    shown = {**_library(), **_packages(), APP: str(work.app), **given, **work.shown}
     files = (work.clients + 4) * work.adapter_bytes
     disk = 2 * files + 4 * work.data_bytes + ROOM
     build = find_layer()
+    _check_packages()
     layer = build([], Room(shown, work.devices, disk, 2**16))
     assert layer is not None
     job = {
@@ -163,27 +165,70 @@ def find_layer() -> Callable[..., Layer | None]:
     )
 
 
+@cache
+def _check_packages() -> None:
+    """Refuse to train anything where the sandbox would lack what every app needs.
+
+    Else a submission would be blamed for how Python is set up here.
+    """
+    code = (
+        "import sys; from importlib.util import find_spec; "
+        f"sys.exit(' '.join(n for n in {_NEEDED} if find_spec(n) is None) or None)"
+    )
+    step = {
+        "argv": [python_path(), "-s", "-P", "-c", code], "stdin": None, "cpu": 60, "wall": 120,
+        "space": None, "env": {**_environment(1), "PYTHONPATH": _search()}, "token": None,
+        "until_end": True,
+    }  # fmt: skip
+    layer = find_layer()([], Room({**_library(), **_packages()}))
+    assert layer is not None
+    verdict = run_job(layer, {}, [step])
+    if verdict.status != "passed":
+        raise UserError(
+            f"The sandbox for a replay cannot import {one_line(verdict.detail, 200)}: it shows "
+            f"this Python ({sys.prefix}) and the folders site-packages that it looks in; install "
+            "these packages there."
+        )
+
+
 def gpus() -> list[str]:
     """Return the devices of NVIDIA's GPUs here; none where there are none."""
     names = ("/dev/nvidia[0-9]*", "/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools")
     return sorted(path for name in names for path in glob.glob(name))
 
 
+def _own_folders() -> list[Path]:
+    return [Path(p).resolve() for p in (sys.prefix, sys.base_prefix)]
+
+
+def _packages() -> dict[str, str]:
+    """Folders of installed packages that lie elsewhere, as an environment on top of another has."""
+    found = {}
+    for place in map(Path, sys.path):
+        folder = place.name in ("site-packages", "dist-packages") and place.is_dir()
+        if folder and not any(place.resolve().is_relative_to(prefix) for prefix in _own_folders()):
+            found[str(place)] = str(place.resolve())
+    return found
+
+
 def _library() -> dict[str, str]:
     """The library's packages, where they lie outside of this Python's folders."""
-    own = [Path(p).resolve() for p in (sys.prefix, sys.base_prefix)]
+    own, elsewhere = _own_folders(), [Path(p) for p in _packages().values()]
     found = {}
     for package in PACKAGES:
         spec = find_spec(package)
         for place in (spec.submodule_search_locations or ()) if spec else ():
-            if not any(Path(place).resolve().is_relative_to(prefix) for prefix in own):
+            real = Path(place).resolve()
+            if not any(real.is_relative_to(folder) for folder in (*own, *elsewhere)):
                 found[place] = place
     return found
 
 
 def _search() -> str:
-    """Where Python looks for the library inside: where this process found it."""
-    return os.pathsep.join(dict.fromkeys(str(Path(place).parent) for place in _library()))
+    """Where Python looks for packages inside, in the order in which this process does."""
+    installed = [p for p in sys.path if Path(p).name in ("site-packages", "dist-packages")]
+    library = [str(Path(place).parent) for place in _library()]
+    return os.pathsep.join(dict.fromkeys([*library, *(installed if _packages() else ())]))
 
 
 def _source() -> str:

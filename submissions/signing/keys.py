@@ -9,6 +9,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, NoEncryption
 
 from flowertune.base.errors import UserError
 from flowertune.base.text import one_line
@@ -33,6 +34,8 @@ class Signer:
 def new_key(path: Path) -> Signer:
     """Make an Ed25519 key: the private one in ``path``, the public one beside it in ``.pub``.
 
+    The private one is encrypted if there is a passphrase in the environment.
+
     Raises
     ------
     UserError
@@ -42,25 +45,29 @@ def new_key(path: Path) -> Signer:
     private = key.private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
+        BestAvailableEncryption(secret) if (secret := passphrase()) else NoEncryption(),
     )
     public = public_pem(key.public_key())
     beside = path.with_name(f"{path.name}.pub")
+    # Both names are looked at first, so that no private key is left behind without its public one.
+    if there := next((file for file in (path, beside) if os.path.lexists(file)), None):
+        raise UserError(f"{there} is there already, and a key is not replaced: name another file.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         for file, content, mode in ((path, private, 0o600), (beside, public.encode(), 0o644)):
             handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
             with os.fdopen(handle, "wb") as opened:
                 opened.write(content)
-    except FileExistsError as error:
-        raise UserError(
-            f"{error.filename} is there already, and a key is not replaced: name another file."
-        ) from None
     except OSError as error:
         raise UserError(
             f"{path} cannot be written ({error.strerror}): name another file."
         ) from None
     return signer_of(key.public_key())
+
+
+def passphrase() -> bytes | None:
+    """Return the passphrase of private keys that the environment holds; None without one."""
+    return os.environ.get(PASSPHRASE, "").encode() or None
 
 
 def private_key(path: Path) -> PrivateKey:
@@ -72,15 +79,13 @@ def private_key(path: Path) -> PrivateKey:
         There is none that can be used.
     """
     data = _content(path)
-    passphrase = os.environ.get(PASSPHRASE, "").encode() or None
+    secret = passphrase()
     openssh = data.startswith(b"-----BEGIN OPENSSH PRIVATE KEY-----")
     load = serialization.load_ssh_private_key if openssh else serialization.load_pem_private_key
     try:
-        key = load(data, passphrase)
+        key = load(data, secret)
     except TypeError as error:  # a passphrase is missing, or there is one too many
-        hint = (
-            f"put its passphrase into {PASSPHRASE}" if passphrase is None else f"unset {PASSPHRASE}"
-        )
+        hint = f"put its passphrase into {PASSPHRASE}" if secret is None else f"unset {PASSPHRASE}"
         raise UserError(f"{path} cannot be read ({one_line(error, 80)}): {hint}.") from None
     except (ValueError, UnsupportedAlgorithm) as error:
         raise UserError(

@@ -10,6 +10,19 @@ from submissions import layout
 INSTALL = 'pip install "flowertune[sign]"'
 
 
+def check_key(key: Path) -> None:
+    """Refuse what cannot sign, before anything is made that is to be signed.
+
+    Raises
+    ------
+    UserError
+        The extra is not installed, or there is no such file.
+    """
+    _package()
+    if not key.is_file():
+        raise UserError(f"There is no key {key}: give an EC key in PEM with --model-sign.")
+
+
 def sign_folder(folder: Path, key: Path) -> None:
     """Write model.sig into an unpacked bundle; it signs every other file there.
 

@@ -27,16 +27,18 @@ class Case:
         adapter_config.json, results.json, environment.json, fingerprints.json, contamination.json.
     rounds
         The lines of rounds.jsonl.
+    app
+        The content of the app's files, by their names in it.
     weights
         The adapter's tensors; None also where the weights are kept elsewhere.
     reference
         The curves to hold the run's losses to; None for those that are published with the rules.
+    unpinned
+        The sets of whose questions the rules have no hash on record.
     sketch, answers
         What ``similarity`` compares with other bundles'.
     facts
         What the checks confirmed or recomputed, for the report.
-    reference
-        Reference runs that the organizer gave; None for those that are published.
     """
 
     bundle: OpenedBundle
@@ -51,8 +53,10 @@ class Case:
     fingerprints: dict[str, Any] | None = None
     contamination: dict[str, Any] | None = None
     rounds: list[dict[str, Any]] | None = None
+    app: dict[str, bytes] | None = None
     weights: Weights | None = None
     reference: Reference | None = None
+    unpinned: list[str] = field(default_factory=list)
     sketch: np.ndarray | None = None
     answers: np.ndarray | None = None
     _told: dict[tuple[str, str], int] = field(default_factory=dict)
@@ -146,5 +150,8 @@ def differences(given: Any, wanted: Any, path: str = "") -> Iterator[tuple[str, 
         for key in sorted(given.keys() | wanted.keys()):
             below = f"{path}.{key}" if path else str(key)
             yield from differences(given.get(key), wanted.get(key), below)
+    elif isinstance(given, list) and isinstance(wanted, list) and len(given) == len(wanted):
+        for number, (one, other) in enumerate(zip(given, wanted, strict=True)):
+            yield from differences(one, other, f"{path}.{number}" if path else str(number))
     elif not same(given, wanted):
         yield path, given, wanted

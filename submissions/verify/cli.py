@@ -9,6 +9,7 @@ from pathlib import Path
 from flowertune.base.errors import UserError
 from submissions.convergence import Reference, read_reference
 from submissions.findings import Report, as_json, as_text, ordered
+from submissions.inputs import all_at_once, check_bundles
 from submissions.rescore import options as rescoring
 from submissions.verify import similarity
 from submissions.verify.check import verified
@@ -21,7 +22,16 @@ One line for each finding: error (the bundle is invalid), warning (for a person 
 (what could not be checked), the class and name of the check, the file, and a sentence. Several
 bundles are also compared with each other.
 
-exit status: 0 all bundles are VALID, 1 one is INVALID, 2 the command could not be carried out
+exit status: 0 all bundles are VALID, 1 one is INVALID, 2 the command line is wrong (as where there
+is no such bundle), or it could not be carried out
+"""
+_EPILOG = """\
+examples:
+  python -m evaluation.verify bundles/*.zip
+  # for the board, and for tools
+  python -m evaluation.verify bundles/*.zip --format json > reports/verified.json
+  # 50 rows of each set, answered again by the real model (GPU, hub)
+  python -m evaluation.verify bundle.zip --rescore 50
 """
 
 
@@ -31,6 +41,7 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m evaluation.verify",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description=_DESCRIPTION,
+        epilog=_EPILOG,
     )
     options.add_argument(
         "bundles", nargs="+", type=Path, metavar="BUNDLE", help="a zip, or its unpacked folder"
@@ -68,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     arguments = parser().parse_args(argv)
     try:
-        rescoring.check(arguments)
+        all_at_once(lambda: check_bundles(arguments.bundles), lambda: rescoring.check(arguments))
         reference = read_reference(arguments.reference) if arguments.reference else None
         reports = verify_all(arguments.bundles, reference)
         if arguments.rescore is not None:

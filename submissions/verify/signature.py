@@ -2,6 +2,7 @@
 
 from flowertune.base.untrusted import UnusableFile
 from submissions import layout
+from submissions.findings import SIGNED_BY
 from submissions.signing.signature import BadSignature
 from submissions.signing.signature import check as check_signature
 from submissions.verify.case import Case
@@ -25,4 +26,4 @@ def check(case: Case) -> None:
     except BadSignature as error:
         case.error("structure", "signature", name, f"The signature {error}.")
     else:
-        case.facts["signed-by"] = signer.fingerprint
+        case.facts[SIGNED_BY] = signer.fingerprint

@@ -12,7 +12,7 @@ from flwr.serverapp.strategy import FedAvg
 
 import flowertune
 
-BLOCK = 2**15  # values that are added up at a time
+BLOCK = 2**16  # values that are added up at a time
 
 
 def weighted_mean(
@@ -82,14 +82,13 @@ class LoraFedAvg(FedAvg):
         ]
         adapters = [content.array_records["arrays"] for content in contents]
         rows = {name: [a[name].numpy() for a in adapters] for name in adapters[0]}
-        # Threads of a pool would ask the system for fresh pages; here, freed ones come back.
-        outs = [np.empty_like(same[0], order="C") for same in rows.values()]
+        means = flowertune.empty_like({name: same[0] for name, same in rows.items()})
 
-        def mean_of(name: str, out: np.ndarray) -> np.ndarray:
-            return weighted_mean(rows[name], weights, out)
+        def average(name: str) -> None:
+            weighted_mean(rows[name], weights, out=means[name])
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:  # NumPy computes without Python's lock
-            means = dict(zip(rows, pool.map(mean_of, rows, outs), strict=True))
+            list(pool.map(average, rows))
         metrics = self.train_metrics_aggr_fn(contents, "num-examples")
         return flowertune.as_record(means), metrics
 

@@ -1,6 +1,8 @@
 """A small run with all its states, laid out as a bundle: only what a replay reads of one."""
 
 import atexit
+import hashlib
+import json
 import shutil
 from functools import cache
 from pathlib import Path
@@ -8,9 +10,12 @@ from tempfile import mkdtemp
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
+from flowertune.base.hashing import file_sha256
 from flowertune.rules.app_files import app_files
 from flowertune.rules.checkpoint import saved_checkpoints
+from flowertune.run import chain
 from submissions import layout
 from tests.apps import rendered, tiny_settings
 from tests.local_grid import folder as run_folder
@@ -84,3 +89,29 @@ def bundle_of(run: Path, target: Path, app: Path | None = None) -> Path:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
     return target
+
+
+def rechained(run: Path) -> None:
+    """Make a run's chain fit its states again."""
+    lines, before = [], chain.FIRST
+    for text in (run / "chain.jsonl").read_text().splitlines():
+        record = json.loads(text)
+        state = run / "state" / f"round_{record['round']}"
+        record[chain.PREVIOUS] = before
+        record[chain.ADAPTER] = file_sha256(state / "adapter.safetensors")
+        record[chain.STRATEGY] = file_sha256(state / "strategy.safetensors")
+        lines.append(json.dumps(record, sort_keys=True))
+        before = hashlib.sha256(lines[-1].encode()).hexdigest()
+    (run / "chain.jsonl").write_text("\n".join(lines) + "\n")
+
+
+def multiply(file: Path, factor: float, only: int | None = None) -> None:
+    """Change a file of tensors: the first ``only`` values of the first one, or all of all."""
+    tensors = load_file(file)
+    for name in sorted(tensors):
+        flat = tensors[name].view(-1)
+        flat[:only] *= factor
+        if only is not None:
+            flat[:only] += factor - 1
+            break
+    save_file(tensors, file)

@@ -21,6 +21,7 @@ from submissions.board import scoring
 from submissions.board.cli import main
 from submissions.board.codabench import competition, write_competition
 from submissions.board.eval_yaml import scored, write_datasets
+from submissions.formats import benchmarks
 from tests.submissions.bundles import unpacked
 from tests.submissions.on_record import on_record
 
@@ -171,7 +172,7 @@ def test_results_of_a_bundle_name_tasks_that_the_dataset_has(tmp_path: Path) -> 
     folder = unpacked(tmp_path / "bundle")
     (results,) = (folder / layout.HUB_RESULTS).iterdir()
     entries = yaml.safe_load(results.read_text("utf-8"))
-    write_datasets(tmp_path / "datasets")
+    write_datasets(tmp_path / "datasets", benchmarks.OWNER)
     for one in entries:
         name = one["dataset"]["id"].rpartition("/")[2]
         body = yaml.safe_load((tmp_path / "datasets" / name / "eval.yaml").read_text("utf-8"))

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,10 @@ from flowertune.base.hashing import file_sha256
 from flowertune.run.training import TrainingRun
 from submissions import layout
 from submissions.archive import opened
-from submissions.bundle import cli, difference, make, packing, sources, statement, states
+from submissions.bundle import cli, difference, make, packing, refusal, sources, statement, states
 from submissions.bundle.statement import Said
+from submissions.findings import Finding
+from submissions.signing import keys
 from submissions.verify.check import verify
 from tests.apps import ROOT, rendered
 from tests.submissions.bundles import (
@@ -149,7 +152,8 @@ def test_what_is_said_is_typed(said, words):
         with pytest.raises(sources.Unfit) as raised:
             make.assemble(found, Said(**{"team": TEAM, "contact": CONTACT, **said}))
     assert len(raised.value.problems) == 1
-    assert words in raised.value.problems[0]
+    assert words in raised.value.problems[0].sentence
+    assert raised.value.problems[0].about == sources.COMMAND
 
 
 def test_everything_missing_or_wrong_is_listed_at_once(copy, tmp_path, capsys, monkeypatch):
@@ -160,10 +164,16 @@ def test_everything_missing_or_wrong_is_listed_at_once(copy, tmp_path, capsys, m
         file.write("# other\n")
     about = json.loads((copy.run / "run.json").read_text())
     (copy.run / "run.json").write_text(json.dumps({**about, "status": "failed", "reason": "x"}))
-    assert submit(copy.run, "-o", "out.zip", "--link", "ftp://x", "--hours", "-1") == 1
+    words = ("--link", "ftp://x", "--hours", "-1", "--sign", "nokey", "--method", "none.md")
+    more = ("--push", "x", "--private", "--benchmarks", "a b")
+    assert submit(copy.run, "-o", "out.zip", *words, *more) == 2
     said = capsys.readouterr().err
     for words in (
-        "9 things to mend",
+        "13 things to mend",
+        "There is no key nokey",
+        "--method none.md cannot be read",
+        "--push is 'x'",
+        "--benchmarks is 'a b'",
         "--link is 'ftp://x', which has to be an https address",
         "--hours is -1.0",
         "chain.jsonl is missing",
@@ -177,6 +187,9 @@ def test_everything_missing_or_wrong_is_listed_at_once(copy, tmp_path, capsys, m
         "The contact is missing",
     ):
         assert words in said
+    order = [said.index(f"\n\n{heading}\n") for heading in
+             ("The command line", "The run", "The app", "The score")]  # fmt: skip
+    assert order == sorted(order)
     assert not Path("out.zip").exists()
 
 
@@ -185,11 +198,11 @@ def test_what_the_organizer_would_find_is_listed_with_what_is_missing(copy, tmp_
     rows = copy.scores / "rows" / "fpb.jsonl"
     rows.write_text(rows.read_text().replace('"points": 0.0', '"points": 1.0'))
     out = tmp_path / "out.zip"
-    assert submit(copy.run, "-o", out, "--hours", "nan", scores=copy.scores) == 1
+    assert submit(copy.run, "-o", out, "--hours", "nan", scores=copy.scores) == 2
     said = capsys.readouterr().err
     assert "The team is missing" in said
     assert "--hours is nan" in said
-    assert "error    score/" in said
+    assert "\n- score/" in said
     assert submit(copy.run, *WHO, "-o", out, scores=copy.scores) == 1
     assert "The team is missing" not in capsys.readouterr().err
     assert not out.exists()
@@ -202,7 +215,7 @@ def test_a_file_that_is_not_the_scorers_ends_in_a_sentence(copy, tmp_path, capsy
     file.write_text(json.dumps(body))
     assert submit(copy.run, *WHO, "-o", tmp_path / "out.zip", scores=copy.scores) == 1
     said = capsys.readouterr().err
-    assert said.count("\n- ") == 1
+    assert said.startswith("Not submitted: scores is ") and said.count("\n") == 1
     file.write_text("{")
     assert submit(copy.run, *WHO, scores=copy.scores) == 1
     assert "results.json is no JSON" in capsys.readouterr().err
@@ -214,7 +227,10 @@ def test_an_unofficial_checkpoint_is_refused(tmp_path, capsys):
     words = [str(made.run), *WHO, "--scores", str(made.scores), "-o", str(tmp_path / "out.zip")]
     assert cli.main(words) == 1
     said = capsys.readouterr().err
-    assert "error    rules/" in said
+    assert f"It trained on {made.rules.rows}, and the rules lock flwrlabs/" in said
+    assert "static.num-supernodes is 4 (locked: 50)" in said
+    # Each cause once: what the organizer's check says of it again is left out.
+    assert "rules/locked-value" not in said and "rules/official" not in said
     assert not (tmp_path / "out.zip").exists()
 
 
@@ -320,7 +336,8 @@ def test_what_is_no_run_is_named(copy, missing, tmp_path, capsys, monkeypatch):
     elif missing == "app":
         shutil.move(copy.run, tmp_path / "alone")
     place = {"run.json": copy.run, "app": tmp_path / "alone", "folder": tmp_path / "none"}[missing]
-    assert submit(place, *WHO, scores=copy.scores) == 1
+    code = submit(place, *WHO, scores=copy.scores)
+    assert code == (1 if missing == "app" else 2)
     said = capsys.readouterr().err
     assert ("name its folder with --app" if missing == "app" else "holds no run.json") in said
 
@@ -379,6 +396,7 @@ def test_a_dry_run_shows_the_tree_and_writes_nothing(tmp_path, capsys, monkeypat
     assert submit(scored().run, *WHO, "--dry-run", scores=scored().scores) == 0
     shown = capsys.readouterr().out
     names = [line.split()[0] for line in shown.splitlines() if line.strip()]
+    assert re.search(r"submission\.json  [\d,]+ B\n", shown)
     for part in {p for name in files(bundle()) for p in name.split("/")}:
         assert part in names or f"{part}/" in names
     assert "VALID" in shown
@@ -393,27 +411,104 @@ def test_the_command_writes_a_bundle_and_says_what_is_next(tmp_path, capsys, mon
     assert re.fullmatch(r"finance-team-ostlund-[0-9a-f]{12}\.zip", made.name)
     assert made.read_bytes() == bundle().read_bytes()
     assert f"VALID. {made.name}" in said
-    assert "--states 1,N,last" in said
+    assert f"--states 1,{ROUNDS} -o states.zip" in said
+    assert "signed by" not in said
+    # A second time the same name is taken, which is found before anything is done.
+    assert submit(scored().run, *WHO, scores=scored().scores) == 2
+    assert f"{made.name} is there already" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("kind", ["folder", "below a file", "new folder", "replaced"])
+@pytest.mark.parametrize(
+    "kind", ["folder", "below a file", "new folder", "there already", "replaced"]
+)
 def test_where_a_bundle_is_written(kind, tmp_path, capsys):
     file = tmp_path / "file"
     file.write_text("x")
     out = {
         "folder": tmp_path, "below a file": file / "b.zip",
-        "new folder": tmp_path / "new" / "b.zip", "replaced": file,
+        "new folder": tmp_path / "new" / "b.zip", "there already": file, "replaced": file,
     }[kind]  # fmt: skip
-    code = submit(scored().run, *WHO, "-o", out, scores=scored().scores)
+    force = ["--force"] if kind == "replaced" else []
+    code = submit(scored().run, *WHO, "-o", out, *force, scores=scored().scores)
     said = capsys.readouterr().err
-    if kind in ("folder", "below a file"):
-        assert code == 1
-        assert "cannot be written" in said
+    wrong = {
+        "folder": (2, "is a folder"), "there already": (2, "is there already"),
+        "below a file": (1, "cannot be written"),
+    }.get(kind)  # fmt: skip
+    if wrong is not None:
+        assert code == wrong[0]
+        assert wrong[1] in said
         assert len(said.splitlines()) == 1
         assert [path.name for path in tmp_path.iterdir()] == ["file"]
+        assert file.read_text() == "x"
     else:
         assert code == 0
         assert out.read_bytes() == bundle().read_bytes()
+
+
+def test_a_practice_run_is_told_so_in_one_sentence_and_each_cause_once(tmp_path):
+    """What the quickstart's run and score say, and what the organizer's check makes of them."""
+    made = scored()
+    results = json.loads((made.scores / "results.json").read_text())
+    reasons = [
+        "static.dataset.name is './samples/finance.jsonl' (locked: 'flwrlabs/x')",
+        "the library is 'an editable install' (locked: 'a released version')",
+    ]
+    library = {"version": "1.0.0", "sha256": "0" * 64, "editable": True, "edited": []}
+    results |= {"unofficial": reasons, "deviations": ["answers cut after 16 tokens (official: no)"]}
+    results["provenance"] |= {"official-batching": False, "library": library}
+    for one in results["sets"].values():
+        one["full"] = False
+    with on_record():
+        found = sources.look(made.run, made.scores)
+    found = replace(found, unofficial=reasons, results=results)
+    repeated = [
+        Finding("rules", "error", "m", "x", "official"),
+        Finding("system", "error", "results/results.json: provenance", "x", "library-of-score"),
+        Finding("score", "error", "results/results.json: deviations", "x", "official"),
+        Finding("score", "error", "s: sets.fpb", "… of the full official rows.", "rows"),
+    ]
+    other = Finding("score", "error", "results/results.json: provenance.seed", "y", "official")
+    with on_record():
+        text = refusal.text(refusal.causes(found, [*repeated, other]), found)
+    first, *rest = text.splitlines()
+    assert first.startswith("Not submitted: this is a practice run, on the quickstart's sample")
+    assert "with an editable install" in first
+    assert [line for line in rest if line and not line.startswith("- ")] == [
+        "The run", "The score", "The bundle, as the organizer's check sees it",
+    ]  # fmt: skip
+    lines = [line for line in rest if line.startswith("- ")]
+    assert len(lines) == 7
+    assert "without quickstart.toml" in lines[0]
+    assert "FPB 6 of 6" in lines[2]
+    assert "--official-batching" in lines[5]
+    assert lines[6].startswith("- score/official") and lines[6].endswith("provenance.seed: y")
+
+
+def test_an_encrypted_key_is_made_where_there_is_a_passphrase(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv(keys.PASSPHRASE, "open sesame")
+    assert submit("--new-key", tmp_path / "key") == 0
+    assert "encrypted" in capsys.readouterr().out
+    assert b"ENCRYPTED" in (tmp_path / "key").read_bytes()
+    keys.private_key(tmp_path / "key")
+    monkeypatch.delenv(keys.PASSPHRASE)
+    with pytest.raises(UserError, match=f"put its passphrase into {keys.PASSPHRASE}"):
+        keys.private_key(tmp_path / "key")
+
+
+@pytest.mark.parametrize("name", ["key", "key.pub"])
+def test_a_new_key_leaves_what_is_there(name, tmp_path, capsys):
+    (tmp_path / name).write_text("x")
+    assert submit("--new-key", tmp_path / "key") == 2
+    assert "is there already" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_states_do_not_replace_a_file(tmp_path, capsys):
+    (tmp_path / "s.zip").write_text("x")
+    assert submit(scored().run, "--states", "1", "-o", tmp_path / "s.zip") == 2
+    assert "is there already" in capsys.readouterr().err
+    assert (tmp_path / "s.zip").read_text() == "x"
 
 
 def test_states_of_drawn_rounds_are_packed_with_their_hashes(tmp_path, capsys):
@@ -441,7 +536,7 @@ def test_states_of_drawn_rounds_are_packed_with_their_hashes(tmp_path, capsys):
 
 @pytest.mark.parametrize("given", ["0", "4", "1,x", "", "-1", "1,,2", "²"])
 def test_rounds_that_are_none_are_named(given, tmp_path, capsys):
-    assert submit(scored().run, "--states", given, "-o", tmp_path / "s.zip") == 1
+    assert submit(scored().run, "--states", given, "-o", tmp_path / "s.zip") == 2
     assert "give rounds from 1 to 3, or last" in capsys.readouterr().err
     assert not (tmp_path / "s.zip").exists()
 
@@ -511,16 +606,20 @@ def test_a_bundle_is_signed_by_a_key_of_ones_own(tmp_path, capsys):
     from submissions.signing import signature
 
     assert submit("--new-key", tmp_path / "key") == 0
-    fingerprint = capsys.readouterr().out.split()[-1]
+    told = capsys.readouterr().out
+    fingerprint = keys.signer_of(keys.public_key(tmp_path / "key.pub")).fingerprint
+    assert f"fingerprint {fingerprint}" in told and "keep it private" in told
     out = tmp_path / "signed.zip"
     words = (scored().run, *WHO, "--sign", tmp_path / "key", "-o", out)
     assert submit(*words, scores=scored().scores) == 0
+    assert f"signed by the key {fingerprint}" in capsys.readouterr().out
     there = files(out)
     body = json.loads(there.pop(layout.SIGNATURE))
     assert signature.check(there[layout.SUMS], body).fingerprint == fingerprint
     assert there == files(bundle())
     with on_record():
-        assert verify(out).valid
+        report = verify(out)
+    assert report.valid and f"\nsigned by the key {fingerprint}\n" in report.text()
 
 
 def test_model_signing_is_an_extra(tmp_path, capsys):
@@ -528,7 +627,7 @@ def test_model_signing_is_an_extra(tmp_path, capsys):
         import model_signing  # type: ignore[import-not-found]  # noqa: F401
     except ImportError:
         words = (scored().run, *WHO, "--model-sign", tmp_path / "key", "-o", tmp_path / "b.zip")
-        assert submit(*words, scores=scored().scores) == 1
+        assert submit(*words, scores=scored().scores) == 2
         assert "flowertune[sign]" in capsys.readouterr().err
         assert list(tmp_path.iterdir()) == []
     else:

@@ -8,10 +8,10 @@ import pytest
 
 from challenges import record
 from flowertune.base.errors import UserError
+from flowertune.base.student import quantile
 from submissions import convergence
 from submissions.convergence import bands, cli
 from submissions.convergence.reference import Reference, read_reference
-from submissions.convergence.student import quantile
 from submissions.verify import cli as verify_cli
 from tests.submissions.on_record import on_record
 from tests.submissions.tampered import Edit
@@ -138,6 +138,13 @@ def test_the_command_makes_a_band_that_verify_reads(tmp_path, capsys, monkeypatc
     # Another model beside it; published with the rules.
     cli.main([*[write_run(tmp_path / f"o{n}", n, model="o") for n in range(3)], "-o", str(file)])
     assert set(read_reference(file).found["finance"]) == {"m", "o"}
+    before = file.read_text()
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*runs[:3], "-o", str(file)])
+    assert ended.value.code == 2 and file.read_text() == before
+    assert "has a band of finance with m already" in capsys.readouterr().err
+    cli.main([*runs[:3], "-o", str(file), "--force"])
+    assert read_reference(file).found["finance"]["m"]["runs"] == 3
     monkeypatch.setattr(record, "_read", lambda name: json.loads(file.read_text()))
     there = convergence.published("50-supernodes", "1.0.0")
     assert there is not None and there.check(*KEY, lines(curve(7))).status == "within"
@@ -161,8 +168,9 @@ def test_the_command_makes_a_band_that_verify_reads(tmp_path, capsys, monkeypatc
 def test_runs_that_make_no_band_are_one_sentence(tmp_path, capsys, changes, said):
     runs = [write_run(tmp_path / f"r{n}", n) for n in range(3)]
     runs.append(write_run(tmp_path / "wrong", 9, **changes))
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit) as ended:
         cli.main([*runs, "-o", str(tmp_path / "band.json")])
+    assert ended.value.code == 2
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1
     assert not (tmp_path / "band.json").exists()

@@ -196,8 +196,9 @@ def test_a_hub_that_refuses_is_quoted_in_a_sentence(hub, status, words, tmp_path
     hub.status = status
     target = tmp_path / "b.zip"
     assert submit("--push", ID, "-o", target) == 1
-    said = capsys.readouterr().err
-    assert f"{ID} was not uploaded: " in said
+    out, said = capsys.readouterr()
+    assert f"hand {target} to the organizer" in out
+    assert f"{ID} was not uploaded: " in said and "with --force" in said
     assert words in said
     assert len(said.splitlines()) == 1
     assert target.is_file()  # the bundle itself is made
@@ -211,7 +212,7 @@ def test_without_a_hub_there_is_a_sentence(monkeypatch):
 
 @pytest.mark.parametrize("given", ["adapter", "a/b/c", "a//b", "../x", "a b/c", ""])
 def test_what_is_no_id_is_refused_before_anything_is_done(given, tmp_path, capsys):
-    assert submit("--push", given, "-o", tmp_path / "b.zip") == 1
+    assert submit("--push", given, "-o", tmp_path / "b.zip") == 2
     assert "is called OWNER/NAME" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 

@@ -1,6 +1,5 @@
 """submissions.replay: honest rounds come out the same, false ones do not, an app stays inside."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -19,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from flowertune.base.errors import UserError
-from flowertune.base.hashing import file_sha256
+from flowertune.methods.noise_key import NoiseKey, for_replay, read_key
 from flowertune.run import chain, first_adapter
 from submissions import layout
 from submissions.archive import opened
@@ -31,7 +30,16 @@ from submissions.replay.replay import Asked, Replay, replay
 from submissions.replay.sandbox import Again, Bounds
 from submissions.replay.states import Source, take_state
 from tests.methods import apply, copy_of_app, diffs, edit
-from tests.submissions.replays import ROUNDS, bundle_of, model, place, settings, trained
+from tests.submissions.replays import (
+    ROUNDS,
+    bundle_of,
+    model,
+    multiply,
+    place,
+    rechained,
+    settings,
+    trained,
+)
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandboxes are Linux's")
 SMALL = Bounds(memory=4 * 2**30, hours=0.05, threads=1)
@@ -67,32 +75,6 @@ def again(
 
 def sentences(found: Replay) -> str:
     return " ".join(d.sentence for result in found.results for d in result.differences)
-
-
-def rechained(run: Path) -> None:
-    """Make a run's chain fit its states again."""
-    lines, before = [], chain.FIRST
-    for text in (run / "chain.jsonl").read_text().splitlines():
-        record = json.loads(text)
-        state = run / "state" / f"round_{record['round']}"
-        record[chain.PREVIOUS] = before
-        record[chain.ADAPTER] = file_sha256(state / "adapter.safetensors")
-        record[chain.STRATEGY] = file_sha256(state / "strategy.safetensors")
-        lines.append(json.dumps(record, sort_keys=True))
-        before = hashlib.sha256(lines[-1].encode()).hexdigest()
-    (run / "chain.jsonl").write_text("\n".join(lines) + "\n")
-
-
-def multiply(file: Path, factor: float, only: int | None = None) -> None:
-    """Change a file of tensors: the first ``only`` values of the first one, or all of all."""
-    tensors = load_file(file)
-    for name in sorted(tensors):
-        flat = tensors[name].view(-1)
-        flat[:only] *= factor
-        if only is not None:
-            flat[:only] += factor - 1
-            break
-    save_file(tensors, file)
 
 
 # --- which rounds ---
@@ -507,16 +489,14 @@ def test_clients_that_were_lost_are_lost_again(tmp_path):
 
 @pytest.mark.full
 def test_what_clients_kept_is_needed_for_the_same_bits(tmp_path):
-    """int8 keeps what rounding cut off; handed over, later rounds come out the same."""
+    """int8 keeps what rounding cut off; without it a later round begins from nothing kept."""
     run = trained("int8", **{"train.transport": "int8", "strategy.fraction-train": 1.0})
     bundle = bundle_of(run, tmp_path / "bundle")
     states = tmp_path / "states"
     shutil.copytree(run / "state", states / "state")
     assert again(bundle, states, 1).results[0].verdict == SAME
-    without = again(bundle, states, 3).results[0]
-    assert without.verdict != SAME
-    kept = place() / "home-int8" / "flowertune" / "clients" / "77"
-    shutil.copytree(kept, states / "clients")
+    assert again(bundle, states, 3).results[0].verdict != SAME
+    shutil.copytree(place() / "home-int8" / "flowertune" / "clients" / "77", states / "clients")
     found = again(bundle, states, 3)
     assert found.results[0].verdict == SAME, sentences(found)
 
@@ -769,3 +749,31 @@ def test_the_command_signs_what_it_found(tmp_path, capsys):
 def test_an_invalid_bundle_is_not_trained_again(honest_bundle, capsys):
     assert cli.main([str(honest_bundle)]) == 1
     assert "nothing is trained again" in capsys.readouterr().out
+
+
+@pytest.mark.full
+def test_a_run_with_secret_noise_is_replayed_by_the_holder_of_its_key_alone():
+    options = {"strategy.name": "dp-fedavg", "strategy.options": "noise=1, epsilon=1000"}
+    run = trained("private", **options)
+    bundle = bundle_of(run, place() / "private-bundle")
+    with pytest.raises(UserError, match="by the key's holder alone, with --noise-key"):
+        again(bundle, run, 1)
+    (key,) = (place() / "home-private").rglob("noise-keys/*.jsonl")
+    found = again(bundle, run, 1, 3, noise_key=key)
+    assert [result.verdict for result in found.results] == [SAME, SAME], sentences(found)
+    other = place() / "another.key"
+    NoiseKey(bytes(32), other).save()
+    found = again(bundle, run, 1, noise_key=other)
+    assert found.results[0].verdict == DIFFERS
+
+
+def test_the_noise_of_a_replay_is_that_of_the_run_where_the_sum_differs_in_its_last_bits():
+    key = NoiseKey(bytes(32), place() / "third.key")
+    key.note("ab" * 32, {"round": 2, "partitions": [0, 3], "noise": 1.0})
+    file = place() / "given.key"
+    file.touch(0o600)
+    file.write_text(for_replay(key))
+    given = read_key(file)
+    assert given.tag(2, [0, 3], b"another sum") == "ab" * 32
+    assert given.tag(2, [0], b"") == key.tag(2, [0], b"") != "ab" * 32
+    assert key.tag(2, [0, 3], b"another sum") != "ab" * 32

@@ -17,8 +17,8 @@ from flowertune.cli.main import NAME, commands, main
 from tests.apps import rendered
 
 COMMANDS = (
-    "new", "connect", "settings", "methods", "plan", "inspect", "runs", "watch", "report",
-    "profile", "chat", "federation", "aggregate",
+    "new", "connect", "settings", "methods", "plan", "inspect", "compare", "runs", "watch",
+    "report", "profile", "chat", "federation", "aggregate",
 )  # fmt: skip
 EXAMPLE = re.compile(rf"^ +((?:{NAME}|flwr) .*?)(?: {{2,}}.*)?$", re.MULTILINE)
 # Modules that take a while, and that no help needs.
@@ -104,6 +104,7 @@ def test_what_a_wrong_command_may_mean_is_said_once(capsys):
         (("inspect",), "has no pyproject.toml"),
         (("methods", "fedfoo"), "'fedfoo' is no method of the library; it has fedavg, "),
         (("inspect", "--app", "APP", "--partition", "50"), "use a number from 0 to 49"),
+        (("inspect", "--app", "APP", "--plot", "a.bmp"), "ends in .png, .svg, .pdf"),
         (("runs",), "has no pyproject.toml"),
         (("watch",), "has no pyproject.toml"),
         (("watch", "--interval", "0"), "--interval is 0.0; give seconds above 0"),

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from flowertune.cli.app import load_app
 from flowertune.cli.main import main
+from flowertune.client.load import load_app
 from flowertune.run.files import read_run
 from tests.apps import rendered, settings
 from tests.small_runs import NODES, small_run
@@ -49,6 +49,21 @@ def test_its_rows_can_be_inspected(typed):
     out = typed("inspect", "--supernodes", str(NODES), "--partition", "3", "--row", "9")
     assert "partition 3, row 9: " in out and ">>>" in out
     assert "40 rows in 4 partitions of 10 rows" in out
+
+
+def test_another_split_of_its_rows_can_be_looked_at(run, tmp_path, capsys):
+    other = {"static.partitioner.name": "size", "dataset.partitioner-options": "sizes=9/5"}
+    answers = {"static.dataset.answer": "{instruction}"}  # one label for all
+    file, plot = tmp_path / "settings.toml", tmp_path / "split.svg"
+    lines = (f"{key} = {json.dumps(v)}\n" for key, v in {**run[0], **other, **answers}.items())
+    file.write_text("".join(lines))
+    where = ["--app", str(rendered("finance")), "--run-config", str(file), "--supernodes", "2"]
+    assert main(["inspect", *where, "--rows", "0", "--plot", str(plot)]) == 0
+    said = "dealt out by size (sizes 9/5): 5 to 9 rows in a partition, 26 of 40 rows in none"
+    out = capsys.readouterr().out
+    assert said in out and "14 rows in 2 partitions of 5 to 9 rows" in out
+    assert [line.split() for line in out.splitlines()[-2:]] == [["0", "9"], ["1", "5"]]
+    assert plot.read_text().count("Add one.") == 1
 
 
 def test_it_can_be_watched(run, typed):

@@ -73,7 +73,7 @@ def test_all_wrong_settings_are_named_at_once():
         ("prompt.template", "{unclosed"),
         ("strategy.fraction-train", 1.5),
         ("train.training-arguments.max-steps", -1),
-        ("static.partitioner.name", "dirichlet"),
+        ("static.partitioner.name", "by-hand"),
         ("model.lora.peft-lora-alpha", float("inf")),
         ("model.lora.peft-lora-alpha", 1e308),
         ("model.lora.peft-lora-r", 10**6 + 1),

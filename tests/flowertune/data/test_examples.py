@@ -110,6 +110,18 @@ def test_a_worker_reads_and_hashes_a_partition_once(saved, monkeypatch):
     assert [made.rows for made in hashed] == [10, 10]
 
 
+def test_a_client_s_rows_are_those_of_the_partitioner_and_its_options(saved):
+    """What a worker keeps is made anew where another split is asked for."""
+    functions = AppFunctions(lambda cfg: smollm2(), None, None, prompt_and_answer)
+    cfg = saved(ROWS)
+    other = {"static.partitioner.name": "linear"}
+    sized = {"static.partitioner.name": "size", "dataset.partitioner-options": "sizes=3/2"}
+    again = {**sized, "dataset.partitioner-options": "sizes=4/2"}
+    made = [load_rows(cfg.replace(c), functions, 0, 2).record for c in ({}, other, sized, again)]
+    assert [record.rows for record in made] == [10, 6, 3, 4]
+    assert len({record.sha256 for record in made}) == 4
+
+
 @pytest.mark.parametrize("given", [None, "ab", ("prompt",), ("prompt", None), ("a", "b", "c")])
 def test_what_is_not_a_prompt_and_an_answer_is_refused_without_its_content(saved, given):
     with pytest.raises(UserError, match=r"prompt_and_answer of dataset\.py") as caught:

@@ -18,7 +18,10 @@ import torch
 from flwr.app import Message
 
 from flowertune.base.errors import SettingsError
+from flowertune.config.checks import check_settings
+from flowertune.methods import noise_key
 from flowertune.methods.registry import NAMES, load
+from flowertune.planning.traffic import traffic_of_run
 from flowertune.run import training
 from tests.apps import rendered, tiny_settings
 from tests.methods import (
@@ -33,7 +36,9 @@ from tests.methods import (
 
 NODES, ROUNDS = 4, 3
 # Options under which a method shows what it does in so few rounds.
-OPTIONS = {"fedprox": "mu=10"}
+OPTIONS = {"fedprox": "mu=10", "dp-fedavg": "clip=0.1, noise=0.01, epsilon=1e8"}
+# Bytes of a message and its reply, without the dataset's name: settings, metrics, which rows.
+BESIDE_TENSORS = 320
 TRANSPORTS = ("float16", "bfloat16", "int8")
 MERGING = ("flora", "fedex-lora")
 
@@ -46,6 +51,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("FLWR_HOME", str(folder))
         # A plot takes as long as a round here, and is tested by itself.
         patch.setattr(training, "plot_run", lambda *given: None)
+        # The same noise in two runs of the same settings, so that they can be compared.
+        patch.setenv(noise_key.GIVEN, str(folder / "noise.key"))
+        noise_key.NoiseKey(bytes(range(32)), folder / "noise.key").save()
         yield folder
 
 
@@ -155,6 +163,25 @@ def test_it_is_counted_goes_on_to_the_same_bits_and_is_what_peft_loads(name, run
     it_is_what_peft_loads(ended, whole.cfg["model.name"], ROUNDS)
     if name != "fedavg":
         assert changed(ended, runs("fedavg").run, [2]) == [2]
+    the_plan_is_right(whole.cfg, ended)
+
+
+def the_plan_is_right(cfg: dict[str, Any], ended: Run) -> None:
+    """To the byte, but for what messages hold beside tensors, in every round.
+
+    ``flowertune plan`` asks the method itself, so it is right about any that is added.
+    """
+    shapes = {name: tuple(tensor.shape) for name, tensor in ended.adapter(1).items()}
+    strategy_of = sys.modules["flowertune_finance.strategy"].strategy_of
+    read = check_settings(cfg, Path(), lambda given: [])
+    planned = traffic_of_run(read, strategy_of, {}, shapes, NODES)
+    for number, line in enumerate(ended.rounds):
+        tensors = planned.counted[number]
+        others = line["bytes-down"] + line["bytes-up"] - tensors
+        named = len(cfg["static.dataset.name"])
+        assert others / line["asked"] - named == pytest.approx(BESIDE_TENSORS, abs=20)
+        assert planned.down[number] < line["bytes-down"]
+        assert planned.up[number] < line["bytes-up"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -225,7 +252,7 @@ def test_what_the_server_makes_is_the_mean_of_the_clients_products(name, runs):
 def factors(tensors: dict[str, Any]) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     for a in (name for name in tensors if "lora_A" in name):
         b = a.replace("lora_A", "lora_B")
-        yield a, *(np.asarray(tensors[name], np.float64) for name in (b, a))
+        yield a, np.asarray(tensors[b], np.float64), np.asarray(tensors[a], np.float64)
 
 
 @pytest.mark.parametrize("name", MERGING)

@@ -10,18 +10,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from flwr.app import Message, MessageType, RecordDict
+from flwr.app import ArrayRecord, Message, MessageType, RecordDict
+from flwr.common import Array
 from transformers import AutoConfig, AutoModelForCausalLM
 
 import challenges
 from flowertune.base.errors import UserError
 from flowertune.base.gpus import may_have_gpu
 from flowertune.cli.main import main
+from flowertune.comms import codec
 from flowertune.comms.codec import BLOCK, pack
 from flowertune.comms.ledger import tensor_bytes
 from flowertune.config.settings import TRANSPORTS, Settings
+from flowertune.methods.base import MethodServer
 from flowertune.models.adapter import adapter_shapes, initial_adapter
 from flowertune.models.known import known_models
 from flowertune.models.memory import Work, estimate, layer_bytes, work_of
@@ -30,7 +34,9 @@ from flowertune.planning import stored
 from flowertune.planning.architecture import Architecture, architecture
 from flowertune.planning.communication import (
     SCALE_BLOCK,
+    SCALES,
     Communication,
+    Traffic,
     adapter_bytes,
     message_bytes,
 )
@@ -38,6 +44,7 @@ from flowertune.planning.estimate import Plan, as_values, make_plan, warnings
 from flowertune.planning.probe import probe
 from flowertune.planning.published import published
 from flowertune.planning.text import as_text
+from flowertune.planning.traffic import traffic_of_run
 from flowertune.planning.workers import workers
 from template.app.client_app import app
 from template.app.models import load_model, lora_config
@@ -84,7 +91,8 @@ def test_the_adapter_of_mistral_is_52_mib():
 @pytest.mark.parametrize(("clients", "mib"), [(2, 41_600), (5, 104_000)])
 def test_communication_is_the_published_one(clients: int, mib: int):
     size = 52 * 1024**2
-    spent = Communication(size, size, clients, rounds=200, budget_mib=200_000)
+    alike = Traffic.alike(size, size, clients, 200)
+    spent = Communication(size, clients, 200, budget_mib=200_000, traffic=alike)
     assert spent.total_mib == mib
     assert spent.rounds_that_fit == 200_000 // (clients * 104)
 
@@ -116,7 +124,7 @@ def test_bytes_are_those_that_the_ledger_counts(tiny, kind: str):
     assert shapes == {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     assert message_bytes(shapes, kind) == tensor_bytes(message)
     assert shapes_of(cfg).message_bytes[kind] == message_bytes(shapes, kind)
-    assert SCALE_BLOCK == BLOCK
+    assert (SCALE_BLOCK, SCALES) == (BLOCK, codec.SCALES)
     headers = 128 * len(message.content.array_records["arrays"])
     assert message_bytes(shapes, kind) - adapter_bytes(shapes, kind) in (0, headers)
 
@@ -268,9 +276,10 @@ def test_shapes_are_kept_until_something_that_they_depend_on_changes(tiny, tmp_p
     cfg = tiny_settings(model)
     first = stored.key_of(cfg, package)
     assert stored.load(first) is None
-    stored.save(first, shapes_of(cfg))
-    assert stored.load(first) == shapes_of(cfg)
-    assert stored.key_of(cfg, package) == first
+    traffic = Traffic((1, 2), (3, 4), (5, 6))
+    stored.save(first, shapes_of(cfg), traffic)
+    assert stored.load(first) == (shapes_of(cfg), traffic)
+    assert stored.key_of(cfg, package) == first != stored.key_of(cfg, package, 9)
 
     keys = {first, stored.key_of(cfg.replace({"model.lora.peft-lora-r": 4}), package)}
     (package / "models.py").write_text("rank = 4\n")
@@ -359,3 +368,71 @@ def test_a_probe_measures_the_apps_own_steps(tiny, tmp_path):
     assert "measured here" in text and "steps after one to warm up" in text
     with pytest.raises(UserError, match="trains nothing"):
         probe(cfg.replace({"train.training-arguments.max-steps": 0}), app, partitions=2)
+
+
+@pytest.mark.parametrize(
+    ("options", "said", "mib"),
+    [
+        ("strategy.name='scaffold'", "(104.00 MiB down + 104.00 MiB up) of scaffold", 208_000),
+        pytest.param(
+            "strategy.name='ffa-lora'",
+            "(20.00 MiB down + 20.00 MiB up) of ffa-lora",
+            40_000,
+            marks=pytest.mark.full,
+        ),
+        pytest.param(
+            "strategy.name='fedsvd'",
+            "(52.00 MiB down + 20.00 MiB up) of fedsvd",
+            72_000,
+            marks=pytest.mark.full,
+        ),
+        ("strategy.name='rolora'", "(52.00 MiB down + 26.00 MiB up) of rolora on average", 78_000),
+        ("strategy.name='flexlora' strategy.options='ranks=8/32'", "of flexlora on average", None),
+    ],
+)
+def test_a_plan_counts_what_the_method_sends(options, said, mib, capsys):
+    words = ["plan", "--app", str(rendered("finance")), "--run-config", options]
+    assert main(words) == 0
+    text = capsys.readouterr().out
+    assert said in text and (mib is None or f"= {mib:,} MiB" in text)
+    assert main([*words, "--json"]) == 0
+    spent = json.loads(capsys.readouterr().out)["communication"]
+    assert spent["down-mib"] + spent["up-mib"] == pytest.approx(spent["total-mib"])
+    assert 0 < spent["counted-mib"] - spent["total-mib"] < 0.01 * spent["total-mib"]
+    if mib is None:  # of ranks 8 and 32, drawn evenly: five eighths of all of rank 32
+        assert spent["total-mib"] == pytest.approx(104_000 * 5 / 8, rel=0.03)
+
+
+def test_messages_that_grow_are_counted_round_by_round():
+    """As those of a method that sends all that was merged so far, until it is a matrix."""
+
+    class Merging(MethodServer):
+        rank = 0
+
+        def content(self, server_round: int, arrays: ArrayRecord) -> dict[str, Any]:
+            a, b = (self.start[f"x.lora_{f}.weight"] for f in "AB")
+            columns = min(self.rank * len(a), len(b))
+            return {
+                "arrays": arrays,
+                "sum": ArrayRecord({"x.sum": Array(np.zeros((len(b), columns)))}),
+            }
+
+        def combine(self, server_round: int, replies: Any) -> Any:
+            self.rank += len(replies)
+            return super().combine(server_round, replies)
+
+    shapes = {"x.lora_A.weight": (4, 32), "x.lora_B.weight": (64, 4)}
+    cfg = settings(**{"strategy.fraction-train": 0.06, "num-server-rounds": 8})
+    found = traffic_of_run(cfg, lambda c, nodes, k: Merging(nodes, k, 0), {}, shapes, 50)
+    adapter = 4 * (4 * 32 + 64 * 4)
+    sums = [64 * min(12 * n, 64) * 4 for n in range(8)]
+    assert found.up == (3 * adapter,) * 8
+    assert found.down == tuple(3 * (adapter + one) for one in sums)
+
+
+def test_rounds_that_fit_are_those_that_the_budget_allows():
+    def fit(mib: int, *counted: int) -> int:
+        traffic = Traffic(counted, counted, tuple(n * 2**20 for n in counted))
+        return Communication(1, 1, len(counted), mib, traffic).rounds_that_fit
+
+    assert [fit(mib, 3, 1, 3, 1) for mib in (2, 3, 6, 7, 8, 12)] == [0, 1, 2, 3, 4, 6]

@@ -29,6 +29,13 @@ def test_every_difference_is_named():
     ]
 
 
+def test_another_partitioner_is_a_difference():
+    changed = {**LOCKED, "partitioner.name": "dirichlet"}
+    assert found(changed) == [("static.partitioner.name", "dirichlet", "iid")]
+    line = lock.verdict(LOCKED, lock.check_lock(changed, 50, {50}, {json_sha256(changed)}))
+    assert line.startswith("UNOFFICIAL") and "is 'dirichlet' (locked: 'iid')" in line
+
+
 def test_clients_with_other_locked_values_are_a_difference():
     other = {**LOCKED, "dataset.name": "x"}
     ((key, given, locked),) = found(seen=other)
