@@ -31,6 +31,7 @@ from flowertune.comms.validation import ARRAYS
 from flowertune.config.optimizers import SCHEDULE, WARMUP
 from flowertune.config.settings import CONSTANT, WHERE
 from flowertune.methods import base
+from flowertune.methods.cores import on_all_cores
 from flowertune.methods.options import NAME
 
 CONTROL = "control"
@@ -61,12 +62,17 @@ class Server(base.MethodServer):
     def combine(self, server_round: int, replies: Sequence[base.Reply]) -> base.Tensors:
         """Return the mean, and move c."""
         changes = [reply.beside(CONTROL) for reply in replies]
-        for name, start in self.start.items():
-            control = self.kept.get(name, torch.zeros(start.shape)).double().numpy()
-            total = sum(change[name].astype(np.float64) for change in changes)
-            self.kept[name] = torch.from_numpy(
-                (control + total / len(self.nodes)).astype("float32")
-            )
+
+        def moved(name: str) -> torch.Tensor:
+            total = np.zeros(self.start[name].shape)
+            for change in changes:
+                total += change[name]
+            total /= len(self.nodes)
+            if (kept := self.kept.get(name)) is not None:
+                total += kept.numpy()
+            return torch.from_numpy(total.astype(np.float32))
+
+        self.kept = dict(zip(self.start, on_all_cores(moved, self.start), strict=True))
         return self.by_tensor(replies)
 
 

@@ -15,6 +15,7 @@ import torch
 
 from flowertune.base.errors import UserError
 from flowertune.config.settings import WHERE
+from flowertune.models.shift import TRAINED
 
 # Names of what is merged: those of a module with one of these behind.
 LEFT, RIGHT, SUM = ".left", ".right", ".sum"
@@ -78,7 +79,7 @@ def _change(
     else:
         return None
     layer = model.get_submodule(module)
-    product *= layer.scaling[layer.active_adapters[0]]
+    product *= layer.scaling[TRAINED]
     if getattr(layer, "fan_in_fan_out", False):  # GPT-2's Conv1D has its weights transposed
         product = product.T.contiguous()
     return product.reshape(_weight(model, module).shape)

@@ -16,6 +16,7 @@ MESSAGES = _ROUNDS | TRAINING
 CHOICE = _ROUNDS
 ADAPTER = frozenset({"app/models.py"})
 ROWS = TRAINING | ADAPTER | {"app/dataset.py"}
+MOST_BYTES = 64 * 2**20
 # Whoever imports these means the library, or nothing.
 _SHADOWED = frozenset({
     "flowertune", "challenges", "evaluation", "submissions", "flwr", "torch", "peft",
@@ -31,6 +32,14 @@ def check(case: Case) -> frozenset[str]:
         return frozenset()  # structure says so
     if case.manifest is not None:
         _ran(case, names)
+    total = sum(bundle.sizes[f"{begin}{name}"] for name in names)
+    if total > MOST_BYTES:
+        case.error(
+            "structure", "app-size", layout.APP_FILES,
+            f"The app has {total:,} bytes, and at most {MOST_BYTES:,} are read: Flower sends none "
+            "that is nearly as large.",
+        )  # fmt: skip
+        return frozenset()
     content = {name: bundle.path(f"{begin}{name}").read_bytes() for name in names}
     case.app = content
     _shadows(case, names)

@@ -10,15 +10,16 @@ import yaml
 
 from flowertune.base.text import one_line
 from flowertune.base.untrusted import UnusableFile
-from flowertune.rules.values import shown
+from flowertune.rules.values import is_whole, shown
 from submissions import layout
 from submissions.findings import Kind
 from submissions.verify import rebuilt
 from submissions.verify.case import Case, differences
 from submissions.verify.rebuilt import Origin
 
-_YAML_BYTES = 256 * 2**10
+_YAML_BYTES = 32 * 2**10  # it is read slowly
 _CARD_BYTES = 4 * 2**20
+_MOST = 10**9
 _FENCE = "---\n"
 _OWNER = re.compile(r"[A-Za-z0-9][\w.\-]{0,95}", re.ASCII)
 _NAMED = re.compile(r"[A-Za-z0-9][\w.\-]{0,95}/[A-Za-z0-9][\w.\-]{0,95}", re.ASCII)
@@ -176,6 +177,8 @@ def _card(case: Case, origin: Origin) -> None:
         head, given = _parts(text)
         if given is None:
             raise UnusableFile("is no model card: it has no metadata")
+        if len(head) > _YAML_BYTES:
+            raise UnusableFile(f"has metadata of more than {_YAML_BYTES:,} characters")
         metadata = _yaml(head)
     except UnusableFile as error:
         case.error("structure", "unreadable", name, f"The file {error}.")
@@ -259,6 +262,26 @@ def _yaml(text: str) -> Any:
     try:
         if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
             raise UnusableFile("has an alias, and no such file needs one")
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        body = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError, OverflowError) as error:
+        if isinstance(error, UnusableFile):
+            raise
         raise UnusableFile(f"is no YAML ({one_line(error, 100)})") from None
+    _plain(body)
+    return body
+
+
+def _plain(body: Any) -> None:
+    waiting = [body]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            if not all(isinstance(key, str) for key in value):
+                raise UnusableFile("has a key that is no text")
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+        elif not isinstance(value, str | float | bool | None) and not is_whole(
+            value, -_MOST, _MOST
+        ):
+            raise UnusableFile("has a value that is no text and no number of a usual size")

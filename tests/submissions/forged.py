@@ -6,6 +6,7 @@ Each is another kind than those in ``tampered``, with the check that has to name
 import hashlib
 import json
 import math
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -543,6 +544,68 @@ def a_page_among_files_of_lm_eval(edit: Edit) -> None:
 @_kind("structure/unknown-file", "sum")
 def rows_of_a_set_that_is_none(edit: Edit) -> None:
     edit.files[f"{layout.ROWS}/other.jsonl"] = b"{}\n"
+
+
+@_kind("structure/unreadable", "sum")
+def results_with_a_number_without_end(edit: Edit) -> None:
+    name = _one(edit, layout.HUB_RESULTS, ".yaml")
+    edit.files[name] = b"- " + b":".join([b"59"] * 5000) + b"\n"  # base 60, as YAML 1.1 has it
+
+
+@_kind("structure/unreadable", "sum")
+def keys_that_cannot_be_put_in_order(edit: Edit) -> None:
+    edit.files[layout.CARD] = b"---\n1: 2\na: 3\n---\n"
+
+
+@_kind("structure/unreadable", "sum")
+def metadata_that_take_minutes_to_read(edit: Edit) -> None:
+    edit.files[layout.CARD] = b"---\n" + b"a: [b]\n" * 100_000 + b"---\n"
+
+
+@_kind("structure/weights", "sum")
+def weights_whose_type_is_a_list(edit: Edit) -> None:
+    edit.files[layout.WEIGHTS] = _weights({"a": _tensor(dtype=["F32"])}, bytes(4))
+
+
+@_kind("structure/weights", "sum")
+def weights_that_overlap(edit: Edit) -> None:
+    edit.files[layout.WEIGHTS] = _weights({"a": _tensor(), "b": _tensor()}, bytes(4))
+
+
+@_kind("structure/weights", "sum")
+def weights_with_bytes_behind_them(edit: Edit) -> None:
+    edit.files[layout.WEIGHTS] = _weights({"a": _tensor()}, bytes(8))
+
+
+@_kind("structure/weights", "sum")
+def weights_whose_type_is_wider_than_their_bytes(edit: Edit) -> None:
+    edit.files[layout.WEIGHTS] = _weights({"a": _tensor(dtype="F64")}, bytes(4))
+
+
+@_kind("structure/weights", "sum")
+def a_tensor_that_is_there_twice(edit: Edit) -> None:
+    one = json.dumps(_tensor())
+    edit.files[layout.WEIGHTS] = _weights(f'{{"a": {one}, "a": {one}}}', bytes(4))
+
+
+@_kind("structure/weights", "sum")
+def a_header_that_fills_the_memory(edit: Edit) -> None:
+    edit.files[layout.WEIGHTS] = struct.pack("<Q", 2**40) + b"{}"
+
+
+@_kind("structure/app-size", "sum")
+def an_app_that_fills_the_memory(edit: Edit) -> None:
+    noise = np.random.default_rng(0).bytes(700_000)
+    edit.files[f"{layout.APP_FILES}/table.csv"] = noise + b"0" * 2**26
+
+
+def _tensor(**other: Any) -> dict[str, Any]:
+    return {"dtype": "F32", "shape": [1], "data_offsets": [0, 4], **other}
+
+
+def _weights(header: Any, data: bytes) -> bytes:
+    text = (header if isinstance(header, str) else json.dumps(header)).encode()
+    return struct.pack("<Q", len(text)) + text + data
 
 
 @_kind("run/app-shadows")

@@ -282,6 +282,30 @@ def _twice(edit: Edit) -> bytes:
     return target.getvalue()
 
 
+def _names(*names: str) -> Callable[[Edit], bytes]:
+    def made(edit: Edit) -> bytes:
+        edit.files |= {f"{layout.APP_FILES}/{name}": b"" for name in names}
+        return edit.zip()
+
+    return made
+
+
+def _beside(begin: Mapping[str, bytes] | None = None, **facts: bytes) -> Callable[[Edit], bytes]:
+    """Members with something beside their content that zip programs do not show."""
+
+    def made(edit: Edit) -> bytes:
+        target = io.BytesIO()
+        with zipfile.ZipFile(target, "w") as archive:
+            for name, content in {**(begin or {}), **edit.files}.items():
+                info = zipfile.ZipInfo(name)
+                for key, value in facts.items():
+                    setattr(info, key, value)
+                archive.writestr(info, content)
+        return target.getvalue()
+
+    return made
+
+
 def _patched(offset: Callable[[bytes], int], value: bytes) -> Callable[[Edit], bytes]:
     def made(edit: Edit) -> bytes:
         data = bytearray(edit.zip())
@@ -344,6 +368,15 @@ _archive("path with backslashes", _with("results\\..\\evil"))
 _archive("name with a control character", _with("results/\x1b[2J"))
 _archive("name of a device", _with("results/NUL.txt"))
 _archive("name that ends with a dot", _with("results/results.json."))
+_archive("name that is read backwards", _with("app/files/\u202egnp.py"))
+_archive("name twice but for the form of a letter", _names("stra\u00dfe.py", "STRASSE.py"))
+_archive("name twice but for composed accents", _names("\u00e9.py", "e\u0301.py"))
+_archive("text hidden beside a member", _beside(comment=b"hidden"))
+_archive("data hidden in an extra field", _beside(extra=struct.pack("<HH", 0x9999, 4) + b"more"))
+_archive("link hidden in an extra field", _beside(extra=struct.pack("<HH4s", 0x756E, 4, b"/etc")))
+_archive("folder in place of a file", _beside(begin={f"{layout.SUBMISSION}/": b""}))
+_archive("sizes that are said to follow the data", _patched(lambda data: 6, b"\x08\x00"))
+_archive("folder outside", _beside(begin={"../evil/": b""}))
 _archive("symbolic link", _mode(0o120777))
 _archive("device", _mode(0o020666))
 _archive("named pipe", _mode(0o010666))
