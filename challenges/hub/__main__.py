@@ -29,6 +29,8 @@ examples:
   python -m challenges.hub serve --host 0.0.0.0 --public-url https://example.org/template.git \\
       --tls-cert hub.pem --tls-key hub.key
       for others; their `copier update` goes to the public address
+  python -m challenges.hub serve --site site/
+      a board, too: it is then at /board/
 """
 
 

@@ -1,5 +1,6 @@
 """One run after the other in a process that keeps app, model and rows from run to run."""
 
+import gc
 import secrets
 import shutil
 import threading
@@ -66,7 +67,12 @@ def do_run(app: Path, cell: Cell, folder: Path) -> RunFiles:
     else:
         shutil.rmtree(folder, ignore_errors=True)
     with _one_at_a_time:
-        _run(app, settings, cell)
+        try:
+            _run(app, settings, cell)
+        finally:
+            # A run is a circle of objects, and the start of the next one keeps for good whatever
+            # is not collected by then (gc.freeze of base.imports).
+            gc.collect()
     done = run_of(folder)
     assert done is not None  # a run that ends without an error has written its files
     return done
@@ -77,8 +83,9 @@ def _run(app: Path, settings: Mapping[str, Any], cell: Cell) -> None:
     TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1
     client, server = load_app(app), load_server(app)
     grid = LocalGrid(client, dict(settings), cell.partitions, cell.of)
-    # Clients keep their files under it: another one in every process that works on the run.
-    number = secrets.randbits(62)
+    # Clients keep their files under it: another one in every process that works on the run. It
+    # travels with every message, so all have as many digits.
+    number = 10**17 + secrets.randbelow(9 * 10**17)
     context = Context(
         run_id=number, node_id=0, node_config={}, state=RecordDict(), run_config=dict(settings)
     )

@@ -20,10 +20,13 @@ NOTES = """\
 Means over seeds, with half of the 95 % interval (Student's t) behind ±. "against first" is the
 difference from the first line, seed by seed: equal seeds have equal rows and equal first adapters.
 Score: percent, the mean over the challenge's sets. Losses: nats per answer token; held-out rows
-were trained on by no run; the training loss is that of the last round. Residual and drift are those
-of rounds.jsonl, means over the rounds. MiB: both directions, all messages. Time: of all rounds, on
-this machine with what else it had to do. Memory: the peak of the process, which holds server and
-clients, or of the GPU's tensors. In brackets: least and largest of the clients that train alone.
+were trained on by no run; the training loss is that of the last round. Residual: how far the
+server's product is off the mean of the clients' products, relative to that, mean over the rounds; a
+server that takes a step of its own (momentum, Adam) means to be off. Drift: how far clients go
+apart, relative to how far they go together. MiB: both directions, all messages. Time: of all
+rounds, on this machine with what else it had to do. Memory: the peak of the process, which holds
+server and clients, or of the GPU's tensors. In brackets: least and largest of the clients that
+train alone.
 """
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from flowertune.compare.session import Session
 from flowertune.compare.spec import Asked
 from flowertune.compare.work import about_of
 from flowertune.models import loader
+from flowertune.run.training import TrainingRun
 from tests.apps import default_settings, rendered, tiny_settings
 from tests.local_grid import run_app
 from tests.methods import Run
@@ -234,6 +236,20 @@ def test_a_run_that_fails_is_said_and_the_others_are_done(tmp_path, changes, mon
     (problem,) = one.session.problems
     assert problem.startswith("fedprox, seed 1: ")
     assert one.run("fedavg, seed 1").checkpoints
+
+
+def test_a_run_that_ended_is_let_go_of(tmp_path, changes, monkeypatch):
+    """The start of the next one would keep it for good."""
+    seen: list[weakref.ref[TrainingRun]] = []
+    begin = TrainingRun.begin
+
+    def noted(run: TrainingRun, *arguments: Any) -> Any:
+        seen.append(weakref.ref(run))
+        return begin(run, *arguments)
+
+    monkeypatch.setattr(TrainingRun, "begin", noted)
+    Comparison(tmp_path, changes, seeds=[1, 2], hold_out=0).go()
+    assert [run() for run in seen] == [None, None]
 
 
 def test_equal_rows_are_on_one_side_and_a_share_without_rows_is_refused(tmp_path, changes):
