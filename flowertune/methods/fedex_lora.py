@@ -22,8 +22,8 @@ from flowertune.methods.factors import Pair, stacked
 
 
 def check(run_config: Mapping[str, Any]) -> list[str]:
-    """Return a sentence if the base model is to be quantized."""
-    return merging.refuse_quantized(run_config, "fedex-lora")
+    """Return a sentence for each setting that the base weights do not allow."""
+    return merging.refused(run_config, "fedex-lora")
 
 
 class Server(merging.MergingServer):

@@ -24,8 +24,8 @@ from flowertune.models.adapter import drawn_factor
 
 
 def check(run_config: Mapping[str, Any]) -> list[str]:
-    """Return a sentence if the base model is to be quantized."""
-    return merging.refuse_quantized(run_config, "flora")
+    """Return a sentence for each setting that the base weights do not allow."""
+    return merging.refused(run_config, "flora")
 
 
 class Server(merging.MergingServer):

@@ -31,7 +31,7 @@ from flwr.common import Array
 from flowertune.base.errors import UserError
 from flowertune.comms.decoded import as_record
 from flowertune.comms.validation import ARRAYS
-from flowertune.config.settings import WHERE
+from flowertune.config.settings import SHIFTED, WHERE
 from flowertune.methods import base
 from flowertune.methods.factors import (
     Pair,
@@ -48,14 +48,25 @@ START, ERROR, GROWN = "start/", "error/", "grown"
 Factors = tuple[np.ndarray, np.ndarray]  # left (m x R) and right (R x n)
 
 
-def refuse_quantized(run_config: Mapping[str, Any], method: str) -> list[str]:
-    """Return a sentence if the base model is to be quantized; takes unchecked settings."""
+def refused(run_config: Mapping[str, Any], method: str) -> list[str]:
+    """Return a sentence for each setting that changes the base weights in another way.
+
+    Takes unchecked settings.
+    """
+    found = []
+    if (init := run_config.get("model.lora.init")) in SHIFTED:
+        found = [
+            f"strategy.name is {method!r}, which merges every round's update into the base "
+            f"weights, and model.lora.init is {init!r}, which takes the first adapter out of them; "
+            f"use another model.lora.init, or another method ({WHERE})."
+        ]
     if not (bits := run_config.get("model.quantization")):
-        return []
+        return found
     return [
+        *found,
         f"strategy.name is {method!r}, which merges every round's update into the base weights, "
         f"and model.quantization is {bits!r}, whose few bits would round it away; set "
-        f"model.quantization to 0, or use another method ({WHERE})."
+        f"model.quantization to 0, or use another method ({WHERE}).",
     ]
 
 

@@ -132,6 +132,20 @@ def test_quantized_weights_are_refused_in_a_sentence(name, bits):
     assert problems({**cfg, "aggregation.mode": "all_at_once"}) == []
 
 
+def test_a_first_adapter_out_of_the_base_is_refused_in_a_sentence():
+    more = {"model.quantization": 0, "model.lora.init": "pissa"}
+    cfg = settings({"strategy.name": "flora", **more})
+    (text,) = problems({**cfg, "aggregation.mode": "all_at_once"})
+    assert "'pissa'" in text and text.count(". ") == 0
+
+
+def test_experts_are_refused_in_a_sentence():
+    rounds = Rounds("flora", adapter={A: a0, B: b0})
+    rounds.server.know_experts({})
+    with pytest.raises(UserError, match="'flora', which works on one product"):
+        rounds.server.know_experts({A: 2, B: 2})
+
+
 def test_dora_is_refused_in_a_sentence():
     magnitude = f"{MODULE}.lora_magnitude_vector.weight"
     rounds = Rounds("flora", adapter={A: a0, B: b0, magnitude: np.ones(4)})
