@@ -22,6 +22,7 @@ from flowertune.base.files import write_atomically
 from flowertune.base.text import counted
 
 _VERSION = re.compile(r"\d{1,4}\.\d{1,4}\.\d{1,4}")
+NOT_DONE = 2
 # challenges/*.yml go through Jinja and YAML, where these would be something else.
 _FORBIDDEN = '"\\{}'
 _TEXT = "Training sets, evaluation sets and default base models are pinned: revisions are commits."
@@ -34,6 +35,8 @@ def parser() -> argparse.ArgumentParser:
         description="Look up commits, file hashes, row counts and fingerprints of training sets, "
         "evaluation sets and default base models on the Hugging Face hub, for a new version of "
         "every rule set.",
+        epilog="exit status: 0 it was looked up (and with --write, written), 2 the command line is "
+        "wrong, or it could not be done.",
     )
     add = options.add_argument
     add(
@@ -54,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(arguments)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return NOT_DONE
 
 
 def _run(arguments: argparse.Namespace) -> int:

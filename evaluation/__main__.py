@@ -19,6 +19,10 @@ def text() -> str:
             *lines,
             "Or several checkpoints, or several challenges, with one model load:",
             "  python -m evaluation.all",
+            "Hand a scored run in, and for organizers, check and rank what was handed in:",
+            "  python -m evaluation.submit",
+            "  python -m evaluation.verify, evaluation.replay, evaluation.leaderboard, "
+            "evaluation.reference",
             "Each one has --help, with examples.",
         ]
     )

@@ -103,7 +103,7 @@ def problem(columns: Mapping[str, Column], row: Mapping[str, Any]) -> str | None
         return f"has no {', '.join(missing)}, and the set needs the columns {', '.join(columns)}"
     for name, column in columns.items():
         if not column.fits(row[name]):
-            given = one_line(ascii(row[name]), 60)
+            given = one_line(repr(row[name]), 60)
             return f"has {name} {given}, and the set needs {column.allowed} there"
     return None
 

@@ -113,7 +113,7 @@ def medqa(row: dict[str, Any]) -> tuple[str, str]:
 def _answer_is_an_option(row: dict[str, Any]) -> str | None:
     if row["answer"] in row["options"].values():
         return None
-    return f"has answer {one_line(ascii(row['answer']), 60)}, which is none of its options"
+    return f"has answer {one_line(repr(row['answer']), 60)}, which is none of its options"
 
 
 def careqa(row: dict[str, Any]) -> tuple[str, str]:

@@ -1,6 +1,6 @@
 """Bundles on a command line: a path at which there is none is a slip, not an INVALID bundle."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from flowertune.base.errors import UserError
@@ -22,7 +22,7 @@ def check_bundles(given: Sequence[Path]) -> None:
     Raises
     ------
     UserError
-        In one sentence, for all of them.
+        One sentence for what is missing, one for such folders.
     """
     gone = [path for path in given if not path.exists() and not path.is_symlink()]
     around = [path for path in given if path not in gone and _holds_bundles(path)]
@@ -35,12 +35,30 @@ def check_bundles(given: Sequence[Path]) -> None:
             if any(sign in str(path) for path in gone for sign in _PATTERN)
             else "give zips, or their unpacked folders"
         )
-        sentences.append(f"there is no bundle {named}{more}: {hint}")
+        sentences.append(f"There is no bundle {named}{more}: {hint}.")
     if around:
         named = ", ".join(f"{one_line(str(path))}/*.zip" for path in around[:_SHOWN])
-        sentences.append(f"a folder that holds bundles is none itself: give {named}")
+        sentences.append(f"A folder that holds bundles is none itself: give {named}.")
     if sentences:
-        raise UserError(f"{'; '.join(sentences)}.")
+        raise UserError(" ".join(sentences))
+
+
+def all_at_once(*checks: Callable[[], object]) -> None:
+    """Run checks of a command line, and refuse it with what all of them say.
+
+    Raises
+    ------
+    UserError
+        One check or more raised one.
+    """
+    sentences = []
+    for check in checks:
+        try:
+            check()
+        except UserError as error:
+            sentences.append(str(error))
+    if sentences:
+        raise UserError(" ".join(sentences))
 
 
 def _holds_bundles(path: Path) -> bool:

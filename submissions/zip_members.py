@@ -13,13 +13,15 @@ from dataclasses import dataclass
 from io import BytesIO
 from typing import BinaryIO
 
-from submissions.names import shown
+from submissions.names import problem, shown
 
 _END, _END_64, _LOCATOR = b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07"
 _LOCAL = struct.Struct("<4s5H3L2H")
 _ENCRYPTED, _DESCRIPTOR, _PATCH, _STRONG, _UTF8 = 0x1, 0x8, 0x20, 0x40, 0x800
 _FULL_16, _FULL_32 = 0xFFFF, 0xFFFFFFFF
 _ZIP64, _UNICODE_NAME = 1, 0x7075
+# Sizes, times and owners, as zip programs write them.
+_HARMLESS = frozenset({_ZIP64, 0x000A, 0x5455, 0x5855, 0x7855, 0x7875})
 _KINDS = {
     0o120000: "a symbolic link",
     0o060000: "a device",
@@ -65,7 +67,7 @@ def members(file: BinaryIO, size: int, most: int) -> list[Member]:
         It is no zip, or one that not every program reads alike.
     """
     directory = _directory(file, size, most)
-    found, position = [], 0
+    found, folders, position = [], list[str](), 0
     for entry in sorted(directory.entries, key=lambda e: e.header_offset):
         if entry.header_offset != position:
             what = "overlap" if entry.header_offset < position else "have a gap between them"
@@ -76,11 +78,19 @@ def members(file: BinaryIO, size: int, most: int) -> list[Member]:
         member, position = _member(file, entry, directory.begin)
         if member is not None:
             found.append(member)
+        else:
+            folders.append(entry.orig_filename.rstrip("/"))
     if position != directory.begin:
         raise UnusableZip(
             f"it has {directory.begin - position:,} bytes between its last member and its "
             "directory, and nothing may lie there"
         )
+    there = {member.name for member in found}
+    for folder in folders:
+        if folder in there:
+            raise UnusableZip(f"{shown(folder)} is a folder and a file")
+        if reason := problem(folder):
+            raise UnusableZip(f"the name {shown(folder)} of a folder {reason}")
     return found
 
 
@@ -186,9 +196,9 @@ def _member(file: BinaryIO, entry: zipfile.ZipInfo, limit: int) -> tuple[Member 
     kind = (entry.external_attr >> 16) & 0o170000
     if kind in _KINDS:
         raise UnusableZip(f"{said} is {_KINDS[kind]}, and a bundle holds regular files")
-    extra = _extra(entry.extra, said)
-    if _UNICODE_NAME in extra:
-        raise UnusableZip(f"{said} has a second name, which some programs use")
+    if entry.comment:
+        raise UnusableZip(f"{said} has a comment, and nothing in a bundle has one")
+    _extra(entry.extra, said)
     begin = _agrees(file, entry, said)
     end = begin + entry.compress_size
     if entry.flag_bits & _DESCRIPTOR:
@@ -213,8 +223,6 @@ def _agrees(file: BinaryIO, entry: zipfile.ZipInfo, said: str) -> int:
     _, _, flags, method, _, _, crc, packed, size, named, more = _LOCAL.unpack(header)
     rest = _read(file, entry.header_offset + _LOCAL.size, named + more)
     extra = _extra(rest[named:], said)
-    if _UNICODE_NAME in extra:
-        raise UnusableZip(f"{said} has a second name, which some programs use")
     wide = extra.get(_ZIP64, b"")
     if _FULL_32 in (size, packed) and len(wide) >= 16:
         size, packed = struct.unpack("<QQ", wide[:16])
@@ -255,6 +263,10 @@ def _extra(data: bytes, said: str) -> Mapping[int, bytes]:
         if len(data) < 4 + length or number in fields:
             raise UnusableZip(f"{said} has a damaged or doubled extra field")
         fields[number], data = data[4 : 4 + length], data[4 + length :]
+    if _UNICODE_NAME in fields:
+        raise UnusableZip(f"{said} has a second name, which some programs use")
+    if other := sorted(fields.keys() - _HARMLESS):
+        raise UnusableZip(f"{said} has an extra field ({other[0]:#06x}) that nothing here reads")
     return fields
 
 

@@ -103,6 +103,8 @@ def needs(printed: Printed) -> set[str]:
             return set() if {"--sample", "CKPT", "--help"} & {*printed.words} else {"GPU", "hub"}
         case ("flowertune", "inspect", *rest) | ("flowertune", "plan", "--probe", *rest):
             return set() if "quickstart.toml" in rest else {"hub"}
+        case ("flowertune", "compare", *rest):
+            return set() if {"quickstart.toml", "--grid"} & {*rest} else {"GPU", "hub"}
         case ("hf", *_):
             return {"hub"}
         case ("flwr", "login", *_) | ("flwr", "app", "publish", *_):

@@ -29,6 +29,8 @@ examples:
   python -m challenges.hub serve --host 0.0.0.0 --public-url https://example.org/template.git \\
       --tls-cert hub.pem --tls-key hub.key
       for others; their `copier update` goes to the public address
+  python -m challenges.hub serve --site site/
+      a board, too: it is then at /board/
 """
 
 
@@ -215,7 +217,7 @@ def _key(arguments: argparse.Namespace) -> int:
         print(Keys(arguments.bundle_keys).add(arguments.name))
     except HubError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return 2
     print(f"hand it to {arguments.name}; only its hash is kept", file=sys.stderr)
     return 0
 

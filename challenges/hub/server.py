@@ -112,7 +112,7 @@ def serve(settings: Settings) -> None:
         # uvicorn raises the signal again once it has shut down; by then it has done its work.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: None)
-        server = _Server(config, address_of(settings))
+        server = _Server(config, address_of(settings), settings.site)
         server.run([listening])
         said.info("stopped")
     if not server.started:
@@ -129,15 +129,20 @@ def address_of(settings: Settings) -> str:
 class _Server(uvicorn.Server):
     """A server that says where it is, once it is there."""
 
-    def __init__(self, config: uvicorn.Config, address: str) -> None:
+    def __init__(self, config: uvicorn.Config, address: str, site: Path | None) -> None:
         super().__init__(config)
         self._address = address
+        self._site = site
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to answer."""
         await super().startup(sockets)
-        if self.started:
-            logging.getLogger("challenges.hub").info("open %s", self._address)
+        if not self.started:
+            return
+        said = logging.getLogger("challenges.hub")
+        if self._site is not None:
+            said.info("the board of %s is at %s/board/", self._site, self._address)
+        said.info("open %s", self._address)
 
 
 def _listen(host: str, port: int) -> socket.socket:

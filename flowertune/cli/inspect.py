@@ -66,7 +66,7 @@ def inspect(
     from flowertune.base.progress_bars import disable_progress_bars
 
     disable_progress_bars()
-    from flowertune.cli.app import load_app
+    from flowertune.client.load import load_app
     from flowertune.data.examples import load_pairs
     from flowertune.data.report_text import as_text
     from flowertune.planning.data_summary import summarize

@@ -9,6 +9,7 @@ import typer
 from flowertune.cli import (
     aggregate,
     chat,
+    compare,
     connect,
     federation,
     inspect,
@@ -32,6 +33,7 @@ Beside them:
   flwr run . --stream --run-config quickstart.toml            train a small model, in minutes
   flwr run . --stream                                         train it (GPU, hub)
   python -m evaluation.finance results/RUN                    score its last checkpoint (GPU, hub)
+  python -m evaluation.submit results/RUN --dry-run           look at the zip to hand in
 """
 
 
@@ -53,6 +55,8 @@ def commands() -> typer.Typer:
         (methods.methods, "List the federated methods and their options.", methods.EXAMPLES, {}),
         (plan.plan, "Bytes, rounds and GPU memory that a run will take.", plan.EXAMPLES, {}),
         (inspect.inspect, "Training rows as the model sees them.", inspect.EXAMPLES, {}),
+        (compare.compare, "Compare methods, seeds and settings in one table.",
+         compare.EXAMPLES, {}),
         (runs.runs, "List the app's runs.", runs.EXAMPLES, {}),
         (watch.watch, "Watch a run while it goes on.", watch.EXAMPLES, {}),
         (report.report, "Write one HTML page about a run.", report.EXAMPLES, {}),

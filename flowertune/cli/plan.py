@@ -85,7 +85,7 @@ def plan(
     made = make_plan(cfg, shapes, nodes, tokens, traffic)
     made = replace(made, gpu_gb=_gpu_gb(), workers=_workers())
     if probe:
-        from flowertune.cli.app import load_app
+        from flowertune.client.load import load_app
         from flowertune.planning import probe as probing
 
         print("Loading the model and training a few steps …", file=sys.stderr, flush=True)
@@ -105,7 +105,7 @@ def _shapes(cfg: Settings, app: Path, nodes: int) -> "tuple[Architecture, Traffi
         from flowertune.base.progress_bars import disable_progress_bars
 
         disable_progress_bars()
-        from flowertune.cli.app import load_app, load_strategy
+        from flowertune.client.load import load_app, load_strategy
         from flowertune.planning.architecture import architecture
         from flowertune.planning.traffic import traffic_of_run
 

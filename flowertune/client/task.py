@@ -17,6 +17,7 @@ from flowertune.base.seeds import derive_seed
 from flowertune.base.text import one_line
 from flowertune.client.functions import AppFunctions
 from flowertune.client.leaks import changed, fingerprint
+from flowertune.client.optimizers import check_here, optimizer_of, schedule_of
 from flowertune.client.rows import load_rows
 from flowertune.client.transport import keep_for_buckets, packed_reply
 from flowertune.comms.codec import unpack
@@ -24,12 +25,14 @@ from flowertune.comms.partition_files import RESIDUAL, STATE, TRAINED, Partition
 from flowertune.comms.validation import ARRAYS, CLIENT, CONFIG, FROZEN, KEPT, METRICS, ROWS
 from flowertune.config.checks import check_settings, is_layerwise
 from flowertune.config.settings import WHERE, Settings, keys_of_models
+from flowertune.data.held_out import split
 from flowertune.data.steps import Step, steps_of_round, tokens_in
 from flowertune.methods.base import MethodClient
 from flowertune.methods.registry import client_class, options_of
 from flowertune.models.adapter import adapter_of, drawn_factor, load_adapter, thaw
 from flowertune.models.cuda import repeatable
 from flowertune.profiling.phases import profile_of
+from flowertune.rules.held_out import LOSS
 
 T = TypeVar("T")
 
@@ -55,6 +58,7 @@ class ClientTask:
     def __init__(self, message: Message, context: Context, functions: AppFunctions, app_dir: Any):
         disable_progress_bars()
         self.cfg: Settings = check_settings(context.run_config, app_dir)
+        check_here(self.cfg)
         self.partition = int(context.node_config["partition-id"])
         self.partitions = int(context.node_config["num-partitions"])
         self.config = message.content.config_records[CONFIG]
@@ -98,11 +102,12 @@ class ClientTask:
         """Time what happens inside, where ``profile.enabled`` is true (``flwr profile``).
 
         The phase "train" counts the round's tokens, so that the profile has tokens a second. In it
-        a GPU sums in the same order each time, unless ``train.deterministic`` is false.
+        a GPU sums in the same order each time, unless ``train.deterministic`` is false; so it does
+        in "evaluate".
         """
         training = name == "train"
         phase = self._profile.phase(name, tokens=self._tokens if training else 0)
-        return self._repeatable(phase) if training else phase
+        return self._repeatable(phase) if name in ("train", "evaluate") else phase
 
     @contextmanager
     def _repeatable(self, phase: AbstractContextManager[Any]) -> Iterator[Any]:
@@ -154,9 +159,51 @@ class ClientTask:
         cfg = self.cfg
         rows = load_rows(cfg, self._functions, self.partition, self.partitions)
         examples = rows.cut(cfg.train.seq_length, self.partition)
+        if cfg.train.evaluate_every:
+            examples, _ = split(examples, cfg.train.held_out, cfg.seed, self.partition)
         steps = steps_of_round(examples, cfg, self.round, self.partition)
         self._rows, self._counted, self._tokens = rows.record, len(examples), tokens_in(steps)
         return [Step(micro_batches, tokenizer.pad_token_id, device) for micro_batches in steps]
+
+    def held_out(self, tokenizer: Any, device: torch.device | str) -> list[Step]:
+        """Return the rows that ``train.held-out`` keeps out of training, the longest first.
+
+        They are laid out as steps of one batch each, since a batch is what fits into memory.
+
+        Raises
+        ------
+        UserError
+            If the dataset cannot be had, lacks a column, or no row has room for its answer.
+        """
+        cfg = self.cfg
+        rows = load_rows(cfg, self._functions, self.partition, self.partitions)
+        examples = rows.cut(cfg.train.seq_length, self.partition)
+        _, held = split(examples, cfg.train.held_out, cfg.seed, self.partition)
+        held.sort(key=lambda example: -len(example.ids))
+        size = cfg.train.training_arguments.per_device_train_batch_size
+        batches = [held[start : start + size] for start in range(0, len(held), size)]
+        steps = [Step([batch], tokenizer.pad_token_id, device) for batch in batches]
+        self._counted, self._tokens = len(held), sum(step.answer_tokens for step in steps)
+        return steps
+
+    def optimizer(self, model: Any, parameters: Sequence[Any]) -> torch.optim.Optimizer | None:
+        """Return the optimizer of ``train.optimizer`` for the parameters that are trained.
+
+        None for AdamW as it comes, which the app has written out.
+
+        Raises
+        ------
+        UserError
+            If this machine cannot run it.
+        """
+        return optimizer_of(self.cfg, model, parameters, self.learning_rate)
+
+    def schedule(self, optimizer: Any, steps: int) -> Any:
+        """Return the learning rate within this round of so many steps: a scheduler of torch.
+
+        By ``train.schedule`` and ``train.warmup-steps``; its ``step()`` goes after the optimizer's.
+        """
+        return schedule_of(self.cfg, optimizer, steps)
 
     def received(self, name: str) -> dict[str, torch.Tensor]:
         """Return tensors that the strategy sent beside the adapter, under a name of its own.
@@ -191,6 +238,13 @@ class ClientTask:
     def _files(self, kind: str) -> PartitionFiles:
         key, states = str(self.config["state-key"]), self.cfg.train.keep_states
         return PartitionFiles(key, self.partition, kind, states)
+
+    def evaluated(self, loss: float) -> Message:
+        """Return the reply to an evaluation: the mean loss per answer token of ``held_out``."""
+        numbers = {"num-examples": self._counted, "tokens": self._tokens, LOSS: float(loss)}
+        client = ConfigRecord({"partition-id": self.partition})
+        content = RecordDict({METRICS: MetricRecord(numbers), CLIENT: client})
+        return Message(content, reply_to=self._message)
 
     def reply(
         self,

@@ -176,11 +176,14 @@ class NodeRegistry:
             If no SuperNode joined, one gives an error, no answer can be used, or two hold the same
             partition.
         """
-        deadline = time.monotonic() + wait
-        while not self.complete and time.monotonic() < deadline:
+        # A grid of one process knows that nobody joins later.
+        deadline = time.monotonic() + (0 if getattr(grid, "everybody_is_here", False) else wait)
+        while not self.complete:
             replies = self._ask_new(grid)
             for reply in replies:
                 self._enter(reply)
+            if time.monotonic() >= deadline:
+                break
             if not replies:
                 time.sleep(0.2)
         if not self.nodes and self._refused:

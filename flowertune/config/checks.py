@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from flowertune.base.errors import SettingsError
-from flowertune.config import partitioners
+from flowertune.config import optimizers, partitioners
 from flowertune.config.settings import ALL_AT_ONCE, LAYERWISE, WHERE, Entry, Settings, table, typed
 
 STEPS = "train.training-arguments.max-steps"
@@ -33,8 +33,9 @@ def check_settings(
     SettingsError
         With one sentence for each wrong or missing setting.
     """
-    problems = [text for entry in table() if (text := _problem(entry, run_config))]
-    problems += partitioners.problems(run_config) + more(run_config)
+    problems = [text for entry in table() if (text := setting_problem(entry, run_config))]
+    problems += partitioners.problems(run_config) + optimizers.problems(run_config)
+    problems += more(run_config)
     if not problems:
         cfg = typed(run_config, app_dir)
         problems = _together(cfg)
@@ -43,7 +44,8 @@ def check_settings(
     raise SettingsError(problems)
 
 
-def _problem(entry: Entry, run_config: Mapping[str, Any]) -> str | None:
+def setting_problem(entry: Entry, run_config: Mapping[str, Any]) -> str | None:
+    """Return a sentence on what is wrong with one setting; None if nothing is."""
     key, rule = entry.key, entry.rule
     if key not in run_config:
         return f"{key} is missing; use {rule.allowed} ({WHERE})."
@@ -96,6 +98,16 @@ def _together(cfg: Settings) -> list[str]:
             f"train.learning-rate-min is {cfg.train.learning_rate_min}, above "
             f"train.learning-rate-max {cfg.train.learning_rate_max}; the rate falls from max "
             f"to min over the rounds, so min must not be larger ({WHERE})."
+        )
+    if cfg.train.evaluate_every and (models or not steps):
+        problems.append(
+            f"train.evaluate-every is {cfg.train.evaluate_every}, and this run trains nothing that "
+            f"could be evaluated; set it to 0, or {STEPS} to 1 or more ({WHERE})."
+        )
+    if cfg.train.early_stop and not cfg.train.evaluate_every:
+        problems.append(
+            f"train.early-stop is {cfg.train.early_stop}, which counts evaluations, and "
+            f"train.evaluate-every is 0; set that to 1 or more, or train.early-stop to 0 ({WHERE})."
         )
     nodes = cfg.static.num_supernodes
     if nodes:

@@ -30,8 +30,8 @@ def read_settings(
         or a setting is wrong; all wrong settings at once.
     """
     defaults = default_settings(app)
-    changed = _parsed(run_config)
-    unknown = [_unknown(key, defaults) for key in changed if key not in defaults]
+    changed = given_settings(run_config)
+    unknown = [unknown_key(key, defaults) for key in changed if key not in defaults]
     if unknown:
         raise UserError(
             f"--run-config names {'; '.join(unknown)}: a setting must stand in "
@@ -69,7 +69,14 @@ def default_settings(app: Path) -> dict[str, Any]:
         ) from None
 
 
-def _parsed(run_config: Sequence[str] | None) -> dict[str, Any]:
+def given_settings(run_config: Sequence[str] | None) -> dict[str, Any]:
+    """Return what ``--run-config`` changes, by key, unchecked.
+
+    Raises
+    ------
+    UserError
+        If it is malformed, or flwr would drop a part of it.
+    """
     # Late, as above.
     from flwr.common.config import parse_config_args
 
@@ -104,6 +111,7 @@ def _dropped(given: Sequence[str]) -> str:
     return " ".join(re.sub(pair, " ", " ".join(given)).split())
 
 
-def _unknown(key: str, known: dict[str, Any]) -> str:
+def unknown_key(key: str, known: Mapping[str, Any]) -> str:
+    """Return a key that is not known, with one that is like it."""
     near = difflib.get_close_matches(key, known, n=1)
     return f"{key!r} (did you mean {near[0]!r}?)" if near else repr(key)

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from flowertune.config import optimizers
 from flowertune.config.options import Option
 from flowertune.config.partitioners import BY_ANSWER, TABLE
 from flowertune.config.settings import IID, WHERE, Entry, table
@@ -78,6 +79,16 @@ is the column of the answers unless it is said. A run with any of them is unoffi
 | Partitioner | Options |
 | :-- | :-- |
 """
+OPTIMIZERS = """
+## Optimizers
+
+What `train.optimizer` may be, and the options of each, which `train.optimizer-options` gives:
+"momentum=0.9, nesterov=true". `weight-decay` of `train.training-arguments` goes for all of them.
+[LoRA and optimizers](guides/lora-and-optimizers.md) says what each is for.
+
+| Optimizer | Options |
+| :-- | :-- |
+"""
 
 
 def pyproject_tables() -> str:
@@ -115,6 +126,11 @@ def reference_page() -> str:
         f"| `{name}` | {'<br>'.join(map(_option, options)) or 'none'} |\n"
         for name, options in TABLE.items()
         if name != IID
+    ]
+    rows.append(OPTIMIZERS)
+    rows += [
+        f"| `{name}` | {'<br>'.join(map(_option, options))} |\n"
+        for name, options in optimizers.TABLE.items()
     ]
     return "".join(rows) + f"\nA wrong value is named with what is allowed ({WHERE}).\n"
 

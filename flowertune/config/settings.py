@@ -14,6 +14,10 @@ from typing import Any
 
 LAYERWISE, ALL_AT_ONCE = "layerwise", "all_at_once"
 TRANSPORTS = ("float32", "float16", "bfloat16", "int8")
+ADAMW, CONSTANT, LINEAR, COSINE = "adamw", "constant", "linear", "cosine"
+OPTIMIZERS = (
+    ADAMW, "adamw-8bit", "paged-adamw", "paged-adamw-8bit", "sgd", "adafactor", "muon",
+)  # fmt: skip
 IID = "iid"
 PARTITIONERS = (
     IID, "dirichlet", "pathological", "shard", "natural-id", "continuous", "linear", "square",
@@ -112,6 +116,11 @@ class Lora:
         "auto",
         _text("auto, all-linear, or module names with commas between"),
         'the projections of queries and values; "all-linear"; or names: "q_proj,v_proj"',
+    )
+    plus_ratio: float = setting(
+        1.0,
+        Rule(float, "a number of at least 1 (1: no LoRA+)", lambda v: v >= 1),
+        "LoRA+: how many times the learning rate of A is that of B",
     )
 
 
@@ -230,7 +239,25 @@ class Train:
         5e-5, _above_zero(), "the learning rate falls from here along a cosine over the rounds ..."
     )
     learning_rate_min: float = setting(
-        1e-6, _number(0), "... to this in the last; within a round it is constant"
+        1e-6, _number(0), "... to this in the last; within a round train.schedule says"
+    )
+    schedule: str = setting(
+        CONSTANT,
+        _one_of(CONSTANT, LINEAR, COSINE),
+        "the learning rate within a round: constant, or falling to 0 after its last step",
+    )
+    warmup_steps: int = setting(
+        0, _at_least(0), "steps of each round in which the learning rate rises to the round's"
+    )
+    optimizer: str = setting(
+        ADAMW,
+        _one_of(*OPTIMIZERS),
+        "what makes a client's steps; each round begins with a new one",
+    )
+    optimizer_options: str = setting(
+        "",
+        Rule(str, "names and values, such as momentum=0.9, with commas between", one_line=True),
+        'its options, as in "momentum=0.9"; docs/settings.md lists them',
     )
     seq_length: int = setting(
         512,
@@ -247,6 +274,27 @@ class Train:
     )
     deterministic: bool = setting(
         True, _SWITCH, "false: a GPU may sum faster, and the same seed gives other last bits"
+    )
+    evaluate_every: int = setting(
+        0,
+        _at_least(0, " (0: never)"),
+        "rounds between two looks at the loss on held-out rows; the best checkpoint is kept; 0: "
+        "none, and no row is held out",
+    )
+    held_out: float = setting(
+        0.1,
+        Rule(float, "a number above 0 and below 1", lambda v: 0 < v < 1),
+        "share of each client's rows that is held out of training for it",
+    )
+    evaluate_clients: int = setting(
+        0,
+        _at_least(0, " (0: as many as train in a round)"),
+        "how many clients evaluate, the same each time; 0: as many as train in a round",
+    )
+    early_stop: int = setting(
+        0,
+        _at_least(0, " (0: never)"),
+        "the run ends after so many evaluations in a row without a lower loss; 0: never",
     )
     training_arguments: TrainingArguments
 

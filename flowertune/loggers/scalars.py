@@ -6,6 +6,7 @@ from typing import Any
 NAMES = {
     "train-loss": "train/loss",
     "learning-rate": "train/learning-rate",
+    "held-out-loss": "evaluate/held-out-loss",
     "tokens": "train/tokens",
     "supervised-tokens": "train/supervised-tokens",
     "clients": "round/clients",

@@ -4,8 +4,7 @@ A method overrides as little as it can: ``MethodServer`` is FedAvg, and so are t
 ``MethodClient``.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -20,6 +19,7 @@ from flowertune.comms.decoded import as_record
 from flowertune.comms.validation import ARRAYS, CONFIG, FROZEN, METRICS, partition_of
 from flowertune.config.settings import Settings
 from flowertune.data.order import sample_clients
+from flowertune.methods.cores import on_all_cores
 from flowertune.methods.factors import join_experts, split_experts
 from flowertune.models.adapter import adapter_of
 
@@ -152,21 +152,32 @@ class MethodServer:
         """Return what becomes of the tensors that came; the others stay as they are."""
         return self.by_tensor(replies)
 
-    def by_tensor(self, replies: Sequence[Reply]) -> Tensors:
-        """Return for each tensor that came ``step`` of ``middle``, block by block."""
+    def by_tensor(self, replies: Sequence[Reply], but: Collection[str] = ()) -> Tensors:
+        """Return for each tensor that came ``step`` of ``middle``, block by block.
+
+        Parameters
+        ----------
+        but : Collection[str]
+            Names to leave out.
+        """
         weights = [reply.examples for reply in replies]
-        names = [name for name in self.start if name in replies[0].adapter]
+        names = [n for n in self.start if n in replies[0].adapter and n not in but]
 
         def new(name: str) -> np.ndarray:
             return self._of_tensor(name, [reply.adapter[name] for reply in replies], weights)
 
-        with ThreadPoolExecutor() as pool:  # NumPy computes without holding Python's lock
-            return dict(zip(names, pool.map(new, names), strict=True))
+        return dict(zip(names, on_all_cores(new, names), strict=True))
 
     def mean_of(self, name: str, replies: Sequence[Reply]) -> np.ndarray:
         """Return ``middle`` of a whole tensor, in float64."""
         weights = [reply.examples for reply in replies]
-        return self.middle([reply.adapter[name] for reply in replies], weights)
+        rows = [reply.adapter[name].reshape(-1) for reply in replies]
+        found = np.empty(replies[0].adapter[name].shape)
+        flat = found.reshape(-1)
+        for first in range(0, flat.size, BLOCK):
+            part = slice(first, first + BLOCK)
+            flat[part] = self.middle([row[part] for row in rows], weights)
+        return found
 
     def _of_tensor(
         self, name: str, tensors: Sequence[np.ndarray], weights: Sequence[int]
@@ -199,10 +210,15 @@ class MethodServer:
 
         Weights are whole, and the sum is divided once: the mean of equal values is that value.
         """
-        total = rows[0].astype(np.float64) * weights[0]
+        total = rows[0].astype(np.float64)
+        total *= weights[0]
+        product = np.empty_like(total)
         for row, weight in zip(rows[1:], weights[1:], strict=True):
-            total += row.astype(np.float64) * weight
-        return total / sum(weights)
+            product[...] = row  # in place: fresh memory for each would cost more than the sum
+            product *= weight
+            total += product
+        total /= sum(weights)
+        return total
 
     def step(
         self, start: np.ndarray, middle: np.ndarray, kept: dict[str, np.ndarray]

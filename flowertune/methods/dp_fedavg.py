@@ -21,9 +21,7 @@ noise's own grid: a guard against the attack on low bits (Mironov, 2012), and no
 """
 
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -31,6 +29,7 @@ import torch
 
 from flowertune.config.settings import WHERE
 from flowertune.methods import base, privacy
+from flowertune.methods.cores import on_all_cores
 from flowertune.methods.noise_key import NoiseKey, key_named, key_of_run
 from flowertune.methods.options import NAME, Option, number, read_options, share, text_of
 from flowertune.methods.options import OPTIONS as SETTING
@@ -78,21 +77,21 @@ class Server(base.MethodServer):
         """Return the adapter, moved by the noisy sum of the clipped updates."""
         clip, noise = self.options["clip"], self.options["noise"]
         self.replied = sorted(reply.partition for reply in replies)
-        with ThreadPoolExecutor(os.cpu_count()) as pool:  # all work without Python's lock
-            norms = list(pool.map(self._norm, replies))
-            cuts = [min(1.0, clip / norm) if norm else 1.0 for norm in norms]
-            sums = list(pool.map(lambda name: self._sum(name, replies, cuts), self.start))
-            digests = pool.map(self._digest, self.start, sums)
-            made_of = repr((self.clients, self.options)).encode() + b"".join(digests)
-            self.tag = self.key.tag(server_round, self.replied, made_of)
+        cuts = [min(1.0, clip / n) if n else 1.0 for n in on_all_cores(self._norm, replies)]
+        sums = on_all_cores(lambda name: self._sum(name, replies, cuts), self.start)
+        named = list(zip(self.start, sums, strict=True))
+        digests = on_all_cores(lambda pair: self._digest(*pair), named)
+        made_of = repr((self.clients, self.options)).encode() + b"".join(digests)
+        self.tag = self.key.tag(server_round, self.replied, made_of)
 
-            def new(name: str, total: np.ndarray) -> np.ndarray:
-                self.key.add_noise(total, noise * clip, self.tag, name)
-                total /= self.clients
-                total += self.start[name]
-                return total
+        def new(pair: tuple[str, np.ndarray]) -> tuple[str, np.ndarray]:
+            name, total = pair
+            self.key.add_noise(total, noise * clip, self.tag, name)
+            total /= self.clients
+            total += self.start[name]
+            return name, total.astype(np.float32)
 
-            return dict(zip(self.start, pool.map(new, self.start, sums), strict=True))
+        return dict(on_all_cores(new, named))
 
     def _norm(self, reply: base.Reply) -> float:
         total = 0.0

@@ -14,6 +14,8 @@ from flowertune.base.errors import UserError
 from flowertune.config.settings import WHERE
 
 A, B = ".lora_A.", ".lora_B."
+MANY = 4  # so many times the columns that are looked for: fewer are decomposed whole
+ITERATIONS, STILL = 20, 1e-14
 
 
 @dataclass(frozen=True)
@@ -139,11 +141,40 @@ def svd_of_product(
     q_left, r_left = np.linalg.qr(left)
     q_right, r_right = np.linalg.qr(right.T)
     u, s, vt = np.linalg.svd(r_left @ r_right.T, full_matrices=False)
-    u, vt = q_left @ u[:, :rank], vt[:rank] @ q_right.T
-    signs = np.sign(u[np.abs(u).argmax(axis=0), np.arange(u.shape[1])])
-    signs[signs == 0] = 1
-    u, vt = u * signs, vt * signs[:, None]
+    u, vt = _signed(q_left @ u[:, :rank], vt[:rank] @ q_right.T)
     lacking = rank - u.shape[1]
     if lacking > 0:
         u, vt = np.pad(u, ((0, 0), (0, lacking))), np.pad(vt, ((0, lacking), (0, 0)))
     return u, np.pad(s[:rank], (0, max(0, rank - len(s)))), vt, s
+
+
+def top_of_product(
+    left: np.ndarray, right: np.ndarray, rank: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return U (m x rank), S (rank) and V^T (rank x n) of left right, as ``svd_of_product`` does.
+
+    Of many clients the stacked factors have thousands of columns, and of all their singular values
+    few are needed: then by subspace iteration (Halko et al., Finding Structure with Randomness,
+    2011, algorithm 4.4) from a fixed start, until the sum of the squares of the values stands
+    still, which is quadratic in how far the axes are off. Where it does not, by ``svd_of_product``.
+    """
+    columns = rank + max(16, rank // 2)
+    if left.shape[1] < MANY * columns or min(len(left), right.shape[1]) < 2 * columns:
+        return svd_of_product(left, right, rank)[:3]
+    axes, before = np.random.default_rng(0).standard_normal((right.shape[1], columns)), -1.0
+    for _ in range(ITERATIONS):
+        q = np.linalg.qr(left @ (right @ axes))[0]
+        small = (q.T @ left) @ right  # columns x n
+        u, s, vt = np.linalg.svd(small, full_matrices=False)
+        energy = float((s[:rank] ** 2).sum())
+        if abs(energy - before) <= STILL * energy:
+            u, vt = _signed(q @ u[:, :rank], vt[:rank])
+            return u, s[:rank], vt
+        axes, before = vt.T, energy
+    return svd_of_product(left, right, rank)[:3]
+
+
+def _signed(u: np.ndarray, vt: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    signs = np.sign(u[np.abs(u).argmax(axis=0), np.arange(u.shape[1])])
+    signs[signs == 0] = 1
+    return u * signs, vt * signs[:, None]

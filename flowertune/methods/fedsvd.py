@@ -17,7 +17,8 @@ from typing import Any
 from flwr.app import ArrayRecord
 
 from flowertune.methods import base
-from flowertune.methods.factors import A, flat_a, flat_b, pairs_of, svd_of_product
+from flowertune.methods.cores import on_all_cores
+from flowertune.methods.factors import A, Pair, flat_a, flat_b, pairs_of, svd_of_product
 
 
 class Server(base.MethodServer):
@@ -32,12 +33,19 @@ class Server(base.MethodServer):
 
     def combine(self, server_round: int, replies: Sequence[base.Reply]) -> base.Tensors:
         """Return B = U S and A = V^T of each module; what is in no pair is averaged."""
-        new = self.by_tensor(replies)
-        for pair in pairs_of(self.start, "fedsvd"):
+        pairs = pairs_of(self.start, "fedsvd")
+
+        def made(pair: Pair) -> base.Tensors:
             b, a = flat_b(self.mean_of(pair.b, replies)), flat_a(self.start[pair.a])
             u, s, vt, _ = svd_of_product(b, a, rank=a.shape[0])
-            new[pair.b] = (u * s).reshape(self.start[pair.b].shape)
-            new[pair.a] = vt.reshape(self.start[pair.a].shape)
+            return {
+                pair.b: (u * s).reshape(self.start[pair.b].shape),
+                pair.a: vt.reshape(self.start[pair.a].shape),
+            }
+
+        new = self.by_tensor(replies, but={pair.b for pair in pairs})
+        for tensors in on_all_cores(made, pairs):
+            new |= tensors
         return new
 
 

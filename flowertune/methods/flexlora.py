@@ -5,7 +5,7 @@ and Client Resources, 2024).
 
 for a client of rank r; the global adapter has the configured rank. The error of the truncation is
 the round's ``residual``. W is never made: QR of [p_1 B_1 ... p_K B_K] and [A_1; ...; A_K], then the
-SVD of the product of their triangles. Signs are fixed (see ``factors.svd_of_product``).
+SVD of the product of their triangles. Signs are fixed (see ``factors.top_of_product``).
 
 A client of a smaller rank trains the first axes in a model of the configured rank, with zeros for
 the rest, which have no gradient then. So every client has the scale alpha / r of the configured
@@ -24,15 +24,17 @@ from flwr.common import Array
 from flowertune.comms.validation import ARRAYS
 from flowertune.config.settings import WHERE, Rule
 from flowertune.methods import base
+from flowertune.methods.cores import on_all_cores
 from flowertune.methods.factors import (
     A,
     B,
+    Pair,
     flat_a,
     flat_b,
     pairs_of,
     refuse_experts,
     stacked,
-    svd_of_product,
+    top_of_product,
 )
 from flowertune.methods.options import OPTIONS as SETTING
 from flowertune.methods.options import Option, read_options, text_of
@@ -100,15 +102,21 @@ class Server(base.MethodServer):
     def combine(self, server_round: int, replies: Sequence[base.Reply]) -> base.Tensors:
         """Return B = U S and A = V^T of each module; what is in no pair is averaged."""
         pairs = pairs_of(self.start, "flexlora")
-        factors = {name for pair in pairs for name in (pair.a, pair.b)}
-        new = {n: self.mean_of(n, replies) for n in replies[0].adapter if n not in factors}
         total = sum(reply.examples for reply in replies)
-        for pair in pairs:
+        shares = [reply.examples / total for reply in replies]
+
+        def made(pair: Pair) -> base.Tensors:
             each = [(flat_b(r.adapter[pair.b]), flat_a(r.adapter[pair.a])) for r in replies]
-            left, right = stacked(each, [reply.examples / total for reply in replies])
-            u, s, vt, _ = svd_of_product(left, right, self.start[pair.a].shape[0])
-            new[pair.b] = (u * s).reshape(self.start[pair.b].shape)
-            new[pair.a] = vt.reshape(self.start[pair.a].shape)
+            rank = self.start[pair.a].shape[0]
+            u, s, vt = top_of_product(*stacked(each, shares), rank)
+            return {
+                pair.b: (u * s).reshape(self.start[pair.b].shape),
+                pair.a: vt.reshape(self.start[pair.a].shape),
+            }
+
+        new = self.by_tensor(replies, but={name for pair in pairs for name in (pair.a, pair.b)})
+        for tensors in on_all_cores(made, pairs):
+            new |= tensors
         return new
 
 

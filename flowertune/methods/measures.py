@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
+from flowertune.methods.cores import on_all_cores
 from flowertune.methods.factors import flat_a, flat_b, pairs_in, split_experts, stacked
 
 BLOCK = 2**15
@@ -53,11 +53,10 @@ def measured(
             return _total(_of_factors(split, shares, part) for part in parts)
         return _of_factors(each, shares, pair)
 
-    with ThreadPoolExecutor() as pool:
-        for pair, (off, whole) in zip(pairs, pool.map(of_pair, pairs), strict=True):
-            modules[pair.module] = off, whole
-        names = [name for name in before if name in came[0]]
-        spread = list(pool.map(lambda n: _spread(n, before[n], sent, came, shares), names))
+    for pair, (off, whole) in zip(pairs, on_all_cores(of_pair, pairs), strict=True):
+        modules[pair.module] = off, whole
+    names = [name for name in before if name in came[0]]
+    spread = on_all_cores(lambda n: _spread(n, before[n], sent, came, shares), names)
     return {
         "residual": _ratio(*_total(modules.values())),
         "residuals": {module: _ratio(*pair) for module, pair in modules.items()},

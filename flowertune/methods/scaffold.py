@@ -11,13 +11,15 @@ The server averages the y_k by examples, as all methods here do, and
 
     c <- c + 1 / N  sum (c_k' - c_k)    over the replies; N is the number of all partitions
 
-This is exact where the optimizer is plain SGD, without weight decay and with max-grad-norm = 0.
-With Adam, lr is the round's learning rate, (x - y) / (K lr) is the mean direction of Adam's steps
-and no mean gradient, and the correction goes through Adam like a gradient: a heuristic. Control
-variates travel in both directions, so a round takes twice FedAvg's bytes.
+This is exact where the optimizer is plain SGD (train.optimizer = "sgd" without momentum), without
+weight decay and with max-grad-norm = 0. With the others lr is the round's learning rate,
+(x - y) / (K lr) is the mean direction of their steps and no mean gradient, and the correction goes
+through them like a gradient: a heuristic. All steps and values must have the same lr: a schedule
+within a round and LoRA+ are refused. Control variates travel in both directions, so a round takes
+twice FedAvg's bytes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,9 +28,24 @@ from flwr.app import ArrayRecord
 from flwr.common import Array
 
 from flowertune.comms.validation import ARRAYS
+from flowertune.config.optimizers import SCHEDULE, WARMUP
+from flowertune.config.settings import CONSTANT, WHERE
 from flowertune.methods import base
+from flowertune.methods.cores import on_all_cores
+from flowertune.methods.options import NAME
 
 CONTROL = "control"
+SAME_RATE = {SCHEDULE: CONSTANT, WARMUP: 0, "model.lora.plus-ratio": 1.0}
+
+
+def check(run_config: Mapping[str, Any]) -> list[str]:
+    """Return a sentence if steps or values would have learning rates of their own."""
+    return [
+        f"{NAME} is 'scaffold', whose control variates need one learning rate for all steps of a "
+        f"round and all values, and {key} is {given!r}; set it to {wanted!r} ({WHERE})."
+        for key, wanted in SAME_RATE.items()
+        if (given := run_config.get(key, wanted)) != wanted
+    ]
 
 
 class Server(base.MethodServer):
@@ -45,12 +62,17 @@ class Server(base.MethodServer):
     def combine(self, server_round: int, replies: Sequence[base.Reply]) -> base.Tensors:
         """Return the mean, and move c."""
         changes = [reply.beside(CONTROL) for reply in replies]
-        for name, start in self.start.items():
-            control = self.kept.get(name, torch.zeros(start.shape)).double().numpy()
-            total = sum(change[name].astype(np.float64) for change in changes)
-            self.kept[name] = torch.from_numpy(
-                (control + total / len(self.nodes)).astype("float32")
-            )
+
+        def moved(name: str) -> torch.Tensor:
+            total = np.zeros(self.start[name].shape)
+            for change in changes:
+                total += change[name]
+            total /= len(self.nodes)
+            if (kept := self.kept.get(name)) is not None:
+                total += kept.numpy()
+            return torch.from_numpy(total.astype(np.float32))
+
+        self.kept = dict(zip(self.start, on_all_cores(moved, self.start), strict=True))
         return self.by_tensor(replies)
 
 

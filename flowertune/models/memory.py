@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from flowertune.config.settings import Settings
+from flowertune.config.optimizers import STATE_BYTES
+from flowertune.config.settings import ADAMW, Settings
 
 GB = 1e9
 FLOAT32 = 4
@@ -88,6 +89,8 @@ class Work:
         Whether layers are computed again in the backward pass.
     answer
         How many tokens of a row are trained on; all of them if None.
+    moments
+        Bytes of the optimizer's state for each value that is trained.
     """
 
     bits: int
@@ -96,6 +99,7 @@ class Work:
     tokens: int
     checkpointing: bool
     answer: int | None = None
+    moments: float = STATE_BYTES[ADAMW]
 
 
 @dataclass(frozen=True)
@@ -260,6 +264,7 @@ def work_of(cfg: Settings, tokens: int) -> Work:
         rows=cfg.train.training_arguments.per_device_train_batch_size,
         tokens=tokens,
         checkpointing=bool(cfg.model.gradient_checkpointing),
+        moments=STATE_BYTES[cfg.train.optimizer],
     )
 
 
@@ -281,8 +286,8 @@ def estimate(shapes: Shapes, work: Work) -> Memory:
     head = answers * shapes.vocabulary * 3 * FLOAT32 + count * shapes.hidden * (FLOAT32 + value)
     return Memory(
         weights=weight_bytes(shapes, work.bits, value) / GB,
-        # The adapter, its gradient and AdamW's two moments, all float32.
-        adapter=shapes.adapter * 4 * FLOAT32 / GB,
+        # The adapter and its gradient in float32, and what the optimizer keeps.
+        adapter=shapes.adapter * (2 * FLOAT32 + work.moments) / GB,
         activations=count * kept / GB,
         one_layer=one_layer / GB,
         head=head / GB,

@@ -13,7 +13,7 @@ if TYPE_CHECKING:  # it needs torch, and a plan does not
 
 PARTS = {
     "weights": "base model's weights",
-    "adapter": "adapter, gradient, AdamW",
+    "adapter": "adapter, gradient, optimizer",
     "activations": "activations kept for the backward pass",
     "one_layer": "the layer at work",
     "head": "logits and loss",

@@ -6,6 +6,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 STATM, IO = "/proc/self/statm", "/proc/self/io"
+STATUS, CLEAR = "/proc/self/status", "/proc/self/clear_refs"
 
 
 class Memory(NamedTuple):
@@ -79,6 +80,22 @@ def vram_peak(reset: bool = False) -> int | None:
                 cuda.reset_peak_memory_stats(device)
         return peak
     except (RuntimeError, AttributeError):
+        return None
+
+
+def rss_peak(reset: bool = False) -> int | None:
+    """Return the most bytes that were resident since the last call with ``reset``.
+
+    None where the system does not say.
+    """
+    try:
+        with open(STATUS, encoding="ascii") as file:
+            lines = dict(line.split(":", 1) for line in file)
+        if reset:
+            with open(CLEAR, "w", encoding="ascii") as file:
+                file.write("5")  # the peak becomes what is resident now
+        return int(lines["VmHWM"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
         return None
 
 

@@ -17,6 +17,8 @@ from flowertune.report.facts import Facts
 from flowertune.report.plots import line_plot
 from flowertune.report.profile import profile_section
 from flowertune.report.split import Split
+from flowertune.rules.held_out import CHOSEN, best_of
+from flowertune.rules.held_out import LOSS as HELD_OUT
 from flowertune.run.files import tokens_per_second
 
 STATUS = {"finished": "good", "running": "warn", "interrupted": "warn", "failed": "bad"}
@@ -74,7 +76,7 @@ def page(facts: Facts) -> str:
         checkpoints=_checkpoints(facts),
         scores=[vars(score) for score in facts.scores],
         lost=_lost(facts),
-        rounds=[_round(line) for line in facts.run.rounds],
+        rounds=[_round(line, _is_evaluated(facts)) for line in facts.run.rounds],
         residuals=_residuals(facts),
         rejected=REJECTED,
         versions=sorted(facts.versions.items()),
@@ -127,6 +129,11 @@ def _plots(facts: Facts) -> list[Plot]:
         share += "; dashed: the budget"
     return [
         _plot(facts, "Loss per answer token", "train-loss", "{:.4f}".format, "mean over clients"),
+        *(
+            [_plot(facts, "Loss on held-out rows", HELD_OUT, "{:.4f}".format, _evaluated(facts))]
+            if _is_evaluated(facts)
+            else []
+        ),
         _plot(facts, "Learning rate", "learning-rate", "{:.3g}".format, "constant within a round"),
         _plot(facts, "Communicated (MiB)", "total-mib", "{:,.1f} MiB".format, share, limit),
         *(
@@ -135,6 +142,18 @@ def _plots(facts: Facts) -> list[Plot]:
             if any(line.get(key) is not None for line in facts.run.rounds)
         ),
     ]
+
+
+def _is_evaluated(facts: Facts) -> bool:
+    return any(line.get(HELD_OUT) is not None for line in facts.run.rounds)
+
+
+def _evaluated(facts: Facts) -> str:
+    """Return on how many rows there was an evaluation, and which round was the best."""
+    line = next(line for line in reversed(facts.run.rounds) if line.get(HELD_OUT) is not None)
+    said = f"the same {line.get('held-out-rows', 0):,} rows each time, on which no client trains"
+    best = best_of(facts.run.rounds)
+    return said if best is None else f"{said}; lowest: {best['loss']:.4f}, round {best['round']}"
 
 
 def _plot(
@@ -186,11 +205,14 @@ def _data(facts: Facts) -> list[str]:
 
 
 def _checkpoints(facts: Facts) -> list[tuple[str, str, str, str]]:
-    rows = []
+    rows, chosen = [], facts.run.about.get(CHOSEN)
+    best = chosen.get("round") if isinstance(chosen, dict) else None
     for saved in facts.checkpoints:
         state = "official" if saved.official else "unofficial"
         if not saved.as_saved:
             state = "NOT as saved: the manifest has another sha256"
+        elif saved.round == best:
+            state += ", the lowest loss on held-out rows"
         rows.append((saved.name, f"{saved.size / MIB:,.2f} MiB", state, saved.sha256 or NONE))
     return rows
 
@@ -204,12 +226,13 @@ def _lost(facts: Facts) -> list[tuple[str, str, str]]:
     ]
 
 
-def _round(line: dict[str, Any]) -> dict[str, str]:
+def _round(line: dict[str, Any], evaluated: bool) -> dict[str, str]:
     return {
         "round": str(line["round"]),
         "clients": str(line.get("clients", NONE)),
         REJECTED: str(line.get("failed") or 0),
         "loss": _formatted(line.get("train-loss"), "{:.4f}"),
+        **({"held out": _formatted(line.get(HELD_OUT), "{:.4f}")} if evaluated else {}),
         "learning rate": _formatted(line.get("learning-rate"), "{:.3g}"),
         "tokens/s": _formatted(tokens_per_second(line), "{:,.0f}"),
         "duration": duration(line["seconds"]) if "seconds" in line else NONE,

@@ -120,8 +120,11 @@ FIELDS = {
 }
 
 _ABOVE_ZERO = Value("a number above 0", lambda given: values.is_number(given) and given > 0)
+_NUMBER = Value("a number", values.is_number)
 # What only some have.
 MORE = {
+    "held-out-loss": optional(_NUMBER),
+    "chosen": optional(object_with(round=whole(1), rows=whole(1), loss=_NUMBER)),
     "privacy": object_with(
         epsilon=Value("a number from 0", _MIB.fits), delta=_ABOVE_ZERO, releases=whole(1)
     ),

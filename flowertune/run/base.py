@@ -19,9 +19,9 @@ from flowertune.profiling.phases import OFF, AnyProfile
 from flowertune.rules import lock
 from flowertune.rules.app_files import changed_code
 from flowertune.rules.provenance import Library
+from flowertune.run.chain import CHOSEN, LINE, MODEL, REPLIES, Chain
 from flowertune.run.chain import FILE as CHAIN
 from flowertune.run.chain import LEDGER as LEDGER_DIGEST
-from flowertune.run.chain import LINE, MODEL, REPLIES, Chain
 from flowertune.run.failures import Ending
 from flowertune.run.files import LEDGER, ROUNDS, RUN, now
 from flowertune.run.growing import GrowingFile
@@ -124,7 +124,8 @@ class BaseRun:
         violations = self.violations()
         if violations != self._at_start:
             log(INFO, lock.verdict(lock.static_values(self.cfg), violations))
-        steps = next_steps(self.cfg, self.folder, len(self.rounds_done), not violations)
+        best = self.chosen["round"] if self.chosen else len(self.rounds_done)
+        steps = next_steps(self.cfg, self.folder, best, not violations)
         log(INFO, "\n  ".join(["Next:", *steps]))
         log(INFO, "results: %s", self.folder)
 
@@ -230,6 +231,7 @@ class BaseRun:
                 LINE: self._rounds_file.last,
                 LEDGER_DIGEST: marks["ledger"]["sha256"],
                 MODEL: None,
+                CHOSEN: self.chosen,
                 REPLIES: {},
                 **(record or {}),
             }

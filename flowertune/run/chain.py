@@ -20,6 +20,7 @@ ROUND, PREVIOUS, MANIFEST = "round", "previous", "previous-manifest"
 ADAPTER, STRATEGY, STATE = "adapter-sha256", "strategy-sha256", "state-sha256"
 LINE, LEDGER, MODEL, REPLIES = "line-sha256", "ledger-sha256", "model-sha256", "replies"
 KEPT = "kept"  # of a reply, where its client keeps something for later rounds
+CHOSEN = "chosen"
 # Parts of a state that are known only after its record: no part of the digest in it.
 NOT_OF_STATE = ("chain", "sha256")
 # What one client replied.
@@ -30,6 +31,8 @@ REPLY = object_with(
     tokens=whole(),
     **{"train-loss": optional(Value("a number", is_number))},
 )
+# The checkpoint that a run chose, by how many rows that it held out, and its loss on them.
+CHOICE = object_with(round=whole(1), rows=whole(1), loss=Value("a number", is_number))
 RECORD = object_with(
     **{
         ROUND: whole(),
@@ -38,6 +41,7 @@ RECORD = object_with(
         **dict.fromkeys((ADAPTER, STRATEGY, STATE, LEDGER), DIGEST),
         LINE: optional(DIGEST),
         MODEL: optional(DIGEST),
+        CHOSEN: optional(CHOICE),
         REPLIES: object_with(of=REPLY),
     }
 )
@@ -91,7 +95,7 @@ class Chain:
     def __init__(self, path: Path) -> None:
         self.file = GrowingFile(path)
         self.manifest: str | None = None
-        self._round: int | None = None
+        self._last: dict[str, Any] | None = None
 
     def add(self, server_round: int, about: Mapping[str, Any]) -> None:
         """Append the record of a round.
@@ -107,14 +111,28 @@ class Chain:
             If the file cannot be written.
         """
         before = {PREVIOUS: self.file.last or FIRST, MANIFEST: self.manifest}
-        self.file.append([{ROUND: server_round, **before, **about}])
-        self._round, self.manifest = server_round, None
+        self._last = {**about, ROUND: server_round, **before}
+        self.file.append([self._last])
+        self.manifest = None
+
+    def close(self, chosen: Mapping[str, Any] | None) -> None:
+        """Append the last record once more if the run made another choice after it.
+
+        So the choice is in the chain, and with it the manifest that was saved after that record.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written.
+        """
+        if self._last is not None and self._last[CHOSEN] != chosen:
+            self.add(self._last[ROUND], {**self._last, CHOSEN: chosen})
 
     def head(self) -> dict[str, Any] | None:
         """Return the round and the digest of the last record; None before the first."""
-        if self.file.last is None:
+        if self.file.last is None or self._last is None:
             return None
-        return {"round": self._round, "sha256": self.file.last}
+        return {"round": self._last[ROUND], "sha256": self.file.last}
 
     def mark(self) -> dict[str, Any]:
         """Return how far the chain counts, as a state keeps it."""
@@ -131,7 +149,7 @@ class Chain:
         records = self.file.go_on(mark)
         if wrong := problem(records):
             raise ValueError(wrong)
-        self._round, self.manifest = records[-1][ROUND], mark["manifest"]
+        self._last, self.manifest = records[-1], mark["manifest"]
         return records
 
 

@@ -14,6 +14,7 @@ from flowertune.comms.nodes import BEFORE, NodeRegistry, exchange
 from flowertune.comms.queries import LENGTHS
 from flowertune.comms.validation import MOST_EXAMPLES
 from flowertune.config.settings import Settings
+from flowertune.data.held_out import held_out_of
 from flowertune.data.lengths import BAD, Lengths
 from flowertune.data.order import rows_of_round
 from flowertune.data.steps import rows_needed
@@ -89,16 +90,25 @@ def _lengths_in(content: RecordDict) -> list[Lengths]:
     return [Lengths(*size, number in known) for number, size in enumerate(sizes)]
 
 
+def usable_rows(lengths: Mapping[int, list[Lengths]], seq_length: int) -> dict[int, int]:
+    """Return how many rows of each partition have room for an answer."""
+    return {
+        partition: sum(not row.bad and row.prompt < seq_length for row in rows)
+        for partition, rows in lengths.items()
+    }
+
+
 class VisitedRows:
     """Which rows were trained on, as far as they were asked for: each round is looked at once."""
 
     def __init__(self, lengths: Mapping[int, list[Lengths]], cfg: Settings) -> None:
-        self._cfg, self._length = cfg, cfg.train.seq_length
+        self._cfg = cfg
         self._needed = rows_needed(cfg)
-        self._usable = {
-            partition: sum(not row.bad and row.prompt < self._length for row in rows)
-            for partition, rows in lengths.items()
-        }
+        self._usable = usable_rows(lengths, cfg.train.seq_length)
+        if cfg.train.evaluate_every:
+            # As if no row of a partition were a copy of one that is held out.
+            share = cfg.train.held_out
+            self._usable = {p: n - held_out_of(n, share) for p, n in self._usable.items()}
         self._total = sum(len(rows) for rows in lengths.values())
         self._visited: dict[int, set[int]] = {partition: set() for partition in lengths}
         self._rounds = 0

@@ -27,6 +27,8 @@ LINE: dict[str, Any] = {
     "learning-rate": NUMBER, "tokens": NUMBER, "seconds": NUMBER, "total-mib": NUMBER,
     "partitions": list, "lost": dict, "bytes-down": NUMBER, "bytes-up": NUMBER,
     "residual": NUMBER, "residuals": dict, "drift": NUMBER,
+    "held-out-loss": NUMBER, "held-out-rows": int, "held-out-asked": int, "held-out-lost": dict,
+    "held-out-replies": dict,     "chosen": dict,
 }  # fmt: skip
 MOST = 10**15  # numbers of a run are far below
 RECENT = 5

@@ -9,14 +9,14 @@ from flowertune.config.settings import Settings
 
 
 def next_steps(cfg: Settings, folder: Path, server_round: int, official: bool) -> list[str]:
-    """Return the lines under "Next:": score the last checkpoint, ask it, see the run on a page.
+    """Return the lines under "Next:": score the checkpoint, ask it, see the run on a page.
 
     Parameters
     ----------
     folder : Path
         The run's folder.
     server_round : int
-        The last one that finished.
+        The last one that finished, or the one that the run chose.
     """
     steps = []
     checkpoint = folder / f"peft_{server_round}"

@@ -32,7 +32,7 @@ from flowertune.rules.values import (
     shown,
     whole,
 )
-from flowertune.run.chain import ADAPTER, STATE, STRATEGY, Chain, state_sha256
+from flowertune.run.chain import ADAPTER, CHOICE, STATE, STRATEGY, Chain, state_sha256
 from flowertune.run.growing import BYTES, LINES, SHA256, GrowingFile
 
 FOLDER = "state"
@@ -80,7 +80,7 @@ PARTS = {
     ),
     "app": object_with(files=object_with(of=DIGEST), sha256=TEXT),
     "library": object_with(version=TEXT, sha256=TEXT, editable=SWITCH, edited=list_of(TEXT)),
-    "chosen": optional(object_with(round=whole(1), rows=whole(1), loss=_NUMBER)),
+    "chosen": optional(CHOICE),
 }
 PARTS_OF_ADAPTERS = {
     "adapter-config": object_with(),

@@ -31,6 +31,8 @@ from flowertune.comms.validation import (
     rows_of,
 )
 from flowertune.config.checks import is_layerwise, least_replies
+from flowertune.config.optimizers import check_shapes
+from flowertune.config.settings import WHERE
 from flowertune.data.lengths import Lengths
 from flowertune.data.report import (
     refuse_if_too_many_are_bad,
@@ -47,7 +49,7 @@ from flowertune.models.auto_targets import AUTO, auto_targets
 from flowertune.models.commit import base_model_status, commit_of
 from flowertune.models.faster import unrepeatable
 from flowertune.models.loader import quantization_of, source_of
-from flowertune.rules import lock, pinned
+from flowertune.rules import held_out, lock, pinned
 from flowertune.rules.manifest import FILE, SEAL
 from flowertune.rules.values import is_number, is_whole, shown
 from flowertune.run.base import BaseRun
@@ -55,6 +57,7 @@ from flowertune.run.chain import REPLIES
 from flowertune.run.checkpoint import checkpoint_config, save_checkpoint
 from flowertune.run.contract import StrategyContract
 from flowertune.run.data_check import VisitedRows, ask_lengths
+from flowertune.run.evaluator import Evaluator
 from flowertune.run.failures import log_error_last, too_few
 from flowertune.run.files import now
 from flowertune.run.first_adapter import first_adapter
@@ -94,6 +97,7 @@ class TrainingRun(BaseRun):
         self._good_rows: dict[int, int] = {}  # of each partition: those that are not left out
         self.rows: dict[int, dict[str, Any]] = {}  # what each partition says it loaded
         self._method: _Method | None = None
+        self._evaluator: Evaluator | None = None
         self._before: Mapping[str, torch.Tensor] = {}  # the adapter that the round starts from
         self._experts: Mapping[str, int] = {}  # of tensors that hold several
         self._came: list[tuple[int, int, Any]] = []  # of each reply: partition, examples, adapter
@@ -140,6 +144,7 @@ class TrainingRun(BaseRun):
         check_initialization(peft_config)
         adapter_config = _jsonable(peft_config.to_dict())
         shapes = adapter_shapes(self.cfg, peft_config)
+        check_shapes(self.cfg, {name: tensor.shape for name, tensor in shapes.items()})
         how = quantization_of(self.cfg)
         self.quantization = how and how.record()
         self.base_commit = commit_of(self.cfg)
@@ -172,6 +177,9 @@ class TrainingRun(BaseRun):
         contract.rehearse(is_layerwise(self.cfg), self.grid)
         if self.cfg.train.training_arguments.max_steps > 0:
             self._report_rows()
+        if self.cfg.train.evaluate_every:
+            self._refuse_losses(strategy)
+            self._evaluator = Evaluator(self, self.lengths, adapter)
         self.write_run()
         loggers = run_loggers(
             self.cfg, self.folder, run_info(self, "running", self.data), self.rounds_done
@@ -191,6 +199,14 @@ class TrainingRun(BaseRun):
             self._save(0, adapter, contract.state() if is_private(strategy) else {})
         self._before = adapter
         return ArrayRecord(adapter)
+
+    def _refuse_losses(self, strategy: Any) -> None:
+        if is_private(strategy):
+            raise UserError(
+                f"train.evaluate-every is {self.cfg.train.evaluate_every}, and strategy.name "
+                f"{self.cfg.strategy.name!r}: losses that clients send are in no account of "
+                f"privacy; set it to 0 ({WHERE})."
+            )
 
     def _say_what_differs(self) -> None:
         if given := unrepeatable(self.cfg):
@@ -235,14 +251,16 @@ class TrainingRun(BaseRun):
     def rounds(self) -> Iterator[int]:
         """Yield the rounds to do; stop before one that would pass the budget."""
         for server_round in range(len(self.rounds_done) + 1, self.cfg.num_server_rounds + 1):
-            if not self.ledger.has_room_for(self.method.cost.nbytes):
+            more = self._evaluator.bytes_of(server_round) if self._evaluator else 0
+            if not self.ledger.has_room_for(self.method.cost.nbytes + more):
                 self.reason = reason = (
                     f"stopped after round {server_round - 1}: the next would pass the budget of "
                     f"{self.ledger.budget_mib:,} MiB ({self.ledger.mib:,.1f} MiB used)"
                 )
                 log(WARNING, reason)
                 return
-            if reason := why_stop(self.method.contract.strategy, server_round):
+            enough = held_out.why_enough(self.rounds_done, self.cfg.train.early_stop)
+            if reason := enough or why_stop(self.method.contract.strategy, server_round):
                 self.reason = reason
                 log(WARNING, reason)
                 return
@@ -407,6 +425,7 @@ class TrainingRun(BaseRun):
             log(WARNING, reason)
             return
         self.profile.add("accumulate", aggregating, result.received)
+        evaluated = self._evaluated(result.server_round, tensors)
         line = {
             "round": result.server_round,
             "clients": len(result.replies),
@@ -423,6 +442,7 @@ class TrainingRun(BaseRun):
             "total-mib": round(self.ledger.mib, 3),
             **self._bytes_of(result.server_round),
             **self._measured(tensors),
+            **evaluated,
             **privacy_of(strategy, result.server_round),
             "time": now(),
         }
@@ -439,6 +459,9 @@ class TrainingRun(BaseRun):
         )  # fmt: skip
         last = result.server_round == rounds
         due = last or result.server_round % self.cfg.train.save_every_round == 0
+        if best := evaluated.get(held_out.CHOSEN):
+            # Its checkpoint is there before the state that says so.
+            self.chosen, due = best, due or best["round"] == result.server_round
 
         def checkpoint() -> str | None:
             return self._checkpoint(result.server_round, tensors) if due else None
@@ -446,6 +469,11 @@ class TrainingRun(BaseRun):
         with self.profile.phase("save"):
             record = {REPLIES: {str(p): said for p, said in result.records.items()}}
             self._save(result.server_round, tensors, kept, record, checkpoint)
+
+    def _evaluated(self, server_round: int, adapter: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+        if self._evaluator is None:
+            return {}
+        return self._evaluator.evaluate(server_round, adapter, self.rounds_done)
 
     def _bytes_of(self, server_round: int) -> dict[str, int]:
         """Return the bytes of a round to and from its clients; all attempts count."""
@@ -506,16 +534,25 @@ class TrainingRun(BaseRun):
             "rows": {str(p): record for p, record in sorted(self.rows.items())},
             "rows-visited": round(self._visited.share(self.rounds_done), 6),
             **privacy_of(self.method.contract.strategy, server_round),
+            **self._chosen_so_far(server_round),
         }
         save_checkpoint(path, tensors, config, build_manifest(self, server_round, more))
         log(INFO, "saved %s", path)
         return json.loads((path / FILE).read_text("utf-8"))[SEAL]
 
+    def _chosen_so_far(self, server_round: int) -> dict[str, Any]:
+        """Return what a manifest says of held-out rows; nothing where there are none."""
+        if not self.cfg.train.evaluate_every:
+            return {}
+        (line,) = (line for line in self.rounds_done if line["round"] == server_round)
+        return {held_out.LOSS: line.get(held_out.LOSS), held_out.CHOSEN: self.chosen}
+
     def choose(self, server_round: int, rows: int, loss: float) -> None:
         """Say that the checkpoint of a round is the one to score, by rows held out of training.
 
         The last call counts; without one it is the last checkpoint. The next state that is saved
-        has it, and so has the chain of the run.
+        has it, and so has the next record in the chain of the run; after the last round, ``finish``
+        writes one more.
 
         Parameters
         ----------
@@ -548,7 +585,9 @@ class TrainingRun(BaseRun):
         done = len(self.rounds_done)
         if done and not (self.folder / f"peft_{done}").is_dir():
             private = is_private(self.method.contract.strategy)  # what was not released stays so
-            self._checkpoint(done, self._before if private else adapter.to_torch_state_dict())
+            last = self._before if private else adapter.to_torch_state_dict()
+            self.chain.manifest = self._checkpoint(done, last)
+        self.chain.close(self.chosen)
         self._plot()
         self.say_the_end()
         log_lost_replies(self.lost)

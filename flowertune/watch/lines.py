@@ -24,11 +24,12 @@ def round_line(run: RunFiles, line: dict[str, Any]) -> str:
     people = f"{clients} client" + ("" if clients == 1 else "s")
     if line.get("failed"):
         people += f" ({line['failed']} failed)"
-    loss = line.get("train-loss")
+    loss, held_out = line.get("train-loss"), line.get("held-out-loss")
     parts = [
         f"round {line['round']:>{len(str(run.planned))}}/{run.planned}",
         people,
         "loss -" if loss is None else f"loss {loss:.4f}",
+        *([] if held_out is None else [f"held out {held_out:.4f}"]),
         f"{line.get('total-mib', 0):,.1f} of {run.about.get('budget-mib', 0):,} MiB",
     ]
     if speed := tokens_per_second(line):

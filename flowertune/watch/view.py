@@ -102,8 +102,12 @@ def _figures(run: RunFiles, columns: int, now: datetime | None) -> RenderableTyp
     share = f" ({used / budget:.1%})" if budget else ""
     speed, ago, each = tokens_per_second(last), since(last, now), run.seconds_per_round
     failed = sum(line.get("failed") or 0 for line in run.rounds)
+    held_out = [line["held-out-loss"] for line in run.rounds if "held-out-loss" in line]
     figures = {
         "loss": f"{last['train-loss']:.4f}" if last.get("train-loss") is not None else "-",
+        **(
+            {"held-out loss": f"{held_out[-1]:.4f}, lowest {min(held_out):.4f}"} if held_out else {}
+        ),
         "clients a round": f"{last.get('clients', '-')} of {run.about.get('supernodes', '?')}",
         "rejected replies": str(failed),
         "communicated": f"{used:,.1f} of {budget:,} MiB{share}",

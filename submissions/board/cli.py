@@ -10,8 +10,9 @@ from pathlib import Path
 import challenges
 from flowertune.base.errors import UserError
 from flowertune.base.text import counted, one_line
+from submissions import tiers
 from submissions.formats.benchmarks import OWNER, dataset
-from submissions.inputs import check_bundles
+from submissions.inputs import all_at_once, check_bundles
 from submissions.outputs import taken
 
 _DESCRIPTION = """\
@@ -31,6 +32,7 @@ examples:
 exit status: 0 it was made (INVALID bundles are on the site), 2 the command line is wrong (as where
 there is no such bundle), or it could not be made; then nothing is written.
 """
+_SHOWN = 5
 _WARNINGS = 20  # that are printed; all are on the site
 NOT_DONE = 2
 _FOR_CODABENCH = ("challenge", "image", "start")
@@ -162,12 +164,10 @@ def _of_site(arguments: argparse.Namespace) -> list[str]:
     # Late: pages need more than a wrong command line does.
     from submissions.board.site import check_target
 
-    for check in (lambda: check_bundles(given), lambda: check_target(output)):
-        try:
-            check()
-        except UserError as error:
-            text = str(error)
-            wrong.append(text[0].upper() + text[1:] if text.startswith("there ") else text)
+    try:
+        all_at_once(lambda: check_bundles(given), lambda: check_target(output))
+    except UserError as error:
+        wrong.append(str(error))
     return wrong
 
 
@@ -248,8 +248,16 @@ def _site(arguments: argparse.Namespace) -> None:
         errors = [finding for finding in one.findings if finding.level == "error"]
         more = f" (and {counted(len(errors) - 1, 'more error')})" if len(errors) > 1 else ""
         print(f"INVALID {one.bundle}: {one_line(errors[0].sentence, 300)}{more}")
+    known = {one.digest for one in (*entries, *refused)}
+    if unknown := sorted(standings.reports.keys() - known):
+        named = ", ".join(digest[:16] for digest in unknown[:_SHOWN])
+        print(f"{counted(len(unknown), 'report')} on none of these bundles, or on another version "
+              f"of one, without effect: digest {named}")  # fmt: skip
     index = arguments.output / "index.html"
-    print(f"{counted(len(entries), 'submission')} ranked, {len(refused)} not: {index}")
+    reached = [entry.tier for entry in entries]
+    how = ", ".join(f"{reached.count(name)} {name}" for name in tiers.NAMES if name in reached)
+    print(f"{counted(len(entries), 'submission')} ranked{f' ({how})' if how else ''}, "
+          f"{len(refused)} not: {index}")  # fmt: skip
     place = shlex.quote(str(arguments.output))
     print(f"Next: open {index}, put the folder on a web server, or serve it at /board/:\n"
           f"  python -m challenges.hub serve --site {place}")  # fmt: skip

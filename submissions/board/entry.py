@@ -53,6 +53,12 @@ class Entry:
         Over the sets, in percent, as texts; the second is None where overlap was not checked.
     mib
         Communication of the whole run.
+    hours, hardware
+        As submission.json says.
+    run_hours, run_hardware
+        As the run noted them: the time of its rounds, and the machine of its server.
+    signed_by
+        The fingerprint of the key that signed the bundle; empty where none did.
     tier
         One of ``submissions.tiers.NAMES``; empty for a reference.
     created
@@ -85,7 +91,10 @@ class Entry:
     mib: float | None = None
     budget_mib: int | None = None
     hours: float | None = None
+    run_hours: float | None = None
     hardware: str = ""
+    run_hardware: str = ""
+    signed_by: str = ""
     tier: str = ""
     created: str = ""
     reference: bool = False
@@ -120,6 +129,17 @@ class Entry:
     def board(self) -> tuple[str, str, str, str]:
         """The table it stands in: challenge, rules, their version, division."""
         return self.challenge, self.rules, self.rules_version, self.division
+
+    @property
+    def declared_hours(self) -> bool:
+        """Whether the participant says other hours than the run noted."""
+        return self.hours is not None and self.hours != self.run_hours
+
+    @property
+    def warnings(self) -> list[str]:
+        """The names of the checks that found what a person should look at, each once."""
+        found = (one.check for one in self.findings if one.level == "warning")
+        return list(dict.fromkeys(found))
 
     @property
     def points(self) -> Decimal:

@@ -10,13 +10,18 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 import challenges
-from flowertune.base.text import MIB, counted
+from flowertune.base.text import MIB, counted, duration
 from submissions import tiers
 from submissions.board import figures, prose
 from submissions.board.entry import Entry, Refused
 from submissions.board.ranking import Board, Row, frontier
 
 NONE = "-"
+_MARKS = {
+    "same-adapter": "same adapter",
+    "alike-adapter": "similar adapter",
+    "alike-answers": "similar answers",
+}
 _Show = Callable[[float], str]
 TIER_CSS = {
     tiers.CONSISTENT: "plain", tiers.RESCORED: "warn", tiers.REPLAYED: "good",
@@ -51,12 +56,16 @@ class Cell:
 
 @dataclass(frozen=True)
 class Line:
-    """A row of a table; ``page`` is the name of the submission's page, "" for a reference."""
+    """A row of a table; ``page`` is the name of the submission's page, "" for a reference.
+
+    ``marks`` are what a person should look at, in a few words each.
+    """
 
     cells: Sequence[Cell]
     page: str
     reference: bool
     tier: int
+    marks: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -90,6 +99,7 @@ class Site:
             "refused_count": len(self.refused),
             "none_text": NONE,
             "visible": prose.visible,
+            "sentence": prose.sentence,
             "counted": counted,
         }
         return environment
@@ -157,10 +167,12 @@ class Site:
             row=row,
             entry=entry,
             tier_css=TIER_CSS.get(entry.tier, "plain"),
+            marks=marks(entry),
             tiles=_tiles(entry),
             intervals=figures.intervals(entry, reference),
             curves=[curve for curve in curves if curve is not None],
             communication=_communication(entry),
+            machine=_machine(entry),
             method=prose.markdown(entry.method) if entry.method else "",
             difference=prose.difference(entry.difference),
             commands=commands(entry.bundle),
@@ -184,7 +196,7 @@ def columns_of(board: Board) -> list[Column]:
         *(Column(title, number, high) for _, title in board.sets),
         Column("Average", "number main", high),
         Column("Clean average", number, high),
-        Column("MiB", number),
+        Column("Traffic, MiB", number),
         Column("Hours", number),
         Column("Tier", "tier", high),
         Column("Date", "when", high),
@@ -205,13 +217,26 @@ def line_of(row: Row, columns: Sequence[Column]) -> Line:
         (entry.average, entry.average, f"{low} to {high}" if low else "", ""),
         (entry.clean_average or NONE, entry.clean_average or "", "", ""),
         (_shown(entry.mib, _mib), _value(entry.mib), "", ""),
-        (_shown(entry.hours, _hours), _value(entry.hours), "", ""),
+        (
+            _shown(entry.hours, hours),
+            _value(entry.hours),
+            "declared" if entry.declared_hours else "",
+            "",
+        ),
         (entry.tier or NONE, str(rank) if entry.tier else "", "", TIER_CSS.get(entry.tier, "")),
         (entry.created[:10] or NONE, entry.created, "", ""),
     ]
     cells = [Cell(column, *texts) for column, texts in zip(columns, texts, strict=True)]
     # The filter counts from "consistent", which every entry here has reached.
-    return Line(cells, "" if entry.reference else entry.id, entry.reference, max(0, rank - 1))
+    page = "" if entry.reference else entry.id
+    return Line(cells, page, entry.reference, max(0, rank - 1), marks(entry))
+
+
+def marks(entry: Entry) -> list[str]:
+    """Return what a person should look at in an entry: what others have, too; else how much."""
+    found = [_MARKS[check] for check in entry.warnings if check in _MARKS]
+    others = sum(check not in _MARKS for check in entry.warnings)
+    return [*found, *([counted(others, "warning")] if others else [])]
 
 
 def commands(bundle: str) -> list[str]:
@@ -231,25 +256,46 @@ def _tiles(entry: Entry) -> list[tuple[str, str]]:
     return [
         ("average, %", entry.average),
         ("without overlapping rows, %", entry.clean_average or NONE),
-        (f"MiB of {budget} communicated", _shown(entry.mib, _mib)),
+        (f"communicated, of {budget} MiB", _shown(entry.mib, figures.mib)),
         ("parameters of the adapter", _shown(entry.parameters, figures.count)),
         ("rounds", _or_none(entry.rounds)),
-        ("hours, as declared", _shown(entry.hours, _hours)),
+        (f"of training, {_whose(entry.declared_hours)}", _shown(entry.hours, took)),
     ]
+
+
+def _whose(declared: bool) -> str:
+    return "as declared" if declared else "as the run noted"
 
 
 def _communication(entry: Entry) -> list[tuple[str, str]]:
     mib, budget, rounds = entry.mib or 0.0, entry.budget_mib or 0, entry.rounds or 1
-    share = f", {mib / budget:.2%} of the budget of {budget:,} MiB" if budget else ""
     return [
-        ("in all", f"{mib:,.1f} MiB{share}"),
-        ("sent to clients", f"{(entry.sent_bytes or 0) / MIB:,.1f} MiB"),
-        ("received from clients", f"{(entry.received_bytes or 0) / MIB:,.1f} MiB"),
-        ("a round", f"{mib / rounds:,.3g} MiB, {_or_none(entry.clients)} of "
+        ("in all", f"{figures.mib(mib)}{_share(mib, budget)}"),
+        ("sent to clients", figures.mib((entry.sent_bytes or 0) / MIB)),
+        ("received from clients", figures.mib((entry.received_bytes or 0) / MIB)),
+        ("a round", f"{figures.mib(mib / rounds)}, {_or_none(entry.clients)} of "
          f"{_or_none(entry.supernodes)} SuperNodes"),
         ("messages", f"{entry.asked or 0:,} sent, {entry.failed or 0:,} without a valid reply"),
-        ("hardware", entry.hardware),
     ]  # fmt: skip
+
+
+def _share(mib: float, budget: int) -> str:
+    if not budget:
+        return ""
+    share = mib / budget
+    part = f"{share:.2%}" if share >= 0.0001 else "less than 0.01%"
+    return f", {part} of the budget of {budget:,} MiB"
+
+
+def _machine(entry: Entry) -> list[tuple[str, str]]:
+    """What was trained on and how long: as declared, and as the run noted where that differs."""
+    found = [(f"hardware, {_whose(entry.hardware != entry.run_hardware)}", entry.hardware)]
+    if entry.run_hardware not in ("", entry.hardware):
+        found.append(("hardware, as the run noted", entry.run_hardware))
+    found.append((f"time, {_whose(entry.declared_hours)}", _shown(entry.hours, took)))
+    if entry.declared_hours and entry.run_hours is not None:
+        found.append(("time, as the run noted", took(entry.run_hours)))
+    return found
 
 
 def _origin(entry: Entry) -> list[tuple[str, str]]:
@@ -259,6 +305,7 @@ def _origin(entry: Entry) -> list[tuple[str, str]]:
         ("digest of the bundle", entry.digest),
         ("digest of the checkpoint", entry.checkpoint),
         ("checkpoint", f"round {entry.rounds}, {chosen}"),
+        ("signed by the key", entry.signed_by or "nobody"),
     ]
 
 
@@ -278,5 +325,15 @@ def _mib(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:,.3g}"
 
 
-def _hours(value: float) -> str:
-    return f"{value:,.1f}" if value >= 0.1 else f"{value:.2g}"
+def hours(value: float) -> str:
+    """Return hours in a table: never more digits than anybody reads."""
+    if value >= 0.1:
+        return f"{value:,.1f}"
+    return f"{value:.2f}" if value >= 0.01 else "<0.01" if value > 0 else "0"
+
+
+def took(value: float) -> str:
+    """Return hours in words: "20 s", "12 min 30 s", "3.5 h"."""
+    if value >= 1:
+        return f"{value:,.1f} h"
+    return duration(value * 3600) if value * 3600 >= 1 else "less than 1 s"

@@ -13,9 +13,9 @@ from submissions.archive import OpenedBundle, UnusableBundle, opened
 from submissions.board import card
 from submissions.board.entry import Curve, Entry, Refused, SetScore
 from submissions.board.standing import Standing, standing
-from submissions.bundle.statement import slug
+from submissions.bundle.statement import hardware_of, hours_of, slug
 from submissions.convergence.reference import Reference
-from submissions.findings import Finding, Report, ordered
+from submissions.findings import SIGNED_BY, Finding, Report, ordered
 from submissions.verify import similarity
 from submissions.verify.check import verified
 
@@ -133,7 +133,10 @@ def entry_of(bundle: OpenedBundle, report: Report) -> Entry:
         mib=float(facts["mib"]),
         budget_mib=run["budget-mib"],
         hours=float(said["hours"]),
+        run_hours=hours_of(lines, said["checkpoint"]["round"]),
         hardware=said["hardware"],
+        run_hardware=hardware_of(manifest["hardware"]),
+        signed_by=facts.get(SIGNED_BY, ""),
         tier=report.reached,
         created=said["created"],
         bundle=report.bundle,

@@ -26,7 +26,7 @@ AVERAGE, CLEAN, MIB, PARAMETERS, HOURS = "average", "clean_average", "mib", "par
 # How the leaderboard says each number; scores of sets stand before them.
 NUMBERS: Mapping[str, tuple[str, str]] = {
     CLEAN: ("Clean average", "desc"),
-    MIB: ("MiB", "asc"),
+    MIB: ("Traffic MiB", "asc"),
     PARAMETERS: ("Parameters", "asc"),
     HOURS: ("Hours", "asc"),
 }
@@ -90,7 +90,7 @@ def details(report: Report) -> str:
     """Return the findings as a page."""
     text = (files("submissions.board") / "templates" / "details.html.jinja").read_text("utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    environment.globals["visible"] = prose.visible
+    environment.globals |= {"visible": prose.visible, "sentence": prose.sentence}
     return environment.from_string(text).render(report=report)
 
 

@@ -15,7 +15,8 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", 
 _COLUMNS = (
     "challenge", "rules", "rules-version", "division", "rank", "reference", "team", "model",
     "parameters", "average", "average-low", "average-high", "clean-average", "mib", "hours",
-    "tier", "created", "rounds", "hardware", "id", "digest", "checkpoint",
+    "run-hours", "tier", "warnings", "signed-by", "created", "rounds", "hardware", "id", "digest",
+    "checkpoint",
 )  # fmt: skip
 
 
@@ -48,7 +49,10 @@ def line(row: Row) -> dict[str, Any]:
         "clean-average": entry.clean_average,
         "mib": entry.mib,
         "hours": entry.hours,
+        "run-hours": entry.run_hours,
         "tier": entry.tier or None,
+        "warnings": entry.warnings,
+        "signed-by": entry.signed_by or None,
         "created": entry.created or None,
         "rounds": entry.rounds,
         "hardware": entry.hardware or None,
@@ -109,6 +113,7 @@ def as_csv(boards: Sequence[Board]) -> str:
     for one in boards:
         for row in one.rows:
             cells = line(row)
+            cells["warnings"] = " ".join(cells["warnings"])
             for name, found in cells.pop("scores").items():
                 low, high = found["interval-95"] or (None, None)
                 cells |= {name: found["score"], f"{name}-low": low, f"{name}-high": high}

@@ -103,7 +103,7 @@ def _submit(arguments: argparse.Namespace) -> int:
         return MISTYPED if refusal.typed(error.problems) else REFUSED
     assert found.sources is not None
     _tell(arguments, found.sources, bundle, target, report)
-    return DONE
+    return REFUSED if arguments.push is not None and not _pushed(arguments, bundle) else DONE
 
 
 def _look(arguments: argparse.Namespace, lacks: list[Problem]) -> Found:
@@ -207,7 +207,7 @@ def check(bundle: Path) -> Report:
 def _tell(
     arguments: argparse.Namespace, found: Sources, bundle: Bundle, target: Path, report: Report
 ) -> None:
-    """Say what was made and what the check found, and upload where that was asked for."""
+    """Say what was made, what the check found, and what is left to do."""
     if arguments.dry_run:
         print(make.tree(bundle.files))
     for finding in report.findings:
@@ -220,10 +220,21 @@ def _tell(
           f"digest {(report.digest or '')[:16]}")  # fmt: skip
     if signed := report.signed():
         print(signed)
-    if arguments.push is not None:
-        where = push.push(push.files_of(bundle.files), arguments.push, arguments.private)
-        print(f"Uploaded: {where}")
     print("\n".join(["Next:", *next_steps(arguments.run, found, bundle, target)]))
+
+
+def _pushed(arguments: argparse.Namespace, bundle: Bundle) -> bool:
+    """Upload what belongs on the hub, and say where it is or why not; the bundle stays."""
+    if arguments.dry_run:
+        return True
+    try:
+        where = push.push(push.files_of(bundle.files), arguments.push, arguments.private)
+    except UserError as error:
+        print(f"error: {error} (The bundle is written; with --force the same command tries "
+              "again.)", file=sys.stderr)  # fmt: skip
+        return False
+    print(f"Uploaded: {where}")
+    return True
 
 
 def next_steps(given: Path, found: Sources, bundle: Bundle, target: Path) -> list[str]:

@@ -9,8 +9,10 @@ from typing import Any
 
 import challenges
 from flowertune.base.text import counted
+from flowertune.config.settings import defaults
 from flowertune.rules.checkpoint import WEIGHTS
 from flowertune.rules.manifest import object_with
+from flowertune.rules.pinned import pins_of
 from flowertune.rules.values import (
     DIGEST,
     TEXT,
@@ -29,9 +31,18 @@ _LINK = re.compile(r"https://[!-~]{4,2000}")
 _SCORE = re.compile(r"[0-9]{1,3}\.[0-9]{2}")
 _TIME = re.compile(r"20[0-9]{2}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-6][0-9]Z")
 _MOST_HOURS = 10**6
+_BLANK = frozenset("\u115f\u1160\u3164\uffa0")  # fillers of Hangul
+_PILE = re.compile("[\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff]{4}")
 NAME = Value(
-    "one line of 1 to 100 characters",
-    lambda given: isinstance(given, str) and 0 < len(given.strip()) <= 100 and given.isprintable(),
+    "one line of 1 to 100 characters with a letter or a digit",
+    lambda given: (
+        isinstance(given, str)
+        and len(given) <= 100
+        and given.isprintable()
+        # Some letters have no ink, and marks pile up over the lines above.
+        and any(char.isalnum() and char not in _BLANK for char in given)
+        and _PILE.search(unicodedata.normalize("NFD", given)) is None
+    ),
 )
 NOTE = Value(
     "one line of at most 1,000 characters",
@@ -105,8 +116,19 @@ class Said:
 
 def division_of(manifest: Mapping[str, Any]) -> str:
     """Return the division of a checkpoint: closed on the challenge's default base model."""
-    default = challenges.load(manifest["challenge"])["model"]
-    return CLOSED if manifest["base-model"]["name"] == default else OPEN
+    default, base = challenges.load(manifest["challenge"])["model"], manifest["base-model"]
+    usual = base["name"] == default and base["revision"] in default_revisions(manifest)
+    return CLOSED if usual else OPEN
+
+
+def default_revisions(manifest: Mapping[str, Any]) -> set[str]:
+    """Return which revisions of the default base model are the published one.
+
+    Its main branch, and the commit that the rules pin. A branch or a proposed change has other
+    weights under the same name.
+    """
+    pinned = pins_of(manifest["static"]).get("model", {}).get("revision")
+    return {str(defaults()["model.revision"]), *([pinned] if pinned else [])}
 
 
 def statement(sources: Sources, said: Said) -> dict[str, Any]:
@@ -141,7 +163,7 @@ def statement(sources: Sources, said: Said) -> dict[str, Any]:
         "average": _score(results.get("average", {}).get("scores", {})),
         "hardware": hardware if hardware is not None else hardware_of(manifest["hardware"]),
         "hours": hours if hours is not None else hours_of(sources.run.rounds, manifest["round"]),
-        "created": _created(results),
+        "created": created(results),
         "note": said.note,
     }
 
@@ -184,9 +206,10 @@ def problems(body: Mapping[str, Any]) -> list[str]:
 
 def division_problem(given: str, manifest: Mapping[str, Any]) -> str | None:
     """Return why a checkpoint cannot enter a division; None if it can."""
-    default, own = challenges.load(manifest["challenge"])["model"], manifest["base-model"]["name"]
-    if given != CLOSED or own == default:
+    default, base = challenges.load(manifest["challenge"])["model"], manifest["base-model"]
+    if given != CLOSED or division_of(manifest) == CLOSED:
         return None
+    own = f"its revision {base['revision']}" if base["name"] == default else base["name"]
     return (
         f"The closed division is for the challenge's default base model, {default}, and the "
         f"checkpoint is of {own}: leave --division out, or say open."
@@ -221,8 +244,8 @@ def _score(scores: Mapping[str, Any]) -> Any:
     return one.get("score") if isinstance(one, dict) else None
 
 
-def _created(results: Mapping[str, Any]) -> Any:
-    """The time at which the score was there: so the same run and score make the same bundle."""
+def created(results: Mapping[str, Any]) -> Any:
+    """Return when the score was there: so the same run and score make the same bundle."""
     facts = results["provenance"]
     try:
         begun = datetime.strptime(facts["started"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)

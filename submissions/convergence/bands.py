@@ -13,7 +13,7 @@ from itertools import pairwise
 from statistics import fmean, stdev
 from typing import Any, Literal
 
-from submissions.convergence.student import quantile
+from flowertune.base.student import quantile
 
 LEVEL = 0.05
 STRETCHES = 10

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,12 +15,14 @@ from flowertune.base.memory import available
 from flowertune.base.text import counted
 from submissions.archive import opened
 from submissions.findings import ordered
-from submissions.inputs import check_bundles
+from submissions.inputs import all_at_once, check_bundles
 from submissions.outputs import taken
 from submissions.replay import draw
 from submissions.replay.record import RunRecord, read_record
 from submissions.replay.replay import Asked, replay, rounds_of
 from submissions.replay.sandbox import Bounds
+from submissions.signing.keys import PrivateKey, private_key, signer_of
+from submissions.signing.signature import sign_object
 from submissions.verify.check import look
 
 VALID, INVALID, NOT_DONE = 0, 1, 2
@@ -108,8 +111,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    check_bundles([arguments.bundle])
-    _check(arguments)
+    all_at_once(lambda: check_bundles([arguments.bundle]), lambda: _check(arguments))
+    # Before hours of training: a report that cannot be signed would be lost.
+    key = None if arguments.key is None else private_key(arguments.key)
     nonce = arguments.nonce or draw.new_nonce()
     with opened(arguments.bundle) as bundle:
         record = read_record(bundle)
@@ -129,7 +133,7 @@ def _run(arguments: argparse.Namespace) -> int:
                 return INVALID
         print(
             f"sandbox: no network, {memory / GIB:.1f} GiB, {bounds.hours:g} h a round, "
-            f"{bounds.threads} threads",
+            f"{counted(bounds.threads, 'thread')}",
             flush=True,
         )
         asked = Asked(
@@ -144,7 +148,7 @@ def _run(arguments: argparse.Namespace) -> int:
     print("\n".join(finding.line() for finding in made.findings))
     print(made.verdict())
     if arguments.report is not None:
-        _write(arguments.report, made.body(), arguments.key)
+        _write(arguments.report, made.body(), key)
     return VALID if made.valid else INVALID
 
 
@@ -165,6 +169,8 @@ def _check(arguments: argparse.Namespace) -> None:
         wrong.append("--nonce holds control characters; use a word")
     if arguments.key is not None and arguments.report is None:
         wrong.append("--key signs a report; name it with --report")
+    if arguments.report is not None and not arguments.report.absolute().parent.is_dir():
+        wrong.append(f"--report is {arguments.report}, and there is no such folder to write it to")
     if arguments.report is not None and not arguments.force:
         wrong += [sentence.rstrip(".") for sentence in taken([arguments.report], "--report")]
     if wrong:
@@ -182,6 +188,9 @@ def _say_draw(
         few = draws < arguments.draw and not arguments.all
         why = f" (a run of {counted(record.rounds, 'round')} has no more to draw)" if few else ""
         print(f"every round is trained again{why}, so every false one is seen")
+        return
+    if draws == 0:
+        print("of the rounds between none is drawn, so false ones there are not seen (--draw 3)")
         return
     parts = [f"{c:.0%} where f is {s:.0%}" for s, c in draw.chances(record.rounds, draws)]
     print(f"if a share f of the rounds between is false, that is seen with 1 - (1 - f)^{draws}: "
@@ -210,16 +219,14 @@ def _threads(record: RunRecord) -> int:
     return said if type(said) is int and 0 < said <= 4 * cores() else cores()
 
 
-def _write(path: Path, body: dict[str, Any], key: Path | None) -> None:
-    if key is not None:
-        # Late: a report need not be signed.
-        from submissions.signing.keys import private_key
-        from submissions.signing.signature import sign_object
-
-        body = sign_object(body, private_key(key))
+def _write(path: Path, body: dict[str, Any], key: PrivateKey | None) -> None:
+    signed = "" if key is None else f", signed by the key {signer_of(key.public_key()).fingerprint}"
+    body = body if key is None else sign_object(body, key)
     text = json.dumps(body, indent=2, sort_keys=True) + "\n"
     try:
         write_atomically(path, text)
     except OSError as error:
         raise UserError(f"--report {path} cannot be written ({error.strerror}).") from None
-    print(f"report: {path}")
+    print(f"report: {path}{signed}")
+    print(f"Next: python -m evaluation.leaderboard BUNDLES --reports {shlex.quote(str(path))} "
+          f"{'' if key is None else '--own KEY.pub '}-o site")  # fmt: skip

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from evaluation.sets import Answer, Form
+from flowertune.base.text import one_line
 from submissions.rescore.ties import likelihood_gap
 
 # In logits, or in log-likelihoods: how far apart two machines may be. See the guide.
@@ -85,4 +86,4 @@ def _apart(gaps: list[float | None]) -> str:
 
 
 def _short(answer: Any) -> str:
-    return ascii(str(answer))[:40]
+    return one_line(repr(str(answer)), 40)

@@ -48,7 +48,8 @@ def check(arguments: argparse.Namespace) -> None:
         names = ("nonce", "model", "data_dir", "device", "tie")
         given = [f"--{n.replace('_', '-')}" for n in names if getattr(arguments, n) is not None]
         if given:
-            raise UserError(f"{', '.join(given)} belong to a re-score: say how many rows with "
+            belong = "belongs" if len(given) == 1 else "belong"
+            raise UserError(f"{', '.join(given)} {belong} to a re-score: say how many rows with "
                             "--rescore.")  # fmt: skip
     elif not 1 <= arguments.rescore <= _MOST:
         raise UserError(f"--rescore is {arguments.rescore}; use a number of rows from 1.")

@@ -132,10 +132,10 @@ def _findings(name: str, compared: list[RowCompared]) -> list[Finding]:
         Finding("score", "error", f"{place}: row {row.row}", f"Answered again, {row.why}.", CHECK)
         for row in wrong[:_SHOWN]
     ]
-    sentence = (
-        f"{counted(len(compared), 'row')} answered again: {len(compared) - len(wrong)} as in the "
-        f"bundle, {len(tied)} of them but for rounding"
-    )
+    same = len(compared) - len(wrong)
+    sentence = f"{counted(len(compared), 'row')} answered again: {same:,} as in the bundle"
+    if tied:
+        sentence += f" ({len(tied):,} of them but for rounding)"
     if wrong:
         found.append(Finding("score", "error", place, f"{sentence}; {len(wrong)} differ.", CHECK))
     else:

@@ -11,7 +11,17 @@ from submissions.verify.case import Case
 _ROUNDS = frozenset({"app/strategy.py", "app/server_app.py"})
 COHORT = LOSSES = _ROUNDS
 RATES = frozenset({"app/models.py", "app/server_app.py"})
-MESSAGES = _ROUNDS | {"app/client_app.py"}
+TRAINING = frozenset({"app/client_app.py"})
+MESSAGES = _ROUNDS | TRAINING
+CHOICE = _ROUNDS
+ADAPTER = frozenset({"app/models.py"})
+ROWS = TRAINING | ADAPTER | {"app/dataset.py"}
+MOST_BYTES = 64 * 2**20
+# Whoever imports these means the library, or nothing.
+_SHADOWED = frozenset({
+    "flowertune", "challenges", "evaluation", "submissions", "flwr", "torch", "peft",
+    "transformers", "safetensors", "numpy", "sitecustomize", "usercustomize",
+})  # fmt: skip
 
 
 def check(case: Case) -> frozenset[str]:
@@ -22,7 +32,17 @@ def check(case: Case) -> frozenset[str]:
         return frozenset()  # structure says so
     if case.manifest is not None:
         _ran(case, names)
+    total = sum(bundle.sizes[f"{begin}{name}"] for name in names)
+    if total > MOST_BYTES:
+        case.error(
+            "structure", "app-size", layout.APP_FILES,
+            f"The app has {total:,} bytes, and at most {MOST_BYTES:,} are read: Flower sends none "
+            "that is nearly as large.",
+        )  # fmt: skip
+        return frozenset()
     content = {name: bundle.path(f"{begin}{name}").read_bytes() for name in names}
+    case.app = content
+    _shadows(case, names)
     _difference(case, content)
     changed = changed_files(content)
     case.facts["app-changes"] = changed
@@ -49,6 +69,18 @@ def _ran(case: Case, names: list[str]) -> None:
             else "is not the file that ran"
         )
         case.error("run", "app", layout.APP_FILES, f"{shown_name(name)} {what}.")
+
+
+def _shadows(case: Case, names: list[str]) -> None:
+    """An app's module that has the name of the library, or of what Python runs at its start."""
+    for name in names:
+        first = name.split("/")[0]
+        if name.endswith(".py") and first.removesuffix(".py") in _SHADOWED:
+            case.error(
+                "run", "app-shadows", f"{layout.APP_FILES}/{name}",
+                f"The app's {shown_name(name)} would be imported in place of "
+                f"{first.removesuffix('.py')}, which is none of the app's.",
+            )  # fmt: skip
 
 
 def _difference(case: Case, content: dict[str, bytes]) -> None:

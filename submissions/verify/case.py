@@ -1,6 +1,6 @@
 """A bundle under verification: what its files say, once they were read, and what was found."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ from flowertune.rules.values import Value, same, shown
 from submissions.archive import OpenedBundle
 from submissions.convergence import Reference
 from submissions.findings import Finding, Kind, Level
+from submissions.signing.keys import PublicKey
 from submissions.verify.weights import Weights
 
 MOST_ALIKE = 5  # findings of one check about one file that are told one by one
@@ -27,18 +28,20 @@ class Case:
         adapter_config.json, results.json, environment.json, fingerprints.json, contamination.json.
     rounds
         The lines of rounds.jsonl.
+    app
+        The content of the app's files, by their names in it.
     weights
         The adapter's tensors; None also where the weights are kept elsewhere.
     reference
         The curves to hold the run's losses to; None for those that are published with the rules.
     unpinned
         The sets of whose questions the rules have no hash on record.
+    keys
+        Public keys of one of which the bundle has to be signed; empty for anybody's, or none.
     sketch, answers
         What ``similarity`` compares with other bundles'.
     facts
         What the checks confirmed or recomputed, for the report.
-    reference
-        Reference runs that the organizer gave; None for those that are published.
     """
 
     bundle: OpenedBundle
@@ -53,18 +56,20 @@ class Case:
     fingerprints: dict[str, Any] | None = None
     contamination: dict[str, Any] | None = None
     rounds: list[dict[str, Any]] | None = None
+    app: dict[str, bytes] | None = None
     weights: Weights | None = None
     reference: Reference | None = None
     unpinned: list[str] = field(default_factory=list)
+    keys: Sequence[PublicKey] = ()
     sketch: np.ndarray | None = None
     answers: np.ndarray | None = None
-    _told: dict[tuple[str, str], int] = field(default_factory=dict)
+    _told: dict[tuple[str, str, str], int] = field(default_factory=dict)
 
     def add(self, kind: Kind, level: Level, check: str, place: str, sentence: str) -> None:
         """Note a finding; of many of one check about one file the first few are kept."""
         file = place.partition(":")[0]
-        known = self._told.get((check, file), 0)
-        self._told[check, file] = known + 1
+        known = self._told.get((level, check, file), 0)  # notes must not crowd out an error
+        self._told[level, check, file] = known + 1
         if known < MOST_ALIKE:
             self.findings.append(Finding(kind, level, place, sentence, check))
         elif known == MOST_ALIKE:
@@ -149,5 +154,8 @@ def differences(given: Any, wanted: Any, path: str = "") -> Iterator[tuple[str, 
         for key in sorted(given.keys() | wanted.keys()):
             below = f"{path}.{key}" if path else str(key)
             yield from differences(given.get(key), wanted.get(key), below)
+    elif isinstance(given, list) and isinstance(wanted, list) and len(given) == len(wanted):
+        for number, (one, other) in enumerate(zip(given, wanted, strict=True)):
+            yield from differences(one, other, f"{path}.{number}" if path else str(number))
     elif not same(given, wanted):
         yield path, given, wanted

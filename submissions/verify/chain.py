@@ -10,8 +10,19 @@ from flowertune.base.untrusted import UnusableFile, strict_json
 from flowertune.rules.manifest import SEAL
 from flowertune.run import chain
 from submissions import layout
+from submissions.verify import app, held_out
 from submissions.verify.case import Case
 from submissions.verify.weights import state_sha256
+
+# What two records of one round have alike.
+_OF_ROUND = (chain.ADAPTER, chain.STRATEGY, chain.LINE, chain.LEDGER, chain.REPLIES)
+# Methods whose server keeps nothing between rounds, and that keep something from round 1 on; and
+# the digest of a state's file with nothing.
+KEEP_NOTHING = frozenset({"fedavg", "fedprox", "fedmedian", "trimmed-mean", "ffa-lora"})
+KEEP_SOMETHING = frozenset({
+    "fedavgm", "nesterov", "fedadam", "fedyogi", "fedadagrad", "scaffold",
+})  # fmt: skip
+NOTHING = "9bbcbf73561f6bc5d0a17ea6a2081feed2d1304e87602d8c502d9a5c4bd85576"
 
 
 @dataclass(frozen=True)
@@ -46,7 +57,7 @@ def read(case: Case) -> Records | None:
     return Records(records, digests)
 
 
-def check(case: Case, found: Records) -> None:
+def check(case: Case, found: Records, built_in: frozenset[str]) -> None:
     """Whether each record holds the one before, and the files that the chain is about."""
     before = chain.FIRST
     for record, digest in zip(found.records, found.digests, strict=True):
@@ -57,29 +68,100 @@ def check(case: Case, found: Records) -> None:
                 f"{record[chain.PREVIOUS][:12]}: a record was changed, dropped or put in.",
             )  # fmt: skip
         before = digest
+    _forms(case, found)
+    if built_in >= app.COHORT:
+        _strategy(case, found)
+    _manifests(case, found)
     _heads(case, found)
     if case.rounds is not None:
         _rounds(case, found.of_rounds(), case.rounds)
     _last_state(case, found)
 
 
+def _forms(case: Case, found: Records) -> None:
+    """Whether each record is such as a run of adapters writes."""
+    before: Mapping[str, Any] | None = None
+    for record in found.records:
+        number, wrong = record[chain.ROUND], None
+        if record[chain.MODEL] is not None:
+            wrong = "has the digest of a whole model, and the run is of adapters"
+        elif number == 0 and (record[chain.REPLIES] or record[chain.LINE] is not None):
+            wrong = "has replies, and nobody trains before the first round"
+        elif number > 0 and record[chain.LINE] is None:
+            wrong = "has no line of rounds.jsonl"
+        if (chosen := record[chain.CHOSEN]) is not None and chosen["round"] > number:
+            wrong = f"says that round {chosen['round']} was chosen, which was not done yet"
+        if before is not None and before[chain.ROUND] == number:
+            changed = [key for key in _OF_ROUND if record[key] != before[key]]
+            if changed:
+                wrong = f"is there twice, with another {changed[0]}"
+        elif before is not None and record[chain.ADAPTER] == before[chain.ADAPTER]:
+            case.warn(
+                "run", "same-adapter-twice", f"{layout.CHAIN}: round {number}",
+                "The round left the adapter as it was, bit for bit.",
+            )  # fmt: skip
+        if wrong:
+            case.error(
+                "run", "chain-record", f"{layout.CHAIN}: round {number}", f"The record {wrong}."
+            )
+        before = record
+
+
+def _strategy(case: Case, found: Records) -> None:
+    """A method that keeps nothing between rounds has an empty state after each; others not."""
+    assert case.manifest is not None
+    name = case.manifest["settings"].get("strategy.name")
+    if name not in KEEP_NOTHING | KEEP_SOMETHING:
+        return
+    for record in found.records:
+        kept = record[chain.STRATEGY] != NOTHING
+        if kept != (name in KEEP_SOMETHING and record[chain.ROUND] > 0):
+            case.error(
+                "run", "chain-record", f"{layout.CHAIN}: round {record[chain.ROUND]}",
+                f"The record has {'a' if kept else 'no'} state of the strategy, and {name} keeps "
+                f"{'none' if kept else 'one'} after that round.",
+            )  # fmt: skip
+
+
+def _manifests(case: Case, found: Records) -> None:
+    """A record holds the seal of a manifest where the round before saved a checkpoint."""
+    manifest, run = case.manifest, case.run
+    if manifest is None or run is None or len(run["flwr-run-ids"]) > 1:
+        return  # who went on with a run may have set another interval
+    every = manifest["settings"].get("train.save-every-round")
+    if type(every) is not int or every < 1:
+        return
+    better = held_out.bests(case.rounds or [])
+    before: int | None = None
+    for record in found.records:
+        due = before is not None and before > 0 and (before % every == 0 or before in better)
+        if record[chain.ROUND] != before and due != (record[chain.MANIFEST] is not None):
+            saved = "saved" if due else "saved no"
+            case.error(
+                "run", "chain-manifest", f"{layout.CHAIN}: round {record[chain.ROUND]}",
+                f"Round {before} {saved} checkpoint by the settings, and the record says "
+                "otherwise.",
+            )  # fmt: skip
+        before = record[chain.ROUND]
+
+
 def _heads(case: Case, found: Records) -> None:
     """Compare the chain's end with what run.json and the manifest say it is."""
-    ends = {
-        record[chain.ROUND]: digest
-        for record, digest in zip(found.records, found.digests, strict=True)
-    }
+    pairs = list(zip(found.records, found.digests, strict=True))
     last = found.records[-1][chain.ROUND]
     for name, body in ((layout.RUN_INFO, case.run), (layout.MANIFEST, case.manifest)):
         if body is None:
             continue
         head = body["chain"]
-        wanted = ends.get(head["round"])
-        if wanted is None or head["sha256"] != wanted:
+        # A run that chose after its last round has two records of it, and a manifest between them.
+        of_round = [digest for record, digest in pairs if record[chain.ROUND] == head["round"]]
+        ends = of_round[-1:] if body is case.run else of_round
+        if head["sha256"] not in ends:
             case.error(
                 "run", "chain-head", name,
                 f"The chain's record of round {head['round']} has the sha256 "
-                f"{str(wanted)[:12]}, and {head['sha256'][:12]} was written down.",
+                f"{of_round[-1][:12] if of_round else None}, and {head['sha256'][:12]} was written "
+                "down.",
             )  # fmt: skip
     if case.run is not None and case.run["chain"]["round"] != last:
         case.error(
@@ -96,14 +178,15 @@ def _heads(case: Case, found: Records) -> None:
             f"The manifest is of round {manifest['round']}, and its chain ends with round "
             f"{manifest['chain']['round']}.",
         )  # fmt: skip
-    for record in found.records:
-        if record[chain.ROUND] == manifest["round"] + 1:
-            if record[chain.MANIFEST] != manifest.get(SEAL):
-                case.error(
-                    "run", "chain-manifest", f"{layout.CHAIN}: round {record[chain.ROUND]}",
-                    "The record does not hold the seal of the manifest in the bundle.",
-                )  # fmt: skip
-            break
+    after = [
+        n for n, digest in enumerate(found.digests, 1) if digest == manifest["chain"]["sha256"]
+    ]
+    for record in found.records[after[-1] : after[-1] + 1] if after else ():
+        if record[chain.MANIFEST] != manifest.get(SEAL):
+            case.error(
+                "run", "chain-manifest", f"{layout.CHAIN}: round {record[chain.ROUND]}",
+                "The record does not hold the seal of the manifest in the bundle.",
+            )  # fmt: skip
 
 
 def _rounds(case: Case, records: Mapping[int, Any], rounds: Sequence[Mapping[str, Any]]) -> None:

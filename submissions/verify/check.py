@@ -1,5 +1,6 @@
 """Verify one bundle: open it, look at it class by class, and say what was found."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from submissions import tiers
 from submissions.archive import OpenedBundle, UnusableBundle, opened
 from submissions.convergence import Reference
 from submissions.findings import Finding, Report, ordered
+from submissions.signing.keys import PublicKey
 from submissions.verify import (
     contamination,
     convergence,
@@ -38,7 +40,9 @@ class Verified:
     sketch: "similarity.Sketch | None"
 
 
-def verify(given: Path, reference: Reference | None = None) -> Report:
+def verify(
+    given: Path, reference: Reference | None = None, keys: Sequence[PublicKey] = ()
+) -> Report:
     """Return what verifying a bundle found; nothing out of it is executed or imported.
 
     Parameters
@@ -47,15 +51,19 @@ def verify(given: Path, reference: Reference | None = None) -> Report:
         A zip, or the folder of an unpacked one.
     reference
         Reference runs to hold its losses against; None for those that are published.
+    keys
+        Public keys of one of which it has to be signed; empty for anybody's, or none.
     """
-    return verified(given, reference).report
+    return verified(given, reference, keys).report
 
 
-def verified(given: Path, reference: Reference | None = None) -> Verified:
+def verified(
+    given: Path, reference: Reference | None = None, keys: Sequence[PublicKey] = ()
+) -> Verified:
     """Return the report of a bundle with its sketch."""
     try:
         with opened(given) as bundle:
-            case = look(bundle, reference)
+            case = look(bundle, reference, keys)
             sketch = similarity.sketch_of(case)
             report = Report(
                 given.name or str(given), bundle.digest, ordered(case.findings),
@@ -69,9 +77,11 @@ def verified(given: Path, reference: Reference | None = None) -> Verified:
         return Verified(Report(given.name or str(given), None, found), None)
 
 
-def look(bundle: OpenedBundle, reference: Reference | None = None) -> Case:
+def look(
+    bundle: OpenedBundle, reference: Reference | None = None, keys: Sequence[PublicKey] = ()
+) -> Case:
     """Return what all classes of checks find in an opened bundle."""
-    case = Case(bundle, reference=reference)
+    case = Case(bundle, reference=reference, keys=keys)
     for check in CLASSES:
         try:
             # What is read is typed; what no type foresees must not end the other bundles' turn.

@@ -9,8 +9,9 @@ from pathlib import Path
 from flowertune.base.errors import UserError
 from submissions.convergence import Reference, read_reference
 from submissions.findings import Report, as_json, as_text, ordered
-from submissions.inputs import check_bundles
+from submissions.inputs import all_at_once, check_bundles
 from submissions.rescore import options as rescoring
+from submissions.signing.keys import PublicKey, public_key
 from submissions.verify import similarity
 from submissions.verify.check import verified
 
@@ -56,15 +57,27 @@ def parser() -> argparse.ArgumentParser:
         help="hold losses against these reference runs, as python -m evaluation.reference wrote "
         "them (default: those that are published with the rules)",
     )
+    options.add_argument(
+        "--key",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a public key; a bundle has to be signed by it, or by one of several",
+    )
     rescoring.add_options(options)
     return options
 
 
-def verify_all(bundles: Sequence[Path], reference: Reference | None = None) -> list[Report]:
+def verify_all(
+    bundles: Sequence[Path],
+    reference: Reference | None = None,
+    keys: Sequence[PublicKey] = (),
+) -> list[Report]:
     """Return a report for each bundle, with what is alike among them."""
     reports, sketches, places = [], [], []
     for number, path in enumerate(bundles):
-        one = verified(path, reference)
+        one = verified(path, reference, keys)
         reports.append(one.report)
         if one.sketch is not None:
             sketches.append(one.sketch)
@@ -79,10 +92,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     arguments = parser().parse_args(argv)
     try:
-        check_bundles(arguments.bundles)
-        rescoring.check(arguments)
+        all_at_once(lambda: check_bundles(arguments.bundles), lambda: rescoring.check(arguments))
         reference = read_reference(arguments.reference) if arguments.reference else None
-        reports = verify_all(arguments.bundles, reference)
+        keys = [public_key(path) for path in arguments.key]
+        reports = verify_all(arguments.bundles, reference, keys)
         if arguments.rescore is not None:
             pairs = zip(reports, arguments.bundles, strict=True)
             reports = [rescoring.rescored(report, path, arguments) for report, path in pairs]

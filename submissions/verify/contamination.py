@@ -6,6 +6,7 @@ from typing import Any
 from evaluation import report
 from evaluation.contamination.clean import averages as clean_averages
 from evaluation.contamination.clean import clean_rows
+from evaluation.contamination.overlap import SIZE
 from flowertune.rules.values import shown
 from submissions import layout
 from submissions.verify.case import Case, differences
@@ -38,6 +39,7 @@ def clean_scores(case: Case, results: Mapping[str, Any], made: Mapping[str, Made
     place = f"{layout.SCORES}: contamination"
     if found["checked"] is not True:
         return
+    _training(case, found)
     rooms = found.get("sets")
     if not isinstance(rooms, dict) or sorted(rooms) != sorted(made):
         case.error(
@@ -74,6 +76,28 @@ def clean_scores(case: Case, results: Mapping[str, Any], made: Mapping[str, Made
             f"The value is {shown(given)}, and the sets give {shown(value)}.",
         )
     case.facts["clean-average"] = (wanted or {}).get(SCORED)
+
+
+def _training(case: Case, found: Mapping[str, Any]) -> None:
+    """The rows that sets were compared with are as many as clients trained on, in n-grams of 13."""
+    place, training = f"{layout.SCORES}: contamination", found.get("training")
+    if found.get("n-gram") != SIZE:
+        case.error(
+            "contamination", "overlap", place,
+            f"n-gram is {shown(found.get('n-gram'))}, and the scorer compares {SIZE} words.",
+        )  # fmt: skip
+    if case.manifest is None:
+        return
+    rows, given = case.manifest["rows"], training.get("rows") if isinstance(training, dict) else 0
+    total = sum(entry["rows"] for entry in rows.values())
+    # Of partitions that never trained no rows are known.
+    everybody = len(rows) == case.manifest["partitions"]
+    if type(given) is not int or given < total or (everybody and given != total):
+        case.error(
+            "contamination", "training-rows", f"{place}.training",
+            f"The sets were compared with {shown(given)} training rows, and clients have "
+            f"{total:,}.",
+        )  # fmt: skip
 
 
 def overlap_problem(found: Any, rows: int) -> str | None:

@@ -1,11 +1,23 @@
 """Fingerprints of the training rows: one story, and the published one where the rules pin data."""
 
+import math
+import re
 from typing import Any
 
-from flowertune.rules.pinned import UNVERIFIED, VERIFIED, pins_of, row_differences, rows_status
-from flowertune.rules.values import shown
+from flowertune.rules.pinned import (
+    UNVERIFIED,
+    VERIFIED,
+    model_status,
+    pins_of,
+    row_differences,
+    rows_status,
+)
+from flowertune.rules.values import is_number, shown
 from submissions import layout
 from submissions.verify.case import Case
+
+_COMMIT = re.compile("[0-9a-f]{40}")
+_PER_ROUND = ("max-steps", "per-device-train-batch-size", "gradient-accumulation-steps")
 
 
 def check(case: Case) -> None:
@@ -25,6 +37,8 @@ def check(case: Case) -> None:
                 f"Partition {missing[0]} trained, and its rows have no fingerprint.",
             )  # fmt: skip
     _pinned(case, rows)
+    _claims(case, rows)
+    _report(case, rows)
 
 
 def _fingerprints(case: Case, said: dict[str, Any], rows: dict[str, Any]) -> None:
@@ -76,4 +90,54 @@ def _pinned(case: Case, rows: dict[str, Any]) -> None:
         case.error(
             "run", "pinned-rows", f"{layout.MANIFEST}: rows",
             f"All partitions together have {total:,} rows, and the training set has {whole:,}.",
+        )  # fmt: skip
+
+
+def _claims(case: Case, rows: dict[str, Any]) -> None:
+    """What the run says of pinned rows and of its base model is what the record makes of them."""
+    manifest = case.manifest
+    assert manifest is not None
+    static, base = manifest["static"], manifest["base-model"]
+    commit = base.get("commit")
+    wanted = {
+        "training-rows": rows_status(static, manifest["partitions"], rows),
+        "base-model": model_status(static, base["name"], commit),
+    }
+    for name, body in ((layout.MANIFEST, manifest), (layout.RUN_INFO, case.run)):
+        given = (body or {}).get("pinned")
+        if body is not None and given != wanted:
+            case.error(
+                "run", "pinned-claim", f"{name}: pinned",
+                f"The run says {shown(given)}, and the published record gives {shown(wanted)}.",
+            )  # fmt: skip
+    if commit is not None and (not isinstance(commit, str) or not _COMMIT.fullmatch(commit)):
+        case.error(
+            "run", "pinned-claim", f"{layout.MANIFEST}: base-model",
+            f"commit is {shown(commit)}, which is none of git.",
+        )  # fmt: skip
+
+
+def _report(case: Case, rows: dict[str, Any]) -> None:
+    """The data report of run.json counts the rows that have fingerprints."""
+    report = (case.run or {}).get("data")
+    if not isinstance(report, dict) or report.get("partitions") != len(rows):
+        return  # nobody was asked, or clients that never trained were
+    total = sum(entry["rows"] for entry in rows.values())
+    if report.get("rows") != total:
+        case.error(
+            "run", "data-report", f"{layout.RUN_INFO}: data",
+            f"The report is of {shown(report.get('rows'))} rows, and the partitions have "
+            f"{total:,}.",
+        )  # fmt: skip
+    said, rounds = case.manifest.get("rows-visited") if case.manifest else None, case.rounds
+    settings = case.manifest["settings"] if case.manifest else {}
+    parts = [settings.get(f"train.training-arguments.{part}") for part in _PER_ROUND]
+    if rounds is None or not all(type(part) is int for part in parts) or not total:
+        return
+    most = math.prod(parts) * sum(line["clients"] for line in rounds) / total
+    if not is_number(said) or not 0 <= said <= min(1.0, most) + 1e-6:
+        case.error(
+            "run", "data-report", f"{layout.MANIFEST}: rows-visited",
+            f"The share of rows that were trained on is {shown(said)}, and the rounds visit at "
+            f"most {min(1.0, most):.6f}.",
         )  # fmt: skip

@@ -17,17 +17,29 @@ from flowertune.rules.values import (
     optional,
     whole,
 )
+from flowertune.run.chain import CHOICE
 
 _POINTS = re.compile(r"[0-9]{1,3}\.[0-9]{2}")
 _SIGNED = re.compile(r"[+-]?[0-9]{1,3}\.[0-9]{2}")
 _INTEGER = re.compile("0|[1-9][0-9]{0,8}")
 
 
+def moment(text: str) -> datetime:
+    """Return the time that a text in ISO form says.
+
+    Raises
+    ------
+    ValueError
+        It says none.
+    """
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))
+
+
 def _time(given: Any) -> bool:
     if not is_text(given) or len(given) > 40:
         return False
     try:
-        return datetime.fromisoformat(given.replace("Z", "+00:00")).tzinfo is not None
+        return moment(given).tzinfo is not None
     except ValueError:
         return False
 
@@ -84,6 +96,10 @@ RUN: Mapping[str, Value] = {
     "library": LIBRARY,
     "replies": REPLIES,
     "chain": object_with(round=whole(), sha256=DIGEST),
+    "chosen": optional(CHOICE),
+    "flwr-run-ids": Value(
+        "a list of one text or more", lambda v: list_of(TEXT).fits(v) and bool(v)
+    ),
 }
 LINE: Mapping[str, Value] = {
     **dict.fromkeys(("round", "clients", "asked"), whole(1)),
@@ -93,6 +109,9 @@ LINE: Mapping[str, Value] = {
     "learning-rate": optional(NUMBER),
     "partitions": list_of(whole()),
     "lost": by_partition(WORDS),
+    **dict.fromkeys(("bytes-down", "bytes-up"), whole()),
+    **dict.fromkeys(("residual", "drift"), optional(POSITIVE)),
+    "residuals": object_with(of=optional(POSITIVE)),
     "time": TIME,
 }
 ENTRY: Mapping[str, Value] = {

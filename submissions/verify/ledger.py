@@ -9,8 +9,10 @@ from flowertune.base.text import MIB
 from flowertune.base.untrusted import UnusableFile, strict_json
 from flowertune.rules.values import shown
 from submissions import layout
-from submissions.verify import fields
+from submissions.verify import fields, held_out
 from submissions.verify.case import Case, typed
+
+_BESIDE = 16 * 2**10  # bytes of settings and numbers that a message may have beside an adapter
 
 
 @dataclass
@@ -25,6 +27,8 @@ class Sums:
         How many messages were sent in each round to each partition.
     until
         By round, the bytes of both directions until the end of that round.
+    answers
+        How many messages came before the first round.
     at_marks
         How many of the given digests were met, in their order.
     """
@@ -33,6 +37,7 @@ class Sums:
     received: Counter[tuple[int, int | None]] = field(default_factory=Counter)
     messages: Counter[tuple[int, int | None]] = field(default_factory=Counter)
     until: dict[int, tuple[int, int]] = field(default_factory=dict)
+    answers: int = 0
     at_marks: int = 0
     whole: bool = False  # whether the last digest is that of the whole file
 
@@ -78,6 +83,7 @@ def read(case: Case, marks: Sequence[str]) -> Sums | None:
             else:
                 received += entry["bytes"]
                 sums.received[key] += entry["bytes"]
+                sums.answers += entry["round"] == 0
             sums.until[entry["round"]] = sent, received
             digest.update(raw + b"\n")
             advance()
@@ -89,6 +95,17 @@ def read(case: Case, marks: Sequence[str]) -> Sums | None:
     return sums
 
 
+def of_rounds(sums: Sums) -> dict[int, tuple[int, int]]:
+    """Return the bytes that were sent and received in each round."""
+    found: dict[int, tuple[int, int]] = {}
+    for place, counter in enumerate((sums.sent, sums.received)):
+        for (number, _), nbytes in counter.items():
+            pair = list(found.get(number, (0, 0)))
+            pair[place] += nbytes
+            found[number] = pair[0], pair[1]
+    return found
+
+
 def check(case: Case, sums: Sums) -> None:
     """Compare the sums with rounds.jsonl, the manifest and the adapter's shapes."""
     rounds, manifest = case.rounds, case.manifest
@@ -96,6 +113,7 @@ def check(case: Case, sums: Sums) -> None:
     received = sum(sums.received.values())
     if rounds is not None:
         _rounds(case, sums, rounds)
+        _parties(case, sums, rounds)
     if manifest is None or rounds is None:
         return
     spent = manifest["communication"]
@@ -116,6 +134,37 @@ def check(case: Case, sums: Sums) -> None:
             "rules", "budget", layout.LEDGER,
             f"The ledger adds up to {(sent + received) / MIB:,.1f} MiB, and the budget is "
             f"{budget:,} MiB.",
+        )  # fmt: skip
+
+
+def _parties(case: Case, sums: Sums, rounds: Sequence[Mapping]) -> None:
+    """Messages of a round are of clients that count or are lost; all SuperNodes answered before."""
+    there = {
+        line["round"]: {
+            *line["partitions"],
+            *(int(p) for p in line["lost"]),
+            *held_out.partitions_in(line),
+        }
+        for line in rounds
+    }
+    for number, partition in sorted(
+        {key for key in [*sums.sent, *sums.received] if key[1] is not None}
+    ):
+        if number in there and partition not in there[number]:
+            case.error(
+                "run", "messages", f"{layout.LEDGER}: round {number}",
+                f"There are messages of partition {partition}, which neither counts nor is lost.",
+            )  # fmt: skip
+        if case.manifest is not None and partition >= case.manifest["partitions"]:
+            case.error(
+                "run", "messages", f"{layout.LEDGER}: round {number}",
+                f"There are messages of partition {partition} of {case.manifest['partitions']}.",
+            )  # fmt: skip
+    if case.manifest is not None and sums.answers < case.manifest["supernodes"]:
+        case.error(
+            "run", "messages", f"{layout.LEDGER}: round 0",
+            f"{sums.answers} answers came before the first round, and there are "
+            f"{case.manifest['supernodes']} SuperNodes, each of which said what it holds.",
         )  # fmt: skip
 
 
@@ -147,46 +196,66 @@ def _rounds(case: Case, sums: Sums, rounds: Sequence[Mapping]) -> None:
 
 
 def check_messages(
-    case: Case, sums: Sums, floor: int, values: int, layerwise: bool, built_in: bool
+    case: Case,
+    sums: Sums,
+    floors: Sequence[tuple[int, int]],
+    layerwise: bool,
+    built_in: bool,
+    plain: bool,
 ) -> None:
-    """Hold each message to the least that an adapter takes.
+    """Hold each message to the least that its tensors take, and where it is known, to the most.
 
     Parameters
     ----------
-    floor, values
-        Bytes of a message with an adapter, and of its values alone.
+    floors
+        In even and in odd rounds, the bytes of a message to a client, and of its reply.
     layerwise
         Whether replies come in buckets.
     built_in
         Whether the app's strategy, server and client are the template's, so that every message has
-        the whole adapter.
+        what the method of the settings sends.
+    plain
+        Whether that is the adapter and nothing beside it.
     """
     assert case.rounds is not None
-    least = values if layerwise else floor
     level = "error" if built_in else "note"
     for line in case.rounds:
         number = line["round"]
+        sent, back = floors[number % 2]
         for partition in line["partitions"]:
             key = number, partition
             where = f"{layout.LEDGER}: round {number}"
-            if sums.sent[key] < floor * max(1, sums.messages[key] if not layerwise else 1):
+            times = max(1, sums.messages[key] if not layerwise else 1)
+            if sums.sent[key] < sent * times:
                 case.add(
                     "run", level, "message-bytes", where,
                     f"Partition {partition} was sent {sums.sent[key]:,} bytes in "
-                    f"{sums.messages[key]} messages, and the adapter alone takes {floor:,} in this "
+                    f"{sums.messages[key]} messages, and the adapter alone takes {sent:,} in this "
                     "transport.",
                 )  # fmt: skip
-            if sums.received[key] < least:
+            if sums.received[key] < back:
                 case.add(
                     "run", level, "message-bytes", where,
                     f"Partition {partition} replied with {sums.received[key]:,} bytes, and the "
-                    f"adapter alone takes {least:,} in this transport.",
+                    f"adapter alone takes {back:,} in this transport.",
                 )  # fmt: skip
+            for what, nbytes, least in (
+                ("was sent", sums.sent[key], sent), ("replied with", sums.received[key], back)
+            ):  # fmt: skip
+                most = times * (_BESIDE + least + least // 100)
+                if plain and nbytes > most:
+                    case.error(
+                        "run", "message-bytes", where,
+                        f"Partition {partition} {what} {nbytes:,} bytes, and the adapter in the "
+                        f"bundle takes {least:,} in this transport: it is not the one that was "
+                        "communicated.",
+                    )  # fmt: skip
         asked = sum(count for (r, _), count in sums.messages.items() if r == number)
-        if not layerwise and asked != line["asked"]:
+        if not layerwise and asked != line["asked"] + held_out.asked_in(line):
             case.error(
                 "run", "messages", f"{layout.ROUNDS}: round {number}",
-                f"asked is {line['asked']}, and the ledger has {asked} messages that were sent.",
+                f"asked is {line['asked']}, to evaluate {held_out.asked_in(line)}, and the ledger "
+                f"has {asked} messages that were sent.",
             )  # fmt: skip
         there = {p for r, p in sums.messages if r == number}
         for partition in line["partitions"]:

@@ -9,6 +9,7 @@ from flowertune.rules.lock import check_lock, locked_values
 from flowertune.rules.manifest import is_sealed
 from flowertune.rules.values import same, shown
 from submissions import layout
+from submissions.bundle import statement
 from submissions.verify.case import Case
 
 CLOSED = "closed"
@@ -191,10 +192,17 @@ def _submission(case: Case) -> None:
         )  # fmt: skip
     if said["division"] != CLOSED or said["challenge"] not in challenges.names():
         return
-    default = challenges.load(said["challenge"])["model"]
-    if manifest["base-model"]["name"] != default:
+    default, base = challenges.load(said["challenge"])["model"], manifest["base-model"]
+    if base["name"] != default:
         case.error(
             "rules", "division", place,
             f"The division is closed, which is for the base model {default}, and the run trained "
-            f"{shown(manifest['base-model']['name'])}: the division is open.",
+            f"{shown(base['name'])}: the division is open.",
+        )  # fmt: skip
+    elif base["revision"] not in statement.default_revisions(manifest):
+        # Whoever may propose a change to a repository of the hub has a revision of it.
+        case.error(
+            "rules", "division", place,
+            f"The division is closed, which is for {default} as it is published, and the run "
+            f"trained its revision {shown(base['revision'])}: the division is open.",
         )  # fmt: skip

@@ -2,58 +2,99 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any, TypeGuard
 
+from flowertune.base.text import MIB
 from flowertune.config.checks import clients_per_round
 from flowertune.config.settings import LAYERWISE
 from flowertune.data.order import sample_clients
 from flowertune.rules.values import is_number, shown
-from flowertune.run import chain as chains
 from submissions import layout
-from submissions.verify import app, chain, data, ledger, messages, weights
+from submissions.verify import (
+    app,
+    chain,
+    chosen,
+    data,
+    held_out,
+    ledger,
+    measures,
+    messages,
+    replies,
+    settings,
+    weights,
+)
 from submissions.verify.case import Case
+from submissions.verify.fields import moment
 
-LAST, BEST = "last", "best"
-_SLACK = 1e-9  # of rates and losses, relative: other machines round otherwise
+_SLACK = 1e-9  # of rates, relative: other machines round otherwise
+_MORE = 1.1  # times the bytes of a round that the next one may be expected to take
+# Methods whose messages are the adapter, and nothing beside it.
+_SEND_THE_ADAPTER = frozenset({
+    "fedavg", "fedavgm", "nesterov", "fedadam", "fedyogi", "fedadagrad", "fedprox", "fedmedian",
+    "trimmed-mean",
+})  # fmt: skip
+_LARGE = 1e3  # of a value of an adapter, far beyond what training gives
 
 
 def check(case: Case) -> None:
     """Recompute what can be recomputed of a run."""
     built_in = app.check(case)
+    if case.manifest is None or not settings.check(case, built_in):
+        built_in = frozenset()  # nothing follows from settings that no run takes
     found = chain.read(case)
     sums = ledger.read(case, chain.marks(found))
     if found is not None:
-        chain.check(case, found)
+        chain.check(case, found, built_in)
         if sums is not None:
             chain.check_marks(case, found, sums.at_marks, sums.whole)
     if case.rounds is not None and case.manifest is not None:
         _ended(case)
+        chosen.check(case, found, built_in)
         _rounds(case, case.rounds)
         _choices(case, built_in)
+        held_out.check(case)
         _lost(case, case.rounds)
         _many_lost(case, case.rounds)
+        measures.check(case, sums)
         if found is not None:
-            _replies(case, found.of_rounds(), built_in, sums)
+            replies.check(case, found, built_in, sums)
     if sums is not None:
         ledger.check(case, sums)
     _adapter(case)
     if sums is not None and case.weights is not None and case.manifest and case.rounds:
-        settings = case.manifest["settings"]
-        transport = settings.get("train.transport")
+        flat = case.manifest["settings"]
+        transport = flat.get("train.transport")
         if transport in ("float32", "float16", "bfloat16", "int8"):
-            shapes = case.weights.shapes
-            ledger.check_messages(
-                case, sums, messages.adapter_bytes(shapes, transport),
-                messages.value_bytes(shapes.values(), transport),
-                settings.get("aggregation.mode") == LAYERWISE,
-                built_in >= app.MESSAGES,
-            )  # fmt: skip
+            _messages(case, sums, flat, transport, built_in >= app.MESSAGES)
     data.check(case)
 
 
+def _messages(
+    case: Case, sums: ledger.Sums, flat: Mapping[str, Any], transport: str, built_in: bool
+) -> None:
+    """Hold each message to what the adapter's shapes take in the run's transport."""
+    assert case.weights is not None
+    shapes, method = case.weights.shapes, flat.get("strategy.name")
+    layerwise = flat.get("aggregation.mode") == LAYERWISE
+    options = str(flat.get("strategy.options"))
+
+    def least(server_round: int) -> tuple[int, int]:
+        sent, back = messages.trained(shapes, str(method), options, server_round)
+        reply = (
+            messages.value_bytes(back.values(), transport)
+            if layerwise
+            else messages.adapter_bytes(back, transport)
+        )
+        return messages.adapter_bytes(sent, transport), reply
+
+    # By odd and even rounds, which is all that it depends on.
+    floors = (least(2), least(1))
+    plain = built_in and not layerwise and method in _SEND_THE_ADAPTER
+    ledger.check_messages(case, sums, floors, layerwise, built_in, plain)
+
+
 def _ended(case: Case) -> None:
-    """Only the last checkpoint of a finished run, or the one that the run itself chose."""
+    """Only finished runs are taken."""
     run, manifest, rounds = case.run, case.manifest, case.rounds
     assert manifest is not None and rounds is not None
     last = rounds[-1]["round"]
@@ -63,43 +104,48 @@ def _ended(case: Case) -> None:
                 "run", "finished", layout.RUN_INFO,
                 f"The run's status is {shown(run['status'])}, and only finished runs are taken.",
             )  # fmt: skip
-        if last != run["rounds"]:
-            stopped = isinstance(run["reason"], str) and "budget" in run["reason"]
-            if not stopped:
-                case.error(
-                    "run", "finished", layout.ROUNDS,
-                    f"The run has {last} rounds of {run['rounds']}: it did not end.",
-                )  # fmt: skip
+        private = all(isinstance(line.get("privacy"), dict) for line in rounds)
+        if last != run["rounds"] and private and "epsilon" in (run["reason"] or ""):
+            case.note(
+                "run", "declared-end", layout.RUN_INFO,
+                f"The run says that privacy ended it after round {last} of {run['rounds']}: that "
+                "is declared, not recomputed.",
+            )  # fmt: skip
+        elif last != run["rounds"] and (reason := _not_stopped(run, manifest, rounds)):
+            case.error(
+                "run", "finished", layout.ROUNDS,
+                f"The run has {last} rounds of {run['rounds']}: {reason}.",
+            )  # fmt: skip
     if case.submission is None:
         return
-    said = case.submission["checkpoint"]
-    chosen = (run or {}).get("chosen")
-    if said["round"] != manifest["round"]:
-        case.error(
-            "run", "checkpoint", layout.SUBMISSION,
-            f"The checkpoint is said to be of round {said['round']}, and its manifest says "
-            f"{manifest['round']}.",
-        )  # fmt: skip
-    elif said["chosen"] == LAST and said["round"] != last:
-        case.error(
-            "run", "checkpoint", layout.SUBMISSION,
-            f"The checkpoint is of round {said['round']}, and the run's last round is {last}: a "
-            "checkpoint in between may have been chosen on the evaluation sets.",
-        )  # fmt: skip
-    elif said["chosen"] == BEST and (
-        not isinstance(chosen, dict) or chosen.get("round") != said["round"]
-    ):
-        case.error(
-            "run", "checkpoint", layout.SUBMISSION,
-            f"The checkpoint of round {said['round']} is said to be the run's own choice, and "
-            "run.json holds no such choice on held-out rows.",
-        )  # fmt: skip
     states = case.submission["states"]["rounds"]
     if states != last:
         case.error(
             "run", "states", layout.SUBMISSION,
             f"States of {states} rounds are offered, and the run has {last}.",
         )  # fmt: skip
+
+
+def _not_stopped(
+    run: Mapping[str, Any], manifest: Mapping[str, Any], rounds: Sequence[Mapping[str, Any]]
+) -> str | None:
+    """Return why neither the budget nor its losses stopped a run early; None if one did."""
+    if held_out.ended_early(manifest, rounds):
+        return None
+    if not isinstance(run["reason"], str) or "budget" not in run["reason"]:
+        return "it did not end"
+    # As run.round_cost has it: the most that a round took, as if every client had answered.
+    most = max(
+        line["bytes-down"] + line["bytes-up"] * line["asked"] / line["clients"] for line in rounds
+    )
+    used = rounds[-1]["sent-bytes"] + rounds[-1]["received-bytes"]
+    budget = manifest["communication"]["budget-mib"] * MIB
+    if used + _MORE * most > budget:
+        return None
+    return (
+        f"the budget is said to have stopped it, and leaves {(budget - used) / MIB:,.1f} MiB, "
+        f"where a round takes {most / MIB:,.1f} MiB"
+    )
 
 
 def _rounds(case: Case, rounds: Sequence[Mapping[str, Any]]) -> None:
@@ -156,7 +202,7 @@ def _times(case: Case, rounds: Sequence[Mapping[str, Any]]) -> None:
         return
     moments = [run["started"], *(line["time"] for line in rounds)]
     moments += [run["ended"]] if run["ended"] is not None else []
-    parsed = [datetime.fromisoformat(text.replace("Z", "+00:00")) for text in moments]
+    parsed = [moment(text) for text in moments]
     for earlier, later, text in zip(parsed, parsed[1:], moments[1:], strict=False):
         if later < earlier:
             case.error(
@@ -285,83 +331,6 @@ def _many_lost(case: Case, rounds: Sequence[Mapping[str, Any]]) -> None:
         )
 
 
-def _replies(
-    case: Case,
-    records: Mapping[int, Mapping[str, Any]],
-    built_in: frozenset[str],
-    sums: ledger.Sums | None,
-) -> None:
-    """Compare each round's replies, as the chain has them, with its line and the ledger."""
-    manifest = case.manifest
-    assert manifest is not None and case.rounds is not None
-    for line in case.rounds:
-        record = records.get(line["round"])
-        if record is None:
-            continue
-        replies, where = record[chains.REPLIES], f"{layout.CHAIN}: round {line['round']}"
-        if sorted(replies, key=str) != sorted(map(str, line["partitions"])):
-            case.error(
-                "run", "replies", where,
-                f"There are replies of {shown(sorted(replies))}, and {shown(line['partitions'])} "
-                "count.",
-            )  # fmt: skip
-            continue
-        tokens = sum(reply["tokens"] for reply in replies.values())
-        if tokens != line["tokens"]:
-            case.error(
-                "run", "tokens", where,
-                f"The replies say {tokens:,} tokens, and the round's line {line['tokens']:,}.",
-            )  # fmt: skip
-        for name, reply in replies.items():
-            rows = manifest["rows"].get(name)
-            if rows is not None and reply["examples"] > rows["rows"]:
-                case.error(
-                    "run", "examples", where,
-                    f"Partition {name} trained on {reply['examples']:,} examples, and has "
-                    f"{rows['rows']:,} rows.",
-                )  # fmt: skip
-            key = line["round"], int(name)
-            if sums is not None and reply["bytes"] > sums.received[key]:
-                case.error(
-                    "run", "reply-bytes", where,
-                    f"The reply of partition {name} has {reply['bytes']:,} bytes, and the ledger "
-                    f"counts {sums.received[key]:,}.",
-                )  # fmt: skip
-        if built_in >= app.LOSSES:
-            _loss(case, where, line, replies)
-        _repeated(case, where, replies)
-
-
-def _loss(
-    case: Case, where: str, line: Mapping[str, Any], replies: Mapping[str, Mapping[str, Any]]
-) -> None:
-    losses = [(reply["train-loss"], reply["examples"]) for reply in replies.values()]
-    if not losses or any(loss is None for loss, _ in losses):
-        return
-    mean = sum(loss * n for loss, n in losses) / sum(n for _, n in losses)
-    given = line["train-loss"]
-    if not is_number(given) or not math.isclose(given, mean, rel_tol=1e-6, abs_tol=1e-9):
-        case.error(
-            "run", "train-loss", where,
-            f"The round's train-loss is {shown(given)}, and the mean of its replies is {mean!r}.",
-        )  # fmt: skip
-
-
-def _repeated(case: Case, where: str, replies: Mapping[str, Mapping[str, Any]]) -> None:
-    """Two clients with the same tensors did not both train on their rows."""
-    first: dict[str, str] = {}
-    for name, reply in sorted(replies.items(), key=lambda item: int(item[0])):
-        digest = reply["sha256"]
-        if digest is None:
-            continue
-        if digest in first:
-            case.warn(
-                "run", "same-replies", where,
-                f"Partitions {first[digest]} and {name} replied with the same tensors.",
-            )  # fmt: skip
-        first.setdefault(digest, name)
-
-
 def _adapter(case: Case) -> None:
     """Whether the weights are an adapter of the configuration, with usable values."""
     if case.weights is None:
@@ -369,6 +338,11 @@ def _adapter(case: Case) -> None:
     if case.config is not None:
         for reason in weights.config_problems(case.config, case.weights.shapes):
             case.error("run", "adapter-shapes", layout.WEIGHTS, f"The tensors {reason}.")
+    if other := {t.dtype for t in case.weights.tensors.values()} - {"F32"}:
+        case.error(
+            "run", "adapter-shapes", layout.WEIGHTS,
+            f"The tensors are of the type {', '.join(sorted(other))}, and a run keeps float32.",
+        )  # fmt: skip
     values = weights.look(case.weights)
     case.facts["parameters"] = sum(t.values for t in case.weights.tensors.values())
     case.sketch = values.sketch
@@ -380,6 +354,11 @@ def _adapter(case: Case) -> None:
         case.warn(
             "run", "no-training", layout.WEIGHTS,
             "Every second factor is zero: the adapter changes nothing of the base model.",
+        )  # fmt: skip
+    elif values.largest > _LARGE:
+        case.warn(
+            "run", "large-values", layout.WEIGHTS,
+            f"The largest value is {values.largest:.3g}, which no training gives.",
         )  # fmt: skip
 
 

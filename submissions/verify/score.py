@@ -1,25 +1,31 @@
 """Class score: scores follow from the answers, the answers from what a decoding can give."""
 
 from collections.abc import Mapping
+from datetime import timedelta
 from itertools import combinations
 from typing import Any
 
 import challenges
+from challenges import record
 from evaluation import report, sets
 from evaluation.sets import Challenge, Form
 from flowertune.base.hashing import json_sha256
 from flowertune.base.text import one_line
 from flowertune.base.untrusted import UnusableFile
+from flowertune.models.quantized import asked_for
 from flowertune.rules.checkpoint import digest_of_parts
 from flowertune.rules.manifest import SEAL
+from flowertune.rules.pinned import OTHER, UNVERIFIED, VERIFIED
 from flowertune.rules.values import same, shown
 from submissions import layout
-from submissions.verify import contamination, formats, similarity
+from submissions.verify import contamination, lm_eval, similarity
 from submissions.verify.case import Case, differences
+from submissions.verify.fields import TIME, moment
 from submissions.verify.rows import MANY, SCORED, Made, of_set
 
 _MODELS = ("base", SCORED)
 _DTYPE, _HUB, _BACKEND = "float32", "https://huggingface.co", "transformers"
+_CLOCKS = timedelta(hours=1)  # by which those of two machines may differ
 _SURE = 1000  # rows from which two equal accuracies are
 
 
@@ -47,6 +53,9 @@ def check(case: Case) -> None:
     results = {**results, "sets": {one.name: results["sets"][one.name] for one in known.sets}}
     _official(case, results, known)
     _computed(case, results, known)
+    _pinned(case, results, known)
+    _times(case, results)
+    _files(case, known)
     made = {}
     for item in known.sets:
         one = of_set(case, results, item, facts[item.name])
@@ -63,7 +72,7 @@ def check(case: Case) -> None:
         names = {
             item.name: sets.task_name(challenge, item, results["suite"]) for item in known.sets
         }
-        formats.lm_eval(case, of_sets, names)
+        lm_eval.check(case, of_sets, names)
         case.answers = similarity.sampled(
             [
                 (name, number, repr(answer.responses))
@@ -141,7 +150,8 @@ def _official(case: Case, results: Mapping[str, Any], known: Challenge) -> None:
                 f"The scorer says that the score is not official: "
                 f"{one_line('; '.join(results[key]), 300)}.",
             )
-    provenance = results["provenance"]
+    provenance, how = results["provenance"], asked_for(known.quantization)
+    samples = {one.get("samples-per-row") for one in results["sets"].values()}
     batched = known.replay_batch is not None and results["suite"] == "official"
     wanted = {
         "quantization": known.quantization,
@@ -152,6 +162,9 @@ def _official(case: Case, results: Mapping[str, Any], known: Challenge) -> None:
         "hub": _HUB,
         "backend": _BACKEND,
         "official-batching": batched,
+        "quantization-type": how and how.kind,
+        "quantized-by": how and "the scorer",
+        "samples": max(samples, key=str) if samples else None,
     }
     for key, value in wanted.items():
         if not same(provenance.get(key), value):
@@ -217,14 +230,17 @@ def _computed(case: Case, results: Mapping[str, Any], known: Challenge) -> None:
     base = provenance.get("base-model")
     if case.manifest is not None and isinstance(base, dict):
         made = case.manifest["base-model"]
-        for key in ("name", "revision"):
+        keys = ["name", "revision"]
+        # Where both read the hub, a branch pointed at one commit for both.
+        keys += ["commit"] if base.get("commit") and made.get("commit") else []
+        for key in keys:
             case.differ(
                 "score",
                 "base-model",
                 f"{place}: provenance.base-model",
                 key,
                 base.get(key),
-                made[key],
+                made.get(key),
                 "the one that was trained on",
             )
     if case.manifest is not None:
@@ -252,6 +268,76 @@ def _computed(case: Case, results: Mapping[str, Any], known: Challenge) -> None:
                     "The task is not the one of this library, so another prompt, limit or "
                     "rule was used.",
                 )
+
+
+def _pinned(case: Case, results: Mapping[str, Any], known: Challenge) -> None:
+    """What the score says of pinned rows is what the record makes of them."""
+    rules = results["rules"]["name"] or "", results["rules"]["version"] or ""
+    on_record = record.evaluation_data(*rules).get(results["challenge"], {})
+    pins = record.pinned(*rules).get(results["challenge"], {})
+    said, sets_of = results.get("pinned"), results["sets"]
+    said = said if isinstance(said, dict) else {}
+    training = results["contamination"].get("training")
+    compared = training.get("sha256") if isinstance(training, dict) else None
+    rows = {n: _status(sets_of[n]["data"]["rows-sha256"], on_record.get(n)) for n in sets_of}
+    wanted: dict[str, Any] = {
+        "evaluation-rows": rows,
+        "rows-compared": _status(compared, pins.get("training", {}).get("sha256")),
+    }
+    if case.manifest is not None:
+        own = case.manifest["pinned"] if isinstance(case.manifest.get("pinned"), dict) else {}
+        wanted["rows-trained-on"] = own.get("training-rows")
+    if "model" not in pins:
+        wanted["base-model"] = UNVERIFIED
+    for key, value in wanted.items():
+        if said.get(key) != value:
+            case.error(
+                "score", "pinned", f"{layout.SCORES}: pinned.{key}",
+                f"The score says {shown(said.get(key))}, and the published record gives "
+                f"{shown(value)}.",
+            )  # fmt: skip
+    for name, one in sets_of.items():
+        given, wanted_row = one["data"].get("on-record"), on_record.get(name)
+        if wanted_row is not None and given is not (one["data"]["rows-sha256"] == wanted_row):
+            case.error(
+                "score", "pinned", f"{layout.SCORES}: sets.{name}.data",
+                f"on-record is {shown(given)}, and the rules have these rows on record or not.",
+            )  # fmt: skip
+
+
+def _status(given: str | None, wanted: str | None) -> str:
+    if wanted is None or given is None:
+        return UNVERIFIED
+    return VERIFIED if given == wanted else OTHER
+
+
+def _times(case: Case, results: Mapping[str, Any]) -> None:
+    """Nobody scores a checkpoint before its round was done."""
+    if case.rounds is None or case.manifest is None:
+        return
+    place, begun = f"{layout.SCORES}: provenance.started", results["provenance"].get("started")
+    if not TIME.fits(begun):
+        case.error("score", "times", place, f"started is {shown(begun)}, which is no time in UTC.")
+        return
+    number = case.manifest["round"]
+    saved = next((line["time"] for line in case.rounds if line["round"] == number), None)
+    if saved is not None and moment(begun) + _CLOCKS < moment(saved):
+        case.error(
+            "score", "times", place,
+            f"The score was begun {begun}, and round {number} was done {saved}.",
+        )  # fmt: skip
+
+
+def _files(case: Case, known: Challenge) -> None:
+    wanted = {f"{layout.ROWS}/{item.name}.jsonl" for item in known.sets}
+    for name in case.bundle.below(layout.ROWS):
+        if name not in wanted:
+            case.error(
+                "structure",
+                "unknown-file",
+                name,
+                "The file has the rows of no set of the challenge.",
+            )
 
 
 def _task(form: Form) -> dict[str, Any]:

@@ -62,7 +62,8 @@ def sketch_of(case: Case) -> Sketch | None:
         given.name or str(given),
         str((case.submission or {}).get("team", "")),
         case.manifest["challenge"],
-        case.bundle.sums.get(layout.WEIGHTS),
+        # The manifest has it where the weights are kept elsewhere, too.
+        case.bundle.sums.get(layout.WEIGHTS) or case.manifest["adapter-sha256"],
         case.sketch,
         case.answers if case.answers is not None else np.empty(0, np.uint32),
         dict(case.facts.get("questions", {})),

@@ -56,12 +56,16 @@ def _packages(case: Case, environment: Mapping[str, Any]) -> None:
                 "system", "environment", place,
                 f"{shown(name)} is {shown(one)}, and the manifest says {shown(other)}.",
             )  # fmt: skip
-    if NAME not in packages:
-        case.error("system", "environment", place, f"{NAME} is not among the packages.")
+    if packages.get(NAME) != manifest["library"]["version"]:
+        case.error(
+            "system", "environment", place,
+            f"{NAME} is {shown(packages.get(NAME))}, and the run's library "
+            f"{shown(manifest['library']['version'])}.",
+        )  # fmt: skip
     versions = manifest.get("versions")
     for name, version in (versions if isinstance(versions, dict) else {}).items():
         said = environment["python"] if name == "python" else recorded.get(_canonical(name))
-        if said is not None and said != version:
+        if said != version:
             case.error(
                 "system", "versions", layout.MANIFEST,
                 f"versions says {shown(name)} {shown(version)}, and the packages {shown(said)}.",

@@ -19,6 +19,7 @@ _TENSORS = 20_000
 _PIECE = 2**20  # values at a time
 _TYPES = {"F32": "<f4", "F16": "<f2", "F64": "<f8"}
 _WIDTHS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+_METADATA = {"format": "pt"}
 _POINTER = b"version https://git-lfs.github.com/spec/"
 
 
@@ -92,8 +93,8 @@ def read_weights(path: Path) -> Weights:
     if not isinstance(body, dict):
         raise UnusableFile("lists no tensors")
     about = body.pop("__metadata__", {})
-    if not isinstance(about, dict) or not all(isinstance(v, str) for v in about.values()):
-        raise UnusableFile("has metadata that are no texts")
+    if about not in ({}, _METADATA):
+        raise UnusableFile(f"has metadata beside {_METADATA}, which a run does not write")
     if not body:
         raise UnusableFile("holds no tensors")
     if len(body) > _TENSORS:
@@ -114,6 +115,7 @@ def _tensor(name: str, entry: Any) -> Tensor:
     fits = (
         isinstance(entry, dict)
         and entry.keys() == {"dtype", "shape", "data_offsets"}
+        and isinstance(entry["dtype"], str)
         and entry["dtype"] in _WIDTHS
         and isinstance(entry["shape"], list)
         and len(entry["shape"]) <= 8
@@ -158,12 +160,17 @@ def state_sha256(weights: Weights) -> str:
 def config_problems(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
     """Return what keeps tensors from being those of a LoRA configuration, a clause each."""
     modules: dict[str, dict[str, tuple[int, ...]]] = {}
+    others = []
     for name, shape in shapes.items():
         module, _, rest = name.partition(".lora_")
         if rest:
             modules.setdefault(module, {})[rest.partition(".")[0]] = shape
+        elif not _beside(config, name):
+            others.append(name)
     if not modules:
         return ["hold no LoRA matrix"]
+    if others:
+        return [f"hold {ascii(others[0])[:100]}, which the configuration does not name"]
     pattern = config.get("rank_pattern") or {}
     wrong = []
     for module, found in sorted(modules.items()):
@@ -192,6 +199,16 @@ def config_problems(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, .
         if missing := sorted(named - ends):
             wrong.append(f"lack the modules {missing}")
     return wrong
+
+
+def _beside(config: Mapping[str, Any], name: str) -> bool:
+    """Whether a configuration names a tensor that is no factor of LoRA."""
+    saved = config.get("modules_to_save") or []
+    return (
+        any(str(module) in name.split(".") for module in saved)
+        or config.get("trainable_token_indices") is not None
+        or (config.get("bias", "none") != "none" and name.endswith(".bias"))
+    )
 
 
 @dataclass(frozen=True)

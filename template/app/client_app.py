@@ -39,9 +39,11 @@ def train(message: Message, context: Context) -> Message:
         torch.manual_seed(task.seed)  # dropout is the same whenever this round is done again
         method = task.method  # of strategy.name; the hooks of fedavg do nothing
         parameters = method.trainable(model)
-        optimizer = torch.optim.AdamW(
+        # The library's, where train.optimizer or LoRA+ ask for another than this one.
+        optimizer = task.optimizer(model, parameters) or torch.optim.AdamW(
             parameters, lr=task.learning_rate, weight_decay=arguments.weight_decay
         )
+        schedule = task.schedule(optimizer, len(steps))  # of the rate, within this round
         # The model is kept between rounds: a client that failed may have left its gradients.
         optimizer.zero_grad(set_to_none=True)
         model.train()
@@ -63,6 +65,7 @@ def train(message: Message, context: Context) -> Message:
             if arguments.max_grad_norm > 0:
                 torch.nn.utils.clip_grads_with_norm_(parameters, arguments.max_grad_norm, norm)
             optimizer.step()
+            schedule.step()
             method.stepped()
             optimizer.zero_grad(set_to_none=True)
             total_loss += step_loss
@@ -71,6 +74,21 @@ def train(message: Message, context: Context) -> Message:
 
     loss = total_loss / total_tokens
     return task.reply(method.sent(model), loss=loss, arrays=method.beside())
+
+
+@app.evaluate()
+def evaluate(message: Message, context: Context) -> Message:
+    """Reply with the loss of the adapter in the message on rows that ``train`` never sees."""
+    task = app.task(message, context)
+    with task.phase("load"):
+        tokenizer = task.cached(load_tokenizer)
+        model = task.cached(load_model)
+        task.load_adapter(model)
+        steps = task.held_out(tokenizer, model.device)
+    with task.phase("evaluate"), torch.no_grad():
+        model.eval()
+        total = sum(answer_loss(model, batch).item() for step in steps for batch in step.batches)
+    return task.evaluated(loss=total / sum(step.answer_tokens for step in steps))
 
 
 def answer_loss(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:

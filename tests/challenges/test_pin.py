@@ -244,14 +244,14 @@ def test_what_cannot_be_pinned_is_one_sentence(monkeypatch, capsys):
         (["--version", "two"], "--version is two; give one as 1.2.3"),
         (["--text", 'a "b"'], "--text is one line without quotes"),
     ):
-        assert pin.main(words) == 1
+        assert pin.main(words) == 2
         error = capsys.readouterr().err
         assert error.startswith("error: ") and said in error and error.count("\n") == 1
     monkeypatch.setattr(hub, "reachable", lambda: True)
     monkeypatch.setattr(
         pin.pin_lookup, "look_up", lambda *given: pin.Pins(problems=["the dataset a/b: gone"])
     )
-    assert pin.main(["--challenges", "finance,code"]) == 1
+    assert pin.main(["--challenges", "finance,code"]) == 2
     assert "finance: the dataset a/b: gone; code: the dataset" in capsys.readouterr().err
 
 

@@ -15,7 +15,8 @@ ROOT = Path(__file__).parent.parent.parent
 # Lowest first; a module also imports from its own room.
 ROOMS = (
     "base", "config", "rules", "profiling", "data", "models", "comms", "loggers", "aggregation",
-    "methods", "run", "client", "chat", "planning", "deploy", "profiler", "report", "watch", "cli",
+    "methods", "run", "client", "chat", "planning", "deploy", "profiler", "report", "watch",
+    "compare", "cli",
 )  # fmt: skip
 # What evaluation and challenges may use of the library.
 FOR_SCORING = {"base", "rules", "models", "data"}

@@ -28,7 +28,7 @@ We keep `A` fixed and train **B** only, with momentum on the server.
 # Why
 
 - fewer bytes, so more rounds
-- see [the paper](https://example.org/paper)
+- see [the paper](https://example.org/paper) and ![the loss](https://example.org/loss.png)
 
 | rank | score |
 |---:|---:|
@@ -77,8 +77,11 @@ def entry(number: int, challenge: str = "finance", **values: object) -> Entry:
         "parameters": int(13_600_000 * 2 ** chance.randint(-4, 2)),
         "mib": round(mib, 3),
         "budget_mib": 200_000,
-        "hours": round(chance.uniform(0.4, 90), 4),
+        "hours": (took := round(chance.uniform(0.4, 90), 4)),
+        "run_hours": took if number % 3 else 0.0002,
         "hardware": "1 × NVIDIA H100, 16 cores",
+        "run_hardware": "1 × NVIDIA H100, 16 cores",
+        "signed_by": f"{number + 3:064x}" if number % 2 else "",
         "tier": chance.choice(tiers.NAMES[1:]),
         "created": f"2026-{1 + number % 12:02d}-{1 + number % 28:02d}T12:00:00Z",
         "bundle": f"finance-team-{number}.zip",
@@ -102,7 +105,12 @@ def entry(number: int, challenge: str = "finance", **values: object) -> Entry:
         "changed": [("flowertune_finance/strategy.py", "changed")] if number % 2 else [],
         "contamination": "29 of 3,904 evaluation rows are also training rows.",
         "findings": [
-            Finding("run", "note", "adapter/manifest.json: rows", "No rows are on record.", "rows")
+            *(
+                [Finding("run", "warning", "adapter", "It is `b.zip`'s.", "same-adapter")]
+                if number % 5 == 0
+                else []
+            ),
+            Finding("run", "note", "adapter/manifest.json: rows", "No rows are on record.", "rows"),
         ],
     }
     return Entry(**{**given, **values})
@@ -133,7 +141,7 @@ def hostile(number: int, text: str) -> Entry:
     found = Finding("score", "warning", text, text, "look")
     return entry(
         number, division="open", team=text, model=text,
-        method=f"# {text}\n\n{text}\n\n`{text}`\n\n[x]({text})",
+        method=f"# {text}\n\n{text}\n\n`{text}`\n\n[x]({text}) ![{text}]({text}) ![{text}](https://x.org/)",
         difference=f"+{text}\n-{text}", changed=[(text, "changed")], note=text, bundle=text,
         hardware=text, settings=[(text, text)], findings=[found], contamination=text,
         weights_link="https://example.org/" + text.replace(" ", "%20"), replay=[(text, text)],

@@ -10,7 +10,7 @@ import json
 import struct
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,9 @@ from flowertune.rules.manifest import SEAL, seal
 from submissions import layout
 from submissions.bundle.difference import difference
 from submissions.bundle.packing import sums
+from submissions.formats.benchmarks import OWNER
+from submissions.verify import rebuilt
+from submissions.verify.rebuilt import Origin
 from submissions.verify.weights import read_weights, state_sha256
 
 Files = dict[str, bytes]
@@ -83,7 +86,45 @@ class Edit:
         manifest["static-sha256"] = json_sha256(manifest["static"])
         self.write(layout.MANIFEST, seal(manifest))
         self.rescore()
+        self.derive()
         self.sum()
+
+    def derive(self) -> None:
+        """Make every file again that follows from others, as what makes bundles would."""
+        names = {
+            one: [name for name in self.files if name.startswith(f"{one}/")]
+            for one in (layout.HUB_RESULTS, layout.EVERY_EVAL_EVER, layout.APP_FILES, layout.ROWS)
+        }
+        for name in names[layout.ROWS]:
+            path = self.folder / "forged" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(self.files[name])
+        manifest, run, results = map(self.json, (layout.MANIFEST, layout.RUN_INFO, layout.SCORES))
+        submission = self.json(layout.SUBMISSION)
+        app = {
+            n.removeprefix(f"{layout.APP_FILES}/"): self.files[n] for n in names[layout.APP_FILES]
+        }
+        origin = Origin(
+            self.folder / "forged", manifest, run, self.lines(layout.ROUNDS), results, submission,
+            app,
+        )  # fmt: skip
+        for path, value in rebuilt.stated(origin).items():
+            self.put(layout.SUBMISSION, path.replace(".", "/"), value)
+        origin = replace(origin, submission=self.json(layout.SUBMISSION))
+        self.write(layout.ENVIRONMENT, rebuilt.environment(origin))
+        self.write(layout.FINGERPRINTS, rebuilt.fingerprints(origin))
+        self.files[layout.CROISSANT] = rebuilt.croissant(origin)
+        self.files[layout.CARD] = rebuilt.card(origin, "A method of its own.")
+        named = {one["name"]: _sha256(self.files[one["name"]]) for one in self._named()}
+        self.files[layout.PROVENANCE] = rebuilt.provenance(origin, named)
+        for name in names[layout.HUB_RESULTS] + names[layout.EVERY_EVAL_EVER]:
+            del self.files[name]
+        self.files |= rebuilt.hub_results(origin, OWNER)
+        self.files |= rebuilt.every_eval_ever(origin, "forger/model")
+
+    def _named(self) -> list[dict[str, Any]]:
+        about = self.json(layout.PROVENANCE)
+        return [*about["subject"], *about["predicate"]["runDetails"]["byproducts"]]
 
     def rescore(self) -> None:
         """Let the score's provenance and submission.json name the checkpoint as it is now."""
@@ -241,6 +282,30 @@ def _twice(edit: Edit) -> bytes:
     return target.getvalue()
 
 
+def _names(*names: str) -> Callable[[Edit], bytes]:
+    def made(edit: Edit) -> bytes:
+        edit.files |= {f"{layout.APP_FILES}/{name}": b"" for name in names}
+        return edit.zip()
+
+    return made
+
+
+def _beside(begin: Mapping[str, bytes] | None = None, **facts: bytes) -> Callable[[Edit], bytes]:
+    """Members with something beside their content that zip programs do not show."""
+
+    def made(edit: Edit) -> bytes:
+        target = io.BytesIO()
+        with zipfile.ZipFile(target, "w") as archive:
+            for name, content in {**(begin or {}), **edit.files}.items():
+                info = zipfile.ZipInfo(name)
+                for key, value in facts.items():
+                    setattr(info, key, value)
+                archive.writestr(info, content)
+        return target.getvalue()
+
+    return made
+
+
 def _patched(offset: Callable[[bytes], int], value: bytes) -> Callable[[Edit], bytes]:
     def made(edit: Edit) -> bytes:
         data = bytearray(edit.zip())
@@ -303,6 +368,15 @@ _archive("path with backslashes", _with("results\\..\\evil"))
 _archive("name with a control character", _with("results/\x1b[2J"))
 _archive("name of a device", _with("results/NUL.txt"))
 _archive("name that ends with a dot", _with("results/results.json."))
+_archive("name that is read backwards", _with("app/files/\u202egnp.py"))
+_archive("name twice but for the form of a letter", _names("stra\u00dfe.py", "STRASSE.py"))
+_archive("name twice but for composed accents", _names("\u00e9.py", "e\u0301.py"))
+_archive("text hidden beside a member", _beside(comment=b"hidden"))
+_archive("data hidden in an extra field", _beside(extra=struct.pack("<HH", 0x9999, 4) + b"more"))
+_archive("link hidden in an extra field", _beside(extra=struct.pack("<HH4s", 0x756E, 4, b"/etc")))
+_archive("folder in place of a file", _beside(begin={f"{layout.SUBMISSION}/": b""}))
+_archive("sizes that are said to follow the data", _patched(lambda data: 6, b"\x08\x00"))
+_archive("folder outside", _beside(begin={"../evil/": b""}))
 _archive("symbolic link", _mode(0o120777))
 _archive("device", _mode(0o020666))
 _archive("named pipe", _mode(0o010666))
@@ -610,7 +684,7 @@ def a_scorer_that_was_edited(edit: Edit) -> None:
     edit.put(layout.SCORES, "provenance/library/edited", ["evaluation/score.py"])
 
 
-@_kind("system/environment")
+@_kind("system/environment", "sum")
 def another_environment(edit: Edit) -> None:
     edit.put(layout.ENVIRONMENT, "packages/torch", "1.0")
 
@@ -646,7 +720,7 @@ def messages_of_a_round_that_never_was(edit: Edit) -> None:
     edit.write_lines(layout.LEDGER, [*edit.lines(layout.LEDGER), more])
 
 
-def _relabel(edit: Edit, change: Callable[[dict[str, Any]], int]) -> None:
+def relabel(edit: Edit, change: Callable[[dict[str, Any]], int]) -> None:
     """Change the bytes of messages, and every sum with them."""
     entries, lines = edit.lines(layout.LEDGER), edit.lines(layout.ROUNDS)
     for entry in entries:
@@ -659,26 +733,34 @@ def _relabel(edit: Edit, change: Callable[[dict[str, Any]], int]) -> None:
                 e["bytes"] for e in entries if e["direction"] == way and e["round"] <= line["round"]
             )
             line[f"{way}-bytes"] = totals[way]
+            line[{"sent": "bytes-down", "received": "bytes-up"}[way]] = sum(
+                e["bytes"] for e in entries if e["direction"] == way and e["round"] == line["round"]
+            )
         line["total-mib"] = round(sum(totals.values()) / 2**20, 3)
     edit.write_lines(layout.ROUNDS, lines)
     own = {f"{way}-bytes": n for way, n in totals.items()}
     mib = round(sum(totals.values()) / 2**20, 3)
     edit.put(layout.MANIFEST, "communication", lambda known: {**known, **own, "total-mib": mib})
+    came = {
+        (e["round"], str(e["partition"])): e["bytes"]
+        for e in entries
+        if e["direction"] == "received"
+    }
     records = edit.lines(layout.CHAIN)
     for record in records:
-        for reply in record["replies"].values():
-            reply["bytes"] = min(reply["bytes"], 10)
+        for name, reply in record["replies"].items():
+            reply["bytes"] = came[record["round"], name]
     edit.write_lines(layout.CHAIN, records)
 
 
 @_kind("run/message-bytes")
 def messages_smaller_than_the_adapter(edit: Edit) -> None:
-    _relabel(edit, lambda entry: entry["bytes"] // 10 if entry["round"] else entry["bytes"])
+    relabel(edit, lambda entry: entry["bytes"] // 10 if entry["round"] else entry["bytes"])
 
 
 @_kind("run/message-bytes")
 def replies_that_brought_nothing(edit: Edit) -> None:
-    _relabel(
+    relabel(
         edit,
         lambda e: 10 if e["round"] and e["direction"] == "received" else e["bytes"],
     )  # fmt: skip

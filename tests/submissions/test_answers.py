@@ -160,6 +160,7 @@ def test_what_is_worth_a_look_is_flagged_and_not_refused(tmp_path: Path) -> None
     replies = records[1]["replies"]
     first, second, *_ = replies
     replies[second]["sha256"] = replies[first]["sha256"]
+    records[1]["adapter-sha256"] = records[0]["adapter-sha256"]
     edit.write_lines(layout.CHAIN, records)
     edit.put(layout.SUBMISSION, "hours", 0.0)
     lines = edit.lines(layout.ROUNDS)
@@ -168,11 +169,13 @@ def test_what_is_worth_a_look_is_flagged_and_not_refused(tmp_path: Path) -> None
     edit.write_lines(layout.ROUNDS, lines)
     edit.put(layout.RUN_INFO, "started", "2099-01-01T22:00:00+00:00")
     edit.put(layout.RUN_INFO, "ended", "2099-01-01T23:59:00+00:00")
+    edit.put(layout.SCORES, "provenance/started", "2099-01-02T00:00:00Z")
     edit.forge()
     report = look(edit, rows)
     assert report.valid, report.text()
     assert warnings(report) == {
         "perfect", "identical-accuracies", "no-training", "same-replies", "hours",
+        "same-adapter-twice",
     }  # fmt: skip
 
 

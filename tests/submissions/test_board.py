@@ -19,17 +19,18 @@ from submissions.board import card, prose, tables
 from submissions.board.cli import main
 from submissions.board.entry import Entry
 from submissions.board.figures import cost_axis, scatter
-from submissions.board.pages import commands
+from submissions.board.pages import commands, hours, took
 from submissions.board.ranking import boards, frontier, ranked
 from submissions.board.reading import read
 from submissions.board.site import write_site
 from submissions.board.standing import read_reports
 from submissions.findings import Finding, Report
 from submissions.formats.card import TO_FILL_IN
+from submissions.signing import signature
 from submissions.signing.keys import new_key, private_key
 from submissions.signing.signature import sign_object
 from submissions.verify.check import verify
-from tests.submissions.bundles import TEAM, bundle, packed, unpacked
+from tests.submissions.bundles import TEAM, bundle, packed, scored, submitted, unpacked
 from tests.submissions.entries import HOSTILE, METHOD, entries, entry, hostile, refused
 from tests.submissions.on_record import on_record
 from tests.templates import ROOT
@@ -452,3 +453,86 @@ def test_the_method_of_a_submission_is_shown(site: Path) -> None:
     page = (site / "submissions/team-1-000000000001.html").read_text("utf-8")
     assert "<strong>B</strong>" in page and 'href="https://example.org/paper"' in page
     assert METHOD[:10] not in page
+
+
+def test_a_picture_in_a_method_is_a_link_to_it_and_nothing_is_loaded() -> None:
+    made = prose.markdown("![the loss](https://x.org/l.png) ![](https://x.org/m.png)")
+    assert made.count("<a href=") == 2 and ">picture: the loss</a>" in made
+    assert ">picture</a>" in made and "<img" not in made and "!" not in made
+    within = prose.markdown("[![one](https://x.org/1.png)](https://x.org/)")
+    assert within.count("<a ") == 1 and ">picture: one</a>" in within
+    assert "<a" not in prose.markdown("![x](javascript:alert(1))")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("as `submit` writes it", "as <code>submit</code> writes it"),
+        ("`<b>`", "<code>&lt;b&gt;</code>"),
+        ("one ` alone <i>", "one ` alone &lt;i&gt;"),
+        ("`\u202e`", r"<code>\u202e</code>"),
+    ],
+)
+def test_code_in_a_sentence_is_code_and_nothing_else_is_markup(text: str, shown: str) -> None:
+    assert prose.sentence(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("value", "short", "long"),
+    [
+        (0.0, "0", "less than 1 s"), (0.0002, "<0.01", "less than 1 s"),
+        (0.02, "0.02", "1 min 12 s"), (0.5, "0.5", "30 min 00 s"), (3.5, "3.5", "3.5 h"),
+        (1234.56, "1,234.6", "1,234.6 h"),
+    ],
+)  # fmt: skip
+def test_hours_have_as_many_digits_as_anybody_reads(value: float, short: str, long: str) -> None:
+    assert (hours(value), took(value)) == (short, long)
+
+
+def test_what_the_participant_declares_is_told_from_what_the_run_noted(tmp_path: Path) -> None:
+    own = entry(1, id="own", division="open", hours=2.0, run_hours=2.0)
+    said = entry(
+        2, id="said", division="open", hours=1.0, run_hours=9.0, hardware="a laptop",
+        run_hardware="8 × H100",
+    )  # fmt: skip
+    write_site(tmp_path / "site", "Board", [own, said], [])
+    pages = {
+        one: (tmp_path / f"site/submissions/{one}.html").read_text() for one in ("own", "said")
+    }
+    assert "of training, as the run noted" in pages["own"] and "declared" not in pages["own"]
+    for text in ("of training, as declared", "9.0 h", "hardware, as declared", "8 × H100"):
+        assert text in pages["said"], text
+    (board,) = json.loads((tmp_path / "site/board.json").read_text())["boards"]
+    assert {row["id"]: row["run-hours"] for row in board["rows"]}["said"] == 9.0
+    (table,) = (tmp_path / "site/boards").glob("*.html")
+    assert table.read_text().count("<small>declared</small>") == 1
+
+
+def test_a_row_is_marked_where_a_person_should_look_and_who_signed_is_shown(real: Path) -> None:
+    write = json.loads((real / "board.json").read_text("utf-8"))["boards"][0]["rows"]
+    (ours,) = (row for row in write if not row["reference"])
+    assert (ours["warnings"], ours["signed-by"]) == (["same-adapter"], None)
+    (table,) = (real / "boards").glob("*.html")
+    mark = (
+        f'<a class="badge warn" href="../submissions/{ours["id"]}.html#verifier">same adapter</a>'
+    )
+    assert mark in table.read_text("utf-8")
+    page = (real / "submissions" / f"{ours['id']}.html").read_text("utf-8")
+    assert 'id="verifier"' in page and "<dt>signed by the key</dt><dd><code>nobody</code>" in page
+    lines = csv.DictReader(io.StringIO((real / "board.csv").read_text("utf-8")))
+    assert "same-adapter" in {line["warnings"] for line in lines}
+
+
+def test_a_signed_bundles_key_is_on_the_board(tmp_path: Path) -> None:
+    signer = new_key(tmp_path / "key")
+    one = submitted(scored(), tmp_path / "one.zip")
+    folder = unpacked(tmp_path / "one", one)
+    sums = (folder / layout.SUMS).read_bytes()
+    made = signature.sign(sums, private_key(tmp_path / "key"))
+    (folder / layout.SIGNATURE).write_text(json.dumps(made))
+    ((shown,), _) = read([folder])
+    assert shown.signed_by == signer.fingerprint
+    write_site(tmp_path / "site", "Board", [shown], [])
+    (page,) = (tmp_path / "site/submissions").glob("*.html")
+    text = page.read_text("utf-8")
+    assert signer.fingerprint in text and '<span class="badge plain">signed</span>' in text

@@ -22,6 +22,7 @@ pytestmark = needs_browser
 __all__ = ["driver", "opened"]
 TAB, ENTER, SPACE = "\ue004", "\ue007", " "
 BOARD = "boards/finance-50-supernodes-1.0.0-open.html"
+FOUR_SETS = "boards/code-50-supernodes-1.0.0-open.html"
 PAGES = {
     "index": "index.html",
     "board": BOARD,
@@ -47,6 +48,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a site with a few dozen submissions, hostile ones among them."""
     folder = tmp_path_factory.mktemp("board") / "site"
     many = [entry(n, division="open") for n in range(30)]
+    many += [entry(100 + n, "code", division="open") for n in range(12)]
     many += [hostile(1000 + n, text) for n, text in enumerate(HOSTILE)]
     write_site(folder, "Board", many, [refused(text) for text in HOSTILE])
     handler = type("Handler", (Quiet,), {"asked": []})
@@ -94,13 +96,21 @@ def test_a_page_fits_the_screen(width: int, page: str, browser: Browser, site: s
             browser.whole(Path(folder) / f"board-{page}-{width}-{scheme}.png")
 
 
-@pytest.mark.parametrize("width", [320, 768, 1440])
-def test_the_table_itself_needs_no_scrolling(width: int, browser: Browser, site: str) -> None:
+@pytest.mark.parametrize("page", ["board", "four sets", "submission"])
+@pytest.mark.parametrize("width", [320, 390, 768, 1440])
+def test_a_table_needs_no_scrolling_and_no_cell_lies_over_another(
+    width: int, page: str, browser: Browser, site: str
+) -> None:
     browser.phone(width, 900)
-    browser.open(f"{site}/{BOARD}")
+    browser.open(f"{site}/{PAGES.get(page, FOUR_SETS)}")
     assert browser.run(
-        "const e = document.querySelector('.table .wide'); return e.scrollWidth <= e.clientWidth"
+        "return [...document.querySelectorAll('.wide')].every(e => e.scrollWidth <= e.clientWidth)"
     )
+    cut = browser.run(
+        "return [...document.querySelectorAll('.wide :is(td, th)')]"
+        ".filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.outerHTML)"
+    )
+    assert cut == []
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -131,7 +141,7 @@ def test_hovering_and_clicking_hostile_texts_runs_nothing(browser: Browser, site
 def test_a_click_on_a_heading_sorts_and_a_second_one_turns(browser: Browser, site: str) -> None:
     browser.open(f"{site}/{BOARD}")
     for heading, numeric, high in (
-        ("MiB", True, False),
+        ("Traffic, MiB", True, False),
         ("FPB", True, True),
         ("Team", False, False),
     ):
@@ -209,13 +219,15 @@ def test_a_phone_sorts_by_a_list(browser: Browser, site: str) -> None:
     assert browser.run(visible.format("sort")) != "none"
     browser.run(
         "const e = document.getElementById('sort');"
-        "e.value = [...e.options].find(o => o.text === 'MiB').value;"
+        "e.value = [...e.options].find(o => o.text === 'Traffic, MiB').value;"
         "e.dispatchEvent(new Event('change'))"
     )
-    values = [float(value) for value in column(browser, "MiB")]
+    values = [float(value) for value in column(browser, "Traffic, MiB")]
     assert values == sorted(values)
     browser.run("document.getElementById('turn').click()")
-    assert [float(value) for value in column(browser, "MiB")] == sorted(values, reverse=True)
+    assert [float(value) for value in column(browser, "Traffic, MiB")] == sorted(
+        values, reverse=True
+    )
 
 
 def test_it_is_a_plain_table_without_scripts(driver: int, site: str, tmp_path: Path) -> None:

@@ -269,6 +269,7 @@ def test_a_run_chooses_a_checkpoint_and_a_bundle_of_it_is_valid(tmp_path, capsys
         assert text.count(line) == 1
         more = (
             "            if server_round == 1:\n                run.choose(1, rows=4, loss=1.5)\n"
+            "        run.choose(1, rows=5, loss=1.4)\n"
         )
         file.write_text(text.replace(line, line + more))
 
@@ -276,9 +277,12 @@ def test_a_run_chooses_a_checkpoint_and_a_bundle_of_it_is_valid(tmp_path, capsys
     folder.mkdir()
     one = run_and_score(folder.resolve(), choosing, "peft_1", **{"train.save-every-round": 1})
     about = json.loads((one.run / "run.json").read_text())
-    assert about["chosen"] == {"round": 1, "rows": 4, "loss": 1.5}
+    assert about["chosen"] == {"round": 1, "rows": 5, "loss": 1.4}
     state = json.loads((one.run / "state" / f"round_{ROUNDS}" / "state.json").read_text())
-    assert state["chosen"] == about["chosen"]
+    assert state["chosen"] == {"round": 1, "rows": 4, "loss": 1.5}
+    records = [json.loads(line) for line in (one.run / "chain.jsonl").read_text().splitlines()]
+    assert [record["round"] for record in records] == [0, 1, 2, ROUNDS, ROUNDS]
+    assert [record["chosen"] for record in records[-2:]] == [state["chosen"], about["chosen"]]
     capsys.readouterr()
     out = tmp_path / "out.zip"
     assert submit(one.run / "peft_1", *WHO, "-o", out, scores=one.scores) == 0, capsys.readouterr()

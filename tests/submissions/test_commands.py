@@ -1,11 +1,14 @@
 """What the commands of submissions have in common: exit statuses, slips, and files in the way."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from flowertune.rules.values import shown
+from submissions import tiers
 from submissions.board import cli as board
+from submissions.findings import Report
 from submissions.replay import cli as replay
 from submissions.verify import cli as verify
 from tests.submissions.bundles import bundle, scored, submitted
@@ -27,9 +30,9 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("path", "says"),
     [
-        ("none.zip", "there is no bundle none.zip: give zips, or their unpacked folders."),
-        ("bundles/*.zip", "there is no bundle bundles/*.zip: the pattern matches no file."),
-        ("bundles", "a folder that holds bundles is none itself: give bundles/*.zip."),
+        ("none.zip", "There is no bundle none.zip: give zips, or their unpacked folders."),
+        ("bundles/*.zip", "There is no bundle bundles/*.zip: the pattern matches no file."),
+        ("bundles", "A folder that holds bundles is none itself: give bundles/*.zip."),
     ],
 )
 def test_a_slip_in_a_path_is_a_wrong_command_line(
@@ -42,7 +45,7 @@ def test_a_slip_in_a_path_is_a_wrong_command_line(
     assert main([path, *words]) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.count("\n") == 1
-    assert says.lower() in err.lower()
+    assert f"error: {says}" in err
     assert not Path("site").exists()
 
 
@@ -103,6 +106,44 @@ def test_a_replay_does_not_begin_where_its_report_would_replace_one(
     Path("report.json").write_text("mine")
     assert replay.main([str(bundle()), "--report", "report.json"]) == 2
     assert "report.json is there already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--report", "r.json", "--key", "none"], "There is no key none"),
+        (["--report", "none/r.json"], "there is no such folder to write it to"),
+    ],
+)
+def test_a_report_that_cannot_be_made_is_told_before_hours_of_training(
+    words: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert replay.main([str(bundle()), *words]) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_a_draw_of_nothing_says_what_it_cannot_see(capsys: pytest.CaptureFixture[str]) -> None:
+    assert replay.main([str(bundle()), "--draw", "0", "--list"]) == 0
+    assert "none is drawn, so false ones there are not seen" in capsys.readouterr().out
+
+
+def test_a_report_on_no_bundle_of_the_board_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    report = Report("other.zip", "ab" * 32, [], tiers.REPLAYED, {}).body()
+    Path("report.json").write_text(json.dumps(report))
+    with on_record():
+        assert board.main([str(bundle()), "-o", "site", "--reports", "report.json"]) == 0
+    said = capsys.readouterr().out
+    assert "1 report on none of these bundles" in said and "abababababababab" in said
+    assert "1 submission ranked (1 consistent), 0 not" in said
+
+
+def test_an_adapter_that_is_kept_elsewhere_is_compared_too() -> None:
+    link = "https://example.org/w.safetensors"
+    linked = submitted(scored(), Path("linked.zip"), team="Another team", link=link)
+    with on_record():
+        first, second = verify.verify_all([bundle(), linked])
+    assert {"same-adapter"} == {f.check for f in second.findings if f.level == "warning"}
+    assert "'linked.zip'" in first.text()
 
 
 def test_a_replay_names_the_runs_own_folder(capsys: pytest.CaptureFixture[str]) -> None:

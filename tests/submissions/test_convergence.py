@@ -8,10 +8,10 @@ import pytest
 
 from challenges import record
 from flowertune.base.errors import UserError
+from flowertune.base.student import quantile
 from submissions import convergence
 from submissions.convergence import bands, cli
 from submissions.convergence.reference import Reference, read_reference
-from submissions.convergence.student import quantile
 from submissions.verify import cli as verify_cli
 from tests.submissions.on_record import on_record
 from tests.submissions.tampered import Edit

@@ -196,8 +196,9 @@ def test_a_hub_that_refuses_is_quoted_in_a_sentence(hub, status, words, tmp_path
     hub.status = status
     target = tmp_path / "b.zip"
     assert submit("--push", ID, "-o", target) == 1
-    said = capsys.readouterr().err
-    assert f"{ID} was not uploaded: " in said
+    out, said = capsys.readouterr()
+    assert f"hand {target} to the organizer" in out
+    assert f"{ID} was not uploaded: " in said and "with --force" in said
     assert words in said
     assert len(said.splitlines()) == 1
     assert target.is_file()  # the bundle itself is made

@@ -199,7 +199,7 @@ def test_forged_answers_are_found_and_honest_ones_are_not(tmp_path):
     assert any("in the bundle" in f.sentence for f in errors)
     notes = {f.place: f.sentence for f in found if f.level == "note"}
     assert set(notes) == {f"{layout.ROWS}/{name}.jsonl" for name in ("fpb", "tfns")}
-    assert all("6 as in the bundle, 0 of them but for rounding" in text for text in notes.values())
+    assert all("6 rows answered again: 6 as in the bundle." in text for text in notes.values())
 
 
 @pytest.mark.full
@@ -264,7 +264,7 @@ def test_every_set_has_a_form_that_can_be_compared():
     ("words", "says"),
     [
         (["--rescore", "0"], "--rescore is 0"),
-        (["--nonce", "word"], "--nonce belong to a re-score"),
+        (["--nonce", "word"], "--nonce belongs to a re-score"),
         (["--rescore", "5", "--nonce", "a\nb"], "control characters"),
     ],
 )

@@ -6,6 +6,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from submissions import layout
@@ -13,6 +14,7 @@ from submissions.findings import KINDS as CLASSES
 from submissions.findings import LEVELS, Report
 from submissions.verify import cli
 from submissions.verify.check import verify
+from tests.submissions.forged import FORGED
 from tests.submissions.on_record import on_record
 from tests.submissions.tampered import KINDS, Edit, Tampered
 from tests.submissions.valid import valid_files
@@ -55,11 +57,12 @@ def test_the_tampering_helper_alone_changes_no_verdict(edit: Edit, tmp_path: Pat
 
 
 def test_there_are_many_kinds() -> None:
-    names = [kind.name for kind in KINDS]
+    names = [kind.name for kind in [*KINDS, *FORGED]]
     assert len(set(names)) == len(names) >= 60
+    assert len(FORGED) >= 60
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", [*KINDS, *FORGED], ids=lambda kind: kind.name)
 def test_tampering_is_caught_by_name(kind: Tampered, edit: Edit, tmp_path: Path) -> None:
     report = verified(kind.change(edit) or edit.zip(), tmp_path)
     assert not report.valid
@@ -112,13 +115,25 @@ def test_copies_are_told_of_each_other(edit: Edit, tmp_path: Path) -> None:
     paths = []
     for team in ("one", "two"):
         edit.put(layout.SUBMISSION, "team", team)
-        edit.sum()
+        edit.forge()
         paths.append(tmp_path / f"{team}.zip")
         paths[-1].write_bytes(edit.zip())
     first, second = cli.verify_all(paths)
     assert first.valid
     assert "run/same-adapter" in checks(second, "warning")
     assert "'one.zip' of 'one'" in second.text()
+
+
+def test_values_that_no_training_gives_are_worth_a_look(edit: Edit, tmp_path: Path) -> None:
+    edit.weights(lambda tensors: [np.multiply(t, 1e30, out=t) for t in tensors.values()])
+    edit.own_state()
+    records = edit.lines(layout.CHAIN)
+    records[3]["replies"]["2"]["sha256"] = records[2]["replies"]["2"]["sha256"]
+    edit.write_lines(layout.CHAIN, records)
+    edit.forge()
+    report = verified(edit.zip(), tmp_path)
+    assert report.valid
+    assert checks(report, "warning") == {"run/large-values", "run/same-replies"}
 
 
 def test_a_file_that_a_check_stumbles_over_does_not_stop_the_others(

@@ -13,6 +13,7 @@ from peft.utils import get_peft_model_state_dict
 from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
 import flowertune
+from flowertune.client.optimizers import optimizer_of, schedule_of
 from flowertune.data.steps import Step
 from flowertune.data.tokens import Example, collate
 from template.app import client_app
@@ -69,6 +70,12 @@ class Task:
 
     def load_adapter(self, model):
         assert model is self.model
+
+    def optimizer(self, model, parameters):
+        return optimizer_of(self.cfg, model, parameters, self.learning_rate)
+
+    def schedule(self, optimizer, steps):
+        return schedule_of(self.cfg, optimizer, steps)
 
     def steps(self, tokenizer, device):
         return [Step(batches, 1, device) for batches in self.micro_batches]

@@ -363,7 +363,7 @@ def test_the_key_command_prints_a_key_that_opens(
     assert Keys(file).owner(said.out.strip()) == "ada"
     assert said.out.strip() not in file.read_text() and "only its hash is kept" in said.err
     assert oct(file.stat().st_mode)[-3:] in ("600", "644")
-    assert main(["key", "../ada", "--bundle-keys", str(file)]) == 1
+    assert main(["key", "../ada", "--bundle-keys", str(file)]) == 2
     file.write_text("what is this\n")
     with pytest.raises(HubError, match=r"line 1 of .* is no key"):
         Keys(file).read()
@@ -388,6 +388,7 @@ def test_a_real_hub_serves_a_board_and_verifies_bundles(board: Path, tmp_path: P
         assert stop(running) == 0
     assert "INVALID" in said[0] and "come again tomorrow" in said[1]
     assert "the board" in page
+    assert f"the board of {board} is at {running.address}/board/" in running.log.read_text("utf-8")
     assert [path.name for path in kept.iterdir()] == [".attempts.json"]
     assert TOKEN_VARIABLE not in os.environ
     assert key not in running.log.read_text("utf-8")

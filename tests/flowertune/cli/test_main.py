@@ -17,8 +17,8 @@ from flowertune.cli.main import NAME, commands, main
 from tests.apps import rendered
 
 COMMANDS = (
-    "new", "connect", "settings", "methods", "plan", "inspect", "runs", "watch", "report",
-    "profile", "chat", "federation", "aggregate",
+    "new", "connect", "settings", "methods", "plan", "inspect", "compare", "runs", "watch",
+    "report", "profile", "chat", "federation", "aggregate",
 )  # fmt: skip
 EXAMPLE = re.compile(rf"^ +((?:{NAME}|flwr) .*?)(?: {{2,}}.*)?$", re.MULTILINE)
 # Modules that take a while, and that no help needs.

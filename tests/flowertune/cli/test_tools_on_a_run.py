@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from flowertune.cli.app import load_app
 from flowertune.cli.main import main
+from flowertune.client.load import load_app
 from flowertune.run.files import read_run
 from tests.apps import rendered, settings
 from tests.small_runs import NODES, small_run

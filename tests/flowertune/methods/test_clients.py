@@ -19,6 +19,7 @@ from peft import LoraConfig, get_peft_model
 from scipy.linalg import orthogonal_procrustes
 from transformers import AutoModelForCausalLM
 
+from flowertune.client.optimizers import schedule_of
 from flowertune.data.steps import Step
 from flowertune.data.tokens import Example
 from flowertune.methods.registry import client_class
@@ -58,6 +59,12 @@ class Task:
         thaw(model)
         self.adapter = self.method.whole(self.adapter, adapter_of(model))
         load_adapter(model, self.adapter)
+
+    def optimizer(self, model: Any, parameters: Any) -> Any:
+        return None
+
+    def schedule(self, optimizer: Any, steps: int) -> Any:
+        return schedule_of(self.cfg, optimizer, steps)
 
     def steps(self, tokenizer: Any, device: Any) -> list[Step]:
         return [Step(batches, 1, device) for batches in STEPS]

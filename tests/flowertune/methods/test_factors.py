@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from flowertune.base.errors import UserError
-from flowertune.methods.factors import pairs_in, pairs_of, stacked, svd_of_product
+from flowertune.methods import factors
+from flowertune.methods.factors import pairs_in, pairs_of, stacked, svd_of_product, top_of_product
 from flowertune.methods.fedrot import nearest_rotation, rotation
 from flowertune.methods.measures import EXACT, measured, squares
 from flowertune.methods.registry import problems
@@ -240,3 +241,35 @@ def test_of_many_clients_the_residual_is_estimated_closely():
     product = mean([y @ x for x, y in zip(a, b, strict=True)], examples)
     exact = norm(product - made[0] @ made[1]) / norm(product)
     assert np.sqrt(off / whole) == pytest.approx(exact, rel=0.15)
+
+
+def of_many(spread: float) -> tuple[np.ndarray, np.ndarray]:
+    """Stacked factors of sixty clients that are so far from what they all started from."""
+    rng = np.random.default_rng(5)
+    b, a = rng.standard_normal((90, 3)), rng.standard_normal((3, 70))
+    each = [(b + spread * rng.standard_normal(b.shape), a + spread * rng.standard_normal(a.shape))
+            for _ in range(60)]  # fmt: skip
+    return stacked(each, [1 / 60] * 60)
+
+
+@pytest.mark.parametrize(("spread", "most"), [(0.01, 20), (0.5, 20), (100, 20), (100, 1)])
+def test_of_many_clients_the_first_axes_are_those_of_the_whole_decomposition(
+    spread, most, monkeypatch
+):
+    monkeypatch.setattr(factors, "ITERATIONS", most)
+    left, right = of_many(spread)
+    u, s, vt, _ = svd_of_product(left, right, 3)
+    whole, calls = factors.svd_of_product, []
+    monkeypatch.setattr(factors, "svd_of_product", lambda *a: calls.append(a) or whole(*a))
+    top = top_of_product(left, right, 3)
+    assert len(calls) == (most == 1)  # where the axes do not stand still it is decomposed whole
+    for found, wanted in zip(top, (u, s, vt), strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose((top[0] * top[1]) @ top[2], (u * s) @ vt, atol=1e-8 * s[0])
+
+
+def test_of_few_clients_it_is_the_whole_decomposition():
+    left, right = of_many(0.1)
+    few = top_of_product(left[:, :30], right[:30], 3)
+    for found, wanted in zip(few, svd_of_product(left[:, :30], right[:30], 3), strict=False):
+        assert np.array_equal(found, wanted)

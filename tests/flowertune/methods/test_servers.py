@@ -7,6 +7,7 @@ float32 allows is the tolerance.
 import numpy as np
 import pytest
 
+from flowertune.methods.ordered import ordered
 from tests.flowertune.methods.small import (
     EXAMPLES,
     FLOAT32,
@@ -143,3 +144,12 @@ def test_one_hostile_client_does_not_decide(name):
     run = Rounds(name, text, adapter={A: a0, B: b0})
     made = run.round([{A: a[0], B: b[0]}, {A: a[1], B: b[1]}, {A: a[2] + 1e6, B: b[2] - 1e6}])
     assert np.abs(flat(made)).max() < 10
+
+
+@pytest.mark.parametrize("clients", [*range(1, 18), 39, 40, 41])
+def test_clients_values_are_put_in_order(clients):
+    rows = np.random.default_rng(clients).standard_normal((clients, 300)).astype(np.float32)
+    rows[:, 0] = 1  # equal ones
+    given = rows.copy()
+    assert np.array_equal(np.stack(ordered(list(rows))), np.sort(rows, axis=0))
+    assert np.array_equal(rows, given)

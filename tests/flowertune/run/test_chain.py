@@ -106,7 +106,7 @@ def test_a_chain_goes_on_where_a_state_counts_it(tmp_path):
             ("adapter-sha256", "strategy-sha256", "state-sha256", "ledger-sha256"), "0" * 64
         ),
     )
-    about |= {"line-sha256": None, "model-sha256": None, "replies": {}}
+    about |= {"line-sha256": None, "model-sha256": None, "chosen": None, "replies": {}}
     assert chain.head() is None
     chain.add(0, about)
     chain.add(1, about)
@@ -122,6 +122,28 @@ def test_a_chain_goes_on_where_a_state_counts_it(tmp_path):
     assert (
         json.loads((tmp_path / "chain.jsonl").read_text().splitlines()[2])["previous-manifest"]
         == "a" * 64
+    )
+
+
+def test_a_choice_after_the_last_round_is_in_the_chain_once(tmp_path, trained):
+    *_, last = chain_of(trained)
+    file = shutil.copy(trained / "chain.jsonl", tmp_path)
+    chain = Chain(Path(file))
+    state = json.loads((trained / "state" / "round_2" / "state.json").read_text())
+    chain.go_on({**state["chain"], "lines": 3})
+    choice = {"round": 1, "rows": 4, "loss": 1.5}
+    chain.close(None)
+    chain.close(choice)
+    chain.close(choice)
+    records = [json.loads(line) for line in Path(file).read_text().splitlines()]
+    assert problem(records) is None
+    assert len(records) == 4
+    kept = ("adapter-sha256", "strategy-sha256", "state-sha256", "ledger-sha256", "replies")
+    assert all(records[3][key] == last[key] for key in kept)
+    assert records[3]["chosen"] == choice
+    assert (
+        records[3]["previous-manifest"]
+        == json.loads((trained / "peft_2" / "manifest.json").read_text())["manifest-sha256"]
     )
 
 

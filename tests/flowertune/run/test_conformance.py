@@ -186,10 +186,14 @@ MADE = "    return get_peft_model(flowertune.load_base_model(cfg), lora_config(c
 def per_client_ranks(app: Path) -> None:
     use_strategy(app, PER_CLIENT)
     edit(
-        app, "client_app.py", "        model = task.cached(load_model)\n",
+        app, "client_app.py",
+        """        model = task.cached(load_model)
+        task.load_adapter(model)
+        steps = task.steps(""",
         """        rank = next(t.shape[0] for n, t in task.adapter.items() if "lora_A" in n)
         model = task.cached(load_model, rank)
-""",
+        task.load_adapter(model)
+        steps = task.steps(""",
     )  # fmt: skip
     edit(app, "models.py", "def load_model(cfg: flowertune.Settings) -> Any:",
          "def load_model(cfg: flowertune.Settings, rank: int | None = None) -> Any:")  # fmt: skip

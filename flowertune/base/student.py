@@ -8,12 +8,17 @@ _STEPS = 200  # of the continued fraction; a tenth is enough
 def quantile(probability: float, freedom: int) -> float:
     """Return the quantile of the t distribution, to about ten digits.
 
-    Args:
-        probability: between 0.5 and 1, both left out.
-        freedom: degrees of freedom, at least 1.
+    Parameters
+    ----------
+    probability : float
+        Between 0.5 and 1, both left out.
+    freedom : int
+        Degrees of freedom, at least 1.
 
-    Raises:
-        ValueError: an argument is out of range.
+    Raises
+    ------
+    ValueError
+        If an argument is out of range.
     """
     if not 0.5 < probability < 1 or freedom < 1:
         raise ValueError(f"no quantile of {probability} with {freedom} degrees of freedom")
