@@ -237,14 +237,18 @@ def _settings_of(run: Path) -> dict[str, object]:
 
 
 def _records(run: Path) -> dict[str, object]:
-    """What a bundle holds of rounds, but for times, and what of it has the times in it."""
-    timed = ("time", "seconds", "phases", "round-seconds")
+    """What a run's files say of its rounds, but for times and for messages ahead of round 1."""
+    of_line = (
+        "round", "asked", "clients", "failed", "lost", "partitions", "train-loss", "learning-rate",
+        "tokens", "bytes-down", "bytes-up", "residual", "residuals", "drift",
+    )  # fmt: skip
+    of_record = (chain.ROUND, chain.ADAPTER, chain.STRATEGY, chain.REPLIES)
+    of_entry = ("round", "partition", "direction", "bytes")
     lines = [json.loads(text) for text in (run / "rounds.jsonl").read_text().splitlines()]
     ledger = [json.loads(text) for text in (run / "ledger.jsonl").read_text().splitlines()]
     records = [json.loads(text) for text in (run / "chain.jsonl").read_text().splitlines()]
-    kept = (chain.ROUND, chain.ADAPTER, chain.STRATEGY, chain.REPLIES)
     return {
-        "rounds": [{k: v for k, v in line.items() if k not in timed} for line in lines],
-        "ledger": [{k: v for k, v in entry.items() if k not in timed} for entry in ledger],
-        "chain": [{k: record[k] for k in kept} for record in records],
+        "rounds": [{k: line[k] for k in of_line} for line in lines],
+        "ledger": sorted(tuple(e[k] for k in of_entry) for e in ledger if e["round"]),
+        "chain": [{k: record[k] for k in of_record} for record in records],
     }
