@@ -56,14 +56,35 @@ class Start:
         `as_loaded` is false for the base model where an adapter was put on it.
         """
         if self.needs_pad and self.model.get_input_embeddings().weight.shape[0] != self.tokens:
-            self.model.resize_token_embeddings(self.tokens)
+            _resize(self.model, self.tokens)
         if as_loaded:
             _restore(self.states)
         else:
             torch.manual_seed(self.seed)
         if self.needs_pad:
             self.tokenizer.add_special_tokens({"pad_token": "[PAD]"})
-            self.model.resize_token_embeddings(len(self.tokenizer))
+            _resize(self.model, len(self.tokenizer))
+
+
+def _resize(model: Any, tokens: int) -> None:
+    """Enlarge or cut the vocabulary of a model.
+
+    An embedding or output head that an adapter trained whole is in a wrapper of PEFT's, which
+    transformers cannot resize: what is active in it takes its place meanwhile.
+    """
+    from peft.utils.other import ModulesToSaveWrapper  # late: it takes seconds to import
+
+    places = (
+        (model.get_input_embeddings, model.set_input_embeddings),
+        (model.get_output_embeddings, model.set_output_embeddings),
+    )
+    wrapped = [(get(), get, put) for get, put in places if isinstance(get(), ModulesToSaveWrapper)]
+    for wrapper, _, put in wrapped:
+        put(wrapper.modules_to_save[wrapper.active_adapters[0]])
+    model.resize_token_embeddings(tokens)
+    for wrapper, get, put in wrapped:
+        wrapper.modules_to_save[wrapper.active_adapters[0]] = get()
+        put(wrapper)
 
 
 def _random_states() -> tuple[Any, list[Any]]:

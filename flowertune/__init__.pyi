@@ -21,6 +21,7 @@ from flowertune.models.auto_targets import target_modules as target_modules
 from flowertune.models.loader import load_base_model as load_base_model
 from flowertune.models.loader import load_tokenizer as load_tokenizer
 from flowertune.models.loader import takes_logits_to_keep as takes_logits_to_keep
+from flowertune.models.lora_choices import lora_choices as lora_choices
 from flowertune.run.training import TrainingRun as TrainingRun
 from flowertune.run.whole_model import average_models as average_models
 from flowertune.run.whole_model import is_whole_model_run as is_whole_model_run

@@ -95,7 +95,10 @@ class ClientApp(clientapp.ClientApp):
         from flowertune.client.initial import answer_initial
 
         disable_progress_bars()
-        return answer_initial(message, self.settings(context), self.functions)
+        node = context.node_config
+        partition, partitions = int(node["partition-id"]), int(node["num-partitions"])
+        cfg = self.settings(context)
+        return answer_initial(message, cfg, self.functions, partition, partitions)
 
     def _manifest(self, message: Message, context: Context) -> Message:
         return answer_manifest(message, context, self.settings(context))

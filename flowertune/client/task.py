@@ -22,15 +22,25 @@ from flowertune.client.rows import load_rows
 from flowertune.client.transport import keep_for_buckets, packed_reply
 from flowertune.comms.codec import unpack
 from flowertune.comms.partition_files import RESIDUAL, STATE, TRAINED, PartitionFiles
-from flowertune.comms.validation import ARRAYS, CLIENT, CONFIG, FROZEN, KEPT, METRICS, ROWS
+from flowertune.comms.validation import (
+    ARRAYS,
+    CLIENT,
+    CONFIG,
+    FROZEN,
+    KEPT,
+    METRICS,
+    ROWS,
+    SHIFT,
+)
 from flowertune.config.checks import check_settings, is_layerwise
-from flowertune.config.settings import WHERE, Settings, keys_of_models
+from flowertune.config.settings import MADE, WHERE, Settings, keys_of_models
 from flowertune.data.held_out import split
 from flowertune.data.steps import Step, steps_of_round, tokens_in
 from flowertune.methods.base import MethodClient
 from flowertune.methods.registry import client_class, options_of
 from flowertune.models.adapter import adapter_of, drawn_factor, load_adapter, thaw
 from flowertune.models.cuda import repeatable
+from flowertune.models.shift import set_shift
 from flowertune.profiling.phases import profile_of
 from flowertune.rules.held_out import LOSS
 
@@ -139,6 +149,8 @@ class ClientTask:
         UserError
             If its names or shapes are not the model's.
         """
+        if SHIFT in self._message.content.array_records:
+            set_shift(model, self.received(SHIFT))
         parameters = dict(model.named_parameters())  # found once: a model has hundreds
         thaw(model, parameters)
         self.adapter = self.method.whole(self.adapter, adapter_of(model))
@@ -216,7 +228,19 @@ class ClientTask:
         return unpack(self._message.content.array_records[name])
 
     def drawn_factor(self, name: str, shape: Sequence[int]) -> torch.Tensor:
-        """Return a factor A as the server drew it before round 1, so that it need not travel."""
+        """Return a factor A as the server drew it before round 1, so that it need not travel.
+
+        Raises
+        ------
+        UserError
+            If one client made it (``model.lora.init``).
+        """
+        if self.cfg.model.lora.init in MADE:
+            raise UserError(
+                f"model.lora.init is {self.cfg.model.lora.init!r}, for which one client makes the "
+                f"first adapter, and {self.cfg.strategy.name} has each client draw it; use "
+                f"'default' or 'gaussian', or another method ({WHERE})."
+            )
         config = self._functions.lora_config(self.cfg)
         return drawn_factor(self.cfg.seed, name, shape, config.init_lora_weights)
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from flwr.app import ConfigRecord, Message, MessageType, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
 from flowertune.base.numbers import as_float, as_int
@@ -41,6 +41,7 @@ def ask_losses(
     server_round: int,
     adapter: Mapping[str, torch.Tensor],
     wanted: Mapping[int, int],
+    beside: Mapping[str, ArrayRecord],
 ) -> tuple[dict[int, HeldOut], dict[int, str]]:
     """Return what the clients of some partitions say, and why others said nothing, by partition.
 
@@ -50,10 +51,13 @@ def ask_losses(
         The whole global adapter, float32; it travels in the run's precision.
     wanted : Mapping[int, int]
         How many rows each partition holds out.
+    beside : Mapping[str, ArrayRecord]
+        What a client needs beside the adapter, by record.
     """
     partitions = registry.by_node()
     config = ConfigRecord({"server-round": server_round})
-    content = RecordDict({ARRAYS: pack(adapter, cfg.train.transport), CONFIG: config})
+    packed = pack(adapter, cfg.train.transport)
+    content = RecordDict({**beside, ARRAYS: packed, CONFIG: config})
     messages = [Message(content, registry.nodes[p], MessageType.EVALUATE) for p in sorted(wanted)]
     account = ledger.account(server_round, partitions)
     said: dict[int, HeldOut] = {}

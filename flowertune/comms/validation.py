@@ -18,6 +18,7 @@ from flowertune.rules.manifest import KEPT_OF_A_CLIENT, ROWS_OF_A_CLIENT
 
 ARRAYS, CONFIG, METRICS, CLIENT = "arrays", "config", "metrics", "client"
 FROZEN = "frozen"  # what a client needs beside ARRAYS, in the run's precision, and does not change
+SHIFT = "shift"  # the first adapter's factors, by which each client shifts its base model; float32
 ROWS = "rows"  # of a client's record: which rows the library loaded for it, as JSON
 KEPT = "kept"  # of a client's record: digests of what it keeps for later rounds, as JSON
 _LONGEST = 1000  # characters of that JSON

@@ -83,8 +83,9 @@ def _run(app: Path, settings: Mapping[str, Any], cell: Cell) -> None:
     TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1
     client, server = load_app(app), load_server(app)
     grid = LocalGrid(client, dict(settings), cell.partitions, cell.of)
-    # Clients keep their files under it: another one in every process that works on the run.
-    number = secrets.randbits(62)
+    # Clients keep their files under it: another one in every process that works on the run. It
+    # travels with every message, so all have as many digits.
+    number = 10**17 + secrets.randbelow(9 * 10**17)
     context = Context(
         run_id=number, node_id=0, node_config={}, state=RecordDict(), run_config=dict(settings)
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from flowertune.base.errors import SettingsError
-from flowertune.config import optimizers, partitioners
+from flowertune.config import lora, optimizers, partitioners
 from flowertune.config.settings import ALL_AT_ONCE, LAYERWISE, WHERE, Entry, Settings, table, typed
 
 STEPS = "train.training-arguments.max-steps"
@@ -35,7 +35,7 @@ def check_settings(
     """
     problems = [text for entry in table() if (text := setting_problem(entry, run_config))]
     problems += partitioners.problems(run_config) + optimizers.problems(run_config)
-    problems += more(run_config)
+    problems += lora.problems(run_config) + more(run_config)
     if not problems:
         cfg = typed(run_config, app_dir)
         problems = _together(cfg)
@@ -139,6 +139,18 @@ def clients_per_round(fraction: float, nodes: int) -> int:
     """
     # A fraction like 0.29 is stored slightly low: 0.29 * 100 must still give 29.
     return max(int(fraction * nodes + 1e-9), min(2, nodes))
+
+
+def is_evaluated(cfg: Settings, server_round: int) -> bool:
+    """Whether the adapter is evaluated after a round: every so many, and after the last."""
+    every = cfg.train.evaluate_every
+    return bool(every) and (server_round % every == 0 or server_round == cfg.num_server_rounds)
+
+
+def evaluating_clients(cfg: Settings, nodes: int) -> int:
+    """Return how many of ``nodes`` SuperNodes evaluate, if each has a row to hold out."""
+    wanted = cfg.train.evaluate_clients or clients_per_round(cfg.strategy.fraction_train, nodes)
+    return min(wanted, nodes)
 
 
 def least_replies(cfg: Settings, clients: int) -> int:

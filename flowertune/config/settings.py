@@ -18,6 +18,11 @@ ADAMW, CONSTANT, LINEAR, COSINE = "adamw", "constant", "linear", "cosine"
 OPTIMIZERS = (
     ADAMW, "adamw-8bit", "paged-adamw", "paged-adamw-8bit", "sgd", "adafactor", "muon",
 )  # fmt: skip
+# How the first adapter is made; those of SHIFTED take it out of the base weights.
+SHIFTED = ("pissa", "pissa-fast", "olora")
+EVA, DRAWN = "eva", "default"
+MADE = (*SHIFTED, EVA)  # by one client, before round 1
+INITS = (DRAWN, "gaussian", *SHIFTED, EVA)
 IID = "iid"
 PARTITIONERS = (
     IID, "dirichlet", "pathological", "shard", "natural-id", "continuous", "linear", "square",
@@ -80,6 +85,8 @@ def _format(allowed: str) -> Rule:
 
 
 AUTO = "auto"
+_PATTERN = Rule(str, "module names and numbers, such as q_proj=16, with commas between",
+                one_line=True)  # fmt: skip
 _SWITCH = Rule(bool, "true or false")
 _AUTO_SWITCH = Rule(bool, "auto, true or false", also=(AUTO,))
 _NOT_SETTINGS = ("flat", "app_dir")
@@ -115,7 +122,31 @@ class Lora:
     target_modules: str = setting(
         "auto",
         _text("auto, all-linear, or module names with commas between"),
-        'the projections of queries and values; "all-linear"; or names: "q_proj,v_proj"',
+        'the projections of queries and values; "all-linear"; or names: "q_proj,layers.0.*.v_proj"',
+    )
+    rank_pattern: str = setting(
+        "", _PATTERN, 'ranks of their own for modules: "q_proj=16, layers.0.*.v_proj=8"'
+    )
+    alpha_pattern: str = setting("", _PATTERN, 'alphas of their own: "q_proj=32"')
+    dora: bool = setting(
+        False, _SWITCH, "true: DoRA trains a magnitude of each output as well; slower steps"
+    )
+    rslora: bool = setting(
+        False, _SWITCH, "true: rsLoRA, the update is scaled by alpha / sqrt(r), for high ranks"
+    )
+    init: str = setting(
+        DRAWN,
+        _one_of(*INITS),
+        "the first adapter: drawn; of the base weights (pissa, pissa-fast, olora; not quantized); "
+        "of rows of one client (eva)",
+    )
+    bias: str = setting(
+        "none", _one_of("none", "lora_only", "all"), "biases that are trained: of which layers"
+    )
+    modules_to_save: str = setting(
+        "",
+        Rule(str, "module names with commas between", one_line=True),
+        'modules that are trained and sent whole: "lm_head"; large',
     )
     plus_ratio: float = setting(
         1.0,

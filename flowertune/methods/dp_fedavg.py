@@ -27,7 +27,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from flowertune.config.settings import WHERE
+from flowertune.config.lora import INIT
+from flowertune.config.settings import EVA, WHERE
 from flowertune.methods import base, privacy
 from flowertune.methods.cores import on_all_cores
 from flowertune.methods.noise_key import NoiseKey, key_named, key_of_run
@@ -47,6 +48,12 @@ def check(run_config: Mapping[str, Any]) -> list[str]:
     """Return a sentence if nothing can be accounted, or the first release passes epsilon."""
     if not privacy.can_account():
         return [f"{NAME} is 'dp-fedavg', which {privacy.MISSING}."]
+    if run_config.get(INIT) == EVA:
+        return [
+            f"{NAME} is 'dp-fedavg', and {INIT} is {EVA!r}, whose first adapter is made of the "
+            "rows of one client, without noise and in no account; use another one "
+            f"({WHERE})."
+        ]
     values, problems = read_options(text_of(run_config, SETTING), OPTIONS, "dp-fedavg")
     if problems or privacy.releases_within(values["epsilon"], values["noise"], values["delta"]):
         return []

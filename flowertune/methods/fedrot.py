@@ -64,7 +64,7 @@ class Client(base.MethodClient):
     """Turns its factors before it sends them."""
 
     def sent(self, model: Any) -> Any:
-        """Return the adapter, turned; in round 1, where B was zero, as it is."""
+        """Return the adapter, turned; in round 1, where B may have been zero, as it is."""
         if self.task.round == 1:
             return model
         turned = dict(adapter_of(model))

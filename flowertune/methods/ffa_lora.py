@@ -17,8 +17,22 @@ import torch
 from flwr.app import ArrayRecord
 
 from flowertune.comms.validation import ARRAYS
+from flowertune.config.lora import INIT
+from flowertune.config.settings import MADE, WHERE
 from flowertune.methods import base
 from flowertune.methods.factors import A, pairs_of
+from flowertune.methods.options import NAME
+
+
+def check(run_config: Mapping[str, Any]) -> list[str]:
+    """Return a sentence if A is made by one client, so that the others cannot draw it."""
+    if (how := run_config.get(INIT)) not in MADE:
+        return []
+    return [
+        f"{NAME} is 'ffa-lora', for which each client draws A from the seed, and {INIT} is "
+        f"{how!r}, for which one client makes it; use 'default' or 'gaussian', or another method "
+        f"({WHERE})."
+    ]
 
 
 class Server(base.MethodServer):

@@ -22,7 +22,8 @@ from flwr.app import ArrayRecord
 from flwr.common import Array
 
 from flowertune.comms.validation import ARRAYS
-from flowertune.config.settings import WHERE, Rule
+from flowertune.config.lora import INIT
+from flowertune.config.settings import SHIFTED, WHERE, Rule
 from flowertune.methods import base
 from flowertune.methods.cores import on_all_cores
 from flowertune.methods.factors import (
@@ -53,10 +54,17 @@ OPTIONS = (
 
 
 def check(run_config: Mapping[str, Any]) -> list[str]:
-    """Return a sentence if a client is to have a larger rank than the adapter."""
+    """Return a sentence if a client is to have a larger rank than the adapter, or ranks of clients
+    would cut off what the base model was shifted by."""
     values, problems = read_options(text_of(run_config, SETTING), OPTIONS, "flexlora")
-    most = run_config.get("model.lora.peft-lora-r")
+    most, how = run_config.get("model.lora.peft-lora-r"), run_config.get(INIT)
     given = _ranks(values["ranks"]) if not problems else []
+    if given and how in SHIFTED:
+        return [
+            f"{SETTING} gives ranks of flexlora the value {values['ranks']!r}, and {INIT} is "
+            f"{how!r}: a client of a smaller rank would lack a part of its base model; use "
+            f"ranks={ALL}, or another {INIT} ({WHERE})."
+        ]
     if not given or not isinstance(most, int) or max(given) <= most:
         return []
     return [

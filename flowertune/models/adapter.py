@@ -10,11 +10,14 @@ import torch
 from flowertune.base.errors import UserError
 from flowertune.base.seeds import derive_seed
 from flowertune.base.text import one_line
-from flowertune.config.settings import WHERE, Settings
+from flowertune.config.lora import names_in
+from flowertune.config.settings import MADE, SHIFTED, WHERE, Settings
 from flowertune.models.config import check_positions, skeleton
+from flowertune.models.first import check_layers
 from flowertune.models.loader import settings_source, source_at, source_of
+from flowertune.models.lora_choices import FIELDS, names_given
 from flowertune.models.quantized import loaded
-from flowertune.models.targets import Vain, unknown_name, unused_pattern
+from flowertune.models.targets import Vain, unknown_name, unmatched, unused_pattern
 
 # Initializations whose B is zero: they change nothing at first, and need no base weights.
 SEEDED = (True, "gaussian")
@@ -141,7 +144,8 @@ def check_initialization(peft_config: Any) -> None:
         raise UserError(
             f"init_lora_weights is {how!r} in lora_config of models.py, which makes the first "
             "adapter from the base weights or at random and so changes the base model of each "
-            "client; use True or 'gaussian'."
+            "client; use True or 'gaussian', or set model.lora.init, for which one client makes "
+            "the first adapter."
         )
 
 
@@ -215,8 +219,11 @@ def adapter_shapes(cfg: Settings, peft_config: Any, base: Any = None) -> dict[st
             "which adds tokens to every prompt, and the scorer would read answers from the wrong "
             "places; use one that changes layers, such as LoRA or IA3."
         )
-    _check_names(cfg, unknown_name(peft_config, *_names(base)))
+    names = _names(base)
+    _check_names(cfg, unknown_name(peft_config, *names))
     modules = cfg.model.lora.target_modules
+    if "*" in modules:
+        _check_names(cfg, unmatched(names_in(modules), names[0]))
     try:
         with torch.device("meta"):
             model = get_peft_model(base, peft_config)
@@ -235,13 +242,15 @@ def adapter_shapes(cfg: Settings, peft_config: Any, base: Any = None) -> dict[st
             f"({WHERE})."
         ) from None
     inner = [name for name, module in model.get_base_model().named_modules() if _adapted(module)]
-    _check_names(cfg, unused_pattern(peft_config, inner))
+    _check_names(cfg, unused_pattern(peft_config, inner, names_given(cfg)))
     if router := _adapted_router(model.get_base_model()):
         raise UserError(
             f"model.lora.target-modules is {modules!r}, which adapts {router!r}, a router of "
             f"{cfg.model.name} that PEFT cannot adapt; set it to 'auto', or name other modules "
             f"({WHERE})."
         )
+    if cfg.model.lora.init in MADE:
+        check_layers(cfg.model.lora.init, model, cfg.model.name)
     shapes = get_peft_model_state_dict(model)
     for name in shapes:
         # PEFT saves the whole weight of an adapted embedding; biases are there if asked for.
@@ -282,11 +291,12 @@ def _adapted_router(model: Any) -> str | None:
 def _check_names(cfg: Settings, vain: Vain | None) -> None:
     if vain is None:
         return
-    modules = cfg.model.lora.target_modules
-    if vain.field == "target_modules" and vain.name in modules:
+    given = names_given(cfg).get(vain.field, {})
+    if vain.name in given.values():
+        key = FIELDS[vain.field]
         raise UserError(
-            f"model.lora.target-modules is {modules!r}, which names {vain.name!r}, {vain.why}; "
-            f"name modules of {cfg.model.name} ({WHERE})."
+            f"{key} is {cfg[key]!r}, which names {vain.name!r}, {vain.why}; name modules of "
+            f"{cfg.model.name} ({WHERE})."
         )
     raise UserError(
         f"lora_config of models.py gives an adapter that does not fit {cfg.model.name}: {vain}; "
@@ -299,6 +309,7 @@ def initial_adapter(
 ) -> tuple[dict[str, torch.Tensor], list[str]]:
     """Return the adapter that round 1 starts from, and the names that only base weights can give.
 
+    With a ``model.lora.init`` that one client makes, these are its factors as well. Else
     A is drawn as LoRA draws it (Kaiming uniform, or with "gaussian" normal with a deviation of
     1 / r), from ``seed`` and the tensor's name; B is zero, so that the adapter changes nothing at
     first. All tensors are float32 on the CPU. What is neither (DoRA's magnitudes, modules to save,
@@ -306,11 +317,12 @@ def initial_adapter(
     """
     adapter: dict[str, torch.Tensor] = {}
     missing = []
+    how = cfg.model.lora.init
     for name, like in shapes.items():
-        if "lora_A" in name:
+        if "lora_A" in name and how not in MADE:
             adapter[name] = drawn_factor(cfg.seed, name, like.shape, peft_config.init_lora_weights)
             continue
-        if "lora_B" not in name:
+        if "lora_B" not in name or how in SHIFTED:
             missing.append(name)
         adapter[name] = torch.zeros(like.shape)
     peft_config.base_model_name_or_path = source_of(cfg)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from flowertune.base.errors import UserError
+from flowertune.config.lora import key_of, names_in
 from flowertune.config.settings import WHERE, Settings
 from flowertune.models.config import read_config, skeleton
 from flowertune.models.known import known_config, known_models
@@ -49,8 +50,9 @@ class Targets:
 def target_modules(cfg: Settings) -> list[str] | str:
     """Return what ``model.lora.target-modules`` names, as PEFT takes it.
 
-    "auto" is PEFT's own choice for the architecture, or where PEFT names none, the attention's
-    projections of queries and values, found in the model's configuration: no weights are needed.
+    A name is the end of a module's; a star in it stands for any part between two dots. "auto" is
+    PEFT's own choice for the architecture, or where PEFT names none, the attention's projections of
+    queries and values, found in the model's configuration: no weights are needed.
 
     Raises
     ------
@@ -61,7 +63,10 @@ def target_modules(cfg: Settings) -> list[str] | str:
     if given == ALL_LINEAR:
         return given
     if given != AUTO:
-        return [name.strip() for name in given.split(",")]
+        names = names_in(given)
+        # PEFT takes one text for a regular expression of whole names.
+        keys = "|".join(map(key_of, names))
+        return rf"(?:.*\.)?(?:{keys})" if "*" in given else names
     return auto_targets(cfg).modules
 
 

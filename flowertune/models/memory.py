@@ -14,7 +14,7 @@ from math import prod
 from typing import Any
 
 from flowertune.config.optimizers import STATE_BYTES
-from flowertune.config.settings import ADAMW, Settings
+from flowertune.config.settings import ADAMW, SHIFTED, Settings
 
 GB = 1e9
 FLOAT32 = 4
@@ -90,7 +90,7 @@ class Work:
     answer
         How many tokens of a row are trained on; all of them if None.
     moments
-        Bytes of the optimizer's state for each value that is trained.
+        Bytes that are kept for each value that is trained beside it and its gradient.
     """
 
     bits: int
@@ -264,7 +264,8 @@ def work_of(cfg: Settings, tokens: int) -> Work:
         rows=cfg.train.training_arguments.per_device_train_batch_size,
         tokens=tokens,
         checkpointing=bool(cfg.model.gradient_checkpointing),
-        moments=STATE_BYTES[cfg.train.optimizer],
+        # The first adapter stays on the model, where it was taken out of the weights.
+        moments=STATE_BYTES[cfg.train.optimizer] + FLOAT32 * (cfg.model.lora.init in SHIFTED),
     )
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
+from flowertune.config.lora import key_of
+
 _SHOWN = 8
 _NUMBER = re.compile(r"(?:^|\.)(\d+)(?:\.|$)")
 
@@ -49,18 +51,32 @@ def unknown_name(
     return None
 
 
-def unused_pattern(peft_config: Any, adapted: Sequence[str]) -> Vain | None:
+def unmatched(names: Sequence[str], modules: Mapping[str, bool]) -> Vain | None:
+    """Return which of some names with stars is the end of no module's; None if all are."""
+    layers = [name for name, has_weights in modules.items() if has_weights]
+    for name in names:
+        if not any(_matches(key_of(name), full) for full in modules):
+            return _unknown("target_modules", name, layers)
+    return None
+
+
+def unused_pattern(
+    peft_config: Any, adapted: Sequence[str], given: Mapping[str, Mapping[str, str]]
+) -> Vain | None:
     """Return which key or layer number of a configuration changes nothing; None if all do.
 
     Parameters
     ----------
     adapted : Sequence[str]
         The names of the modules that got an adapter.
+    given : Mapping[str, Mapping[str, str]]
+        How keys of a field were written.
     """
     for field in ("rank_pattern", "alpha_pattern"):
         for key in getattr(peft_config, field, None) or {}:
             if not any(_matches(key, name) for name in adapted):
-                return _unknown(field, key, adapted, "adapted module")
+                said = given.get(field, {}).get(key, key)
+                return _unknown(field, said, adapted, "adapted module")
     wanted = getattr(peft_config, "layers_to_transform", None)
     wanted = [wanted] if isinstance(wanted, int) else list(wanted or [])
     there = sorted({int(n) for name in adapted for n in _NUMBER.findall(name)})

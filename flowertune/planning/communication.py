@@ -6,6 +6,8 @@ from functools import cache
 from math import prod
 
 from flowertune.base.text import MIB
+from flowertune.config.checks import evaluating_clients, is_evaluated
+from flowertune.config.settings import Settings
 
 VALUE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
 SCALE_BYTES, SCALE_BLOCK, SCALES = 4, 64, ".scales"  # as comms.codec has them
@@ -59,6 +61,30 @@ class Traffic:
         """Return that of rounds in which each client gets an adapter and answers with one."""
         return cls((clients * values,) * rounds, (clients * values,) * rounds,
                    (2 * clients * counted,) * rounds)  # fmt: skip
+
+    def with_more(self, down: int, counted: int) -> "Traffic":
+        """Return that of rounds in which more is sent to clients."""
+        more = tuple(nbytes + down for nbytes in self.down)
+        return Traffic(more, self.up, tuple(nbytes + counted for nbytes in self.counted))
+
+
+def with_evaluations(
+    traffic: Traffic, cfg: Settings, supernodes: int, values: int, message: int
+) -> Traffic:
+    """Return what a run sends with its evaluations: the adapter, to each client that evaluates.
+
+    Parameters
+    ----------
+    values, message : int
+        Bytes of an adapter's values, and of what the ledger counts of one.
+    """
+    clients = evaluating_clients(cfg, supernodes)
+    times = [clients * is_evaluated(cfg, n) for n in range(1, len(traffic.down) + 1)]
+    return Traffic(
+        tuple(n + k * values for n, k in zip(traffic.down, times, strict=True)),
+        traffic.up,
+        tuple(n + k * message for n, k in zip(traffic.counted, times, strict=True)),
+    )
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,15 @@ from typing import TYPE_CHECKING, Any
 from flowertune.base.errors import SettingsError
 from flowertune.base.text import MIB
 from flowertune.config.checks import client_problems, clients_per_round
-from flowertune.config.settings import Settings
+from flowertune.config.settings import SHIFTED, Settings
 from flowertune.models.memory import Memory, estimate, work_of
 from flowertune.planning.architecture import Architecture
-from flowertune.planning.communication import Communication, Traffic, adapter_bytes
+from flowertune.planning.communication import (
+    Communication,
+    Traffic,
+    adapter_bytes,
+    with_evaluations,
+)
 from flowertune.planning.disk import VALUE_BYTES, Disk
 from flowertune.planning.published import Comparison, comparisons
 
@@ -113,10 +118,13 @@ def make_plan(
             clients=clients,
             rounds=rounds,
             budget_mib=cfg.static.budget_mib,
-            traffic=traffic or fedavg,
+            traffic=with_evaluations(
+                traffic or fedavg, cfg, supernodes, values, shape.message_bytes[transport]
+            ),
         ),
         disk=Disk(
-            VALUE_BYTES * shape.adapter_parameters,
+            # Each state has the first adapter, too, and each checkpoint twice the rank.
+            VALUE_BYTES * shape.adapter_parameters * (2 if cfg.model.lora.init in SHIFTED else 1),
             cfg.num_server_rounds,
             cfg.train.save_every_round,
             cfg.train.keep_states,

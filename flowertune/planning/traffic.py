@@ -19,7 +19,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from flowertune.comms.decoded import as_record
 from flowertune.comms.validation import ARRAYS, CLIENT, FROZEN, METRICS
 from flowertune.config.checks import clients_per_round
-from flowertune.config.settings import Settings
+from flowertune.config.settings import SHIFTED, Settings
 from flowertune.methods.registry import client_class
 from flowertune.planning.communication import Shapes, Traffic, adapter_bytes, array_bytes
 
@@ -87,7 +87,12 @@ def traffic_of_run(
     method = strategy_of(cfg, {node: node for node in range(supernodes)}, clients)
     half = methods.get(name) or client_class(name)
     returns = getattr(half, "returns", ())
-    return traffic_of(method, returns, shapes, cfg.train.transport, cfg.num_server_rounds)
+    found = traffic_of(method, returns, shapes, cfg.train.transport, cfg.num_server_rounds)
+    if cfg.model.lora.init not in SHIFTED:
+        return found
+    first = {n: shape for n, shape in shapes.items() if ".lora_A." in n or ".lora_B." in n}
+    counted = sum(array_bytes(name, shape, "float32") for name, shape in first.items())
+    return found.with_more(clients * adapter_bytes(first, "float32"), clients * counted)
 
 
 def traffic_of(

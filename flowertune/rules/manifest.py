@@ -123,6 +123,7 @@ _ABOVE_ZERO = Value("a number above 0", lambda given: values.is_number(given) an
 _NUMBER = Value("a number", values.is_number)
 # What only some have.
 MORE = {
+    "first-adapter": object_with(init=TEXT, partition=whole()),
     "held-out-loss": optional(_NUMBER),
     "chosen": optional(object_with(round=whole(1), rows=whole(1), loss=_NUMBER)),
     "privacy": object_with(

@@ -20,7 +20,8 @@ _PREFIX, _FACTOR = "base_model.model.", ".lora_A."
 def checkpoint_config(peft_config: Any, names: Iterable[str]) -> dict[str, Any]:
     """Return what ``adapter_config.json`` of every checkpoint of a run says, as JSON.
 
-    Modules that the configuration chooses by a regular expression are named one by one.
+    Modules that the configuration chooses by regular expressions are named one by one, and so are
+    those of its patterns: of several that match one the first counts, and JSON keeps no order.
 
     Parameters
     ----------
@@ -34,13 +35,19 @@ def checkpoint_config(peft_config: Any, names: Iterable[str]) -> dict[str, Any]:
     UserError
         If the configuration holds what cannot be scored.
     """
+    from peft.utils.other import get_pattern_key  # late: peft takes seconds to import
+
     own = copy.deepcopy(peft_config)
     own.inference_mode = True
+    modules = [n.removeprefix(_PREFIX).partition(_FACTOR)[0] for n in names if _FACTOR in n]
     if isinstance(own.target_modules, str) or isinstance(own.exclude_modules, str):
-        own.target_modules = {
-            name.removeprefix(_PREFIX).partition(_FACTOR)[0] for name in names if _FACTOR in name
-        }
-        own.exclude_modules = None
+        own.target_modules, own.exclude_modules = {*modules}, None
+    for field in ("rank_pattern", "alpha_pattern"):
+        pattern = getattr(own, field, None) or {}
+        keys = {module: get_pattern_key(pattern, module) for module in modules}
+        named = {module: pattern[key] for module, key in keys.items() if key in pattern}
+        if pattern:
+            setattr(own, field, named)
     with TemporaryDirectory() as folder:
         own.save_pretrained(folder)
         body = json.loads((Path(folder) / CONFIG).read_text("utf-8"))

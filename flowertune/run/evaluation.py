@@ -1,10 +1,10 @@
-"""Evaluations of a run: when, by whom, and what a round's line says of one."""
+"""Evaluations of a run: by whom, and what a round's line says of one."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from flowertune.comms.evaluation import HeldOut
-from flowertune.config.checks import clients_per_round
+from flowertune.config.checks import evaluating_clients
 from flowertune.config.settings import Settings
 from flowertune.data.held_out import held_out_of
 from flowertune.data.order import sample_clients
@@ -23,15 +23,8 @@ def panel(cfg: Settings, rows: Mapping[int, int]) -> dict[int, int]:
         How many rows with room for an answer each partition has.
     """
     held = {p: n for p, count in rows.items() if (n := held_out_of(count, cfg.train.held_out))}
-    a_round = clients_per_round(cfg.strategy.fraction_train, len(rows))
-    count = min(cfg.train.evaluate_clients or a_round, len(held))
+    count = min(evaluating_clients(cfg, len(rows)), len(held))
     return {p: held[p] for p in sample_clients(list(held), count, cfg.seed, 0)}
-
-
-def is_due(cfg: Settings, server_round: int) -> bool:
-    """Whether the adapter is evaluated after a round: every so many, and after the last."""
-    every = cfg.train.evaluate_every
-    return bool(every) and (server_round % every == 0 or server_round == cfg.num_server_rounds)
 
 
 def line_of(said: Mapping[int, HeldOut], reasons: Mapping[int, str], asked: int) -> dict[str, Any]:

@@ -5,18 +5,20 @@ from logging import INFO, WARNING
 from typing import Any
 
 import torch
+from flwr.app import ArrayRecord
 from flwr.common import log
 
 from flowertune.base.errors import UserError
 from flowertune.base.text import counted
 from flowertune.comms.codec import pack
 from flowertune.comms.evaluation import HeldOut, ask_losses
+from flowertune.config.checks import is_evaluated
 from flowertune.config.settings import WHERE
 from flowertune.data.lengths import Lengths
 from flowertune.rules.held_out import CHOSEN, LOSS, best_of
 from flowertune.run.base import BaseRun
 from flowertune.run.data_check import usable_rows
-from flowertune.run.evaluation import is_due, line_of, panel
+from flowertune.run.evaluation import line_of, panel
 
 _OF_A_REPLY = 1024  # bytes at the most, with what a message holds beside the adapter
 
@@ -37,6 +39,7 @@ class Evaluator:
         run: BaseRun,
         lengths: Mapping[int, list[Lengths]],
         adapter: Mapping[str, torch.Tensor],
+        beside: Mapping[str, ArrayRecord],
     ) -> None:
         """Choose who evaluates.
 
@@ -46,13 +49,15 @@ class Evaluator:
             Of every partition's rows.
         adapter : Mapping[str, torch.Tensor]
             One of the run's shapes.
+        beside : Mapping[str, ArrayRecord]
+            What a client needs beside the adapter, by record.
 
         Raises
         ------
         UserError
             If no client has a row to hold out.
         """
-        self._run, cfg = run, run.cfg
+        self._run, self._beside, cfg = run, beside, run.cfg
         self.panel = panel(cfg, usable_rows(lengths, cfg.train.seq_length))
         if not self.panel:
             raise UserError(
@@ -60,7 +65,8 @@ class Evaluator:
                 f"to hold one out; set it to 0 ({WHERE})."
             )
         packed = pack(adapter, cfg.train.transport)
-        size = sum(len(array.data) for array in packed.values())
+        records = (packed, *beside.values())
+        size = sum(len(array.data) for record in records for array in record.values())
         self.nbytes = len(self.panel) * (size + _OF_A_REPLY)
         log(INFO, "after every %s, %s evaluate on %s held-out rows (partitions %s)",
             counted(cfg.train.evaluate_every, "round"), counted(len(self.panel), "client"),
@@ -68,7 +74,7 @@ class Evaluator:
 
     def bytes_of(self, server_round: int) -> int:
         """Return the most bytes that the evaluation after a round takes; 0 where none is due."""
-        return self.nbytes if is_due(self._run.cfg, server_round) else 0
+        return self.nbytes if is_evaluated(self._run.cfg, server_round) else 0
 
     def evaluate(
         self,
@@ -92,7 +98,7 @@ class Evaluator:
             If nobody could evaluate.
         """
         run = self._run
-        if not is_due(run.cfg, server_round):
+        if not is_evaluated(run.cfg, server_round):
             return {}
         if not run.ledger.has_room_for(self.nbytes):
             log(WARNING, "round %d is not evaluated: that would pass the budget of %s MiB",
@@ -126,8 +132,9 @@ class Evaluator:
                 left = {p: rows for p, rows in self.panel.items() if p not in said}
                 if left and run.ledger.has_room_for(self.nbytes):
                     came, reasons = ask_losses(
-                        run.grid, run.cfg, run.registry, run.ledger, server_round, adapter, left
-                    )
+                        run.grid, run.cfg, run.registry, run.ledger, server_round, adapter, left,
+                        self._beside,
+                    )  # fmt: skip
                     said |= came
                     asked += len(left)
         return said, reasons, asked

@@ -89,6 +89,7 @@ PARTS_OF_ADAPTERS = {
         lambda given: object_with(of=ROWS_OF_A_CLIENT).fits(given) and all(map(_number, given)),
     ),
     "bytes-per-round": whole(),
+    "first-adapter": optional(object_with(init=TEXT, partition=whole())),
 }
 
 

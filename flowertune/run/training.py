@@ -31,8 +31,9 @@ from flowertune.comms.validation import (
     rows_of,
 )
 from flowertune.config.checks import is_layerwise, least_replies
+from flowertune.config.lora import plain_config
 from flowertune.config.optimizers import check_shapes
-from flowertune.config.settings import WHERE
+from flowertune.config.settings import SHIFTED, WHERE
 from flowertune.data.lengths import Lengths
 from flowertune.data.report import (
     refuse_if_too_many_are_bad,
@@ -60,7 +61,7 @@ from flowertune.run.data_check import VisitedRows, ask_lengths
 from flowertune.run.evaluator import Evaluator
 from flowertune.run.failures import log_error_last, too_few
 from flowertune.run.files import now
-from flowertune.run.first_adapter import first_adapter
+from flowertune.run.first_adapter import FIRST, First, first_adapter
 from flowertune.run.lost import log_lost_replies
 from flowertune.run.metadata import build_manifest, run_info
 from flowertune.run.progress import round_line
@@ -97,6 +98,7 @@ class TrainingRun(BaseRun):
         self._good_rows: dict[int, int] = {}  # of each partition: those that are not left out
         self.rows: dict[int, dict[str, Any]] = {}  # what each partition says it loaded
         self._method: _Method | None = None
+        self._first = First()
         self._evaluator: Evaluator | None = None
         self._before: Mapping[str, torch.Tensor] = {}  # the adapter that the round starts from
         self._experts: Mapping[str, int] = {}  # of tensors that hold several
@@ -154,32 +156,36 @@ class TrainingRun(BaseRun):
         peft_config.revision = self.cfg.model.revision
         # Kept as it is now: what an app changes on the object later is not in a checkpoint.
         self.adapter_config = checkpoint_config(peft_config, shapes)
+        if self.cfg.model.lora.init in SHIFTED:  # what is exported has twice the rank
+            self.adapter_config = plain_config(self.adapter_config)
         self._say_targets()
         self._say_what_differs()
         self._experts = experts_of(self.cfg, peft_config, shapes)
         if isinstance(strategy, MethodServer):
             strategy.know_experts(self._experts)
         if self.origin is None:
-            adapter = first_adapter(
+            adapter, maker = first_adapter(
                 self.cfg, peft_config, shapes, self.registry, self.ledger, self.grid
             )
+            self._first = First.of(self.cfg, adapter, maker)
             packed = pack(adapter, self.cfg.train.transport)
-            size = sum(len(array.data) for array in packed.values())
+            size = sum(len(array.data) for array in packed.values()) + self._first.nbytes // 2
             cost = RoundCost(2 * self.clients_per_round * size)
         else:
             state = self.go_on(adapter_config)
             adapter = dict(state.adapter)
             cost = RoundCost(int(state.body["bytes-per-round"]))
             self.rows = {int(p): record for p, record in state.body["rows"].items()}
-            if state.server_round or state.strategy:
-                restore_strategy(strategy, state.strategy)
+            kept, self._first = First.taken(state.strategy, state.body)
+            if state.server_round or kept:
+                restore_strategy(strategy, kept)
         contract = StrategyContract(strategy, adapter, self.registry)
         contract.rehearse(is_layerwise(self.cfg), self.grid)
         if self.cfg.train.training_arguments.max_steps > 0:
             self._report_rows()
         if self.cfg.train.evaluate_every:
             self._refuse_losses(strategy)
-            self._evaluator = Evaluator(self, self.lengths, adapter)
+            self._evaluator = Evaluator(self, self.lengths, adapter, self._first.records)
         self.write_run()
         loggers = run_loggers(
             self.cfg, self.folder, run_info(self, "running", self.data), self.rounds_done
@@ -283,7 +289,7 @@ class TrainingRun(BaseRun):
         """
         began, before = time.monotonic(), self.ledger.received
         self.profile.round = server_round
-        messages = list(messages)
+        messages = [self._first.sent_with(message) for message in messages]
         asked, failed, reasons = len(messages), 0, dict[int, str]()
         least = least_replies(self.cfg, asked)
         for attempt in (1, 2):
@@ -514,13 +520,16 @@ class TrainingRun(BaseRun):
             "adapter-config": self.method.adapter_config,
             "rows": self.rows,
             "bytes-per-round": self.method.cost.nbytes,
+            FIRST: self._first.about,
         }
-        self.save_round(server_round, adapter, strategy, more, record, checkpoint)
+        kept = {**strategy, **self._first.kept()}
+        self.save_round(server_round, adapter, kept, more, record, checkpoint)
 
     def _checkpoint(self, server_round: int, tensors: Mapping[str, torch.Tensor]) -> str:
         """Save a checkpoint, and return the seal of its manifest."""
         path, config = self.folder / f"peft_{server_round}", self.adapter_config
         assert config is not None
+        tensors = self._first.export(tensors)
         more = {
             "kind": "adapter",
             "base-model": {
@@ -534,6 +543,7 @@ class TrainingRun(BaseRun):
             "rows": {str(p): record for p, record in sorted(self.rows.items())},
             "rows-visited": round(self._visited.share(self.rounds_done), 6),
             **privacy_of(self.method.contract.strategy, server_round),
+            **({FIRST: self._first.about} if self._first.about else {}),
             **self._chosen_so_far(server_round),
         }
         save_checkpoint(path, tensors, config, build_manifest(self, server_round, more))

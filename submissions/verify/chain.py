@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flowertune.base.untrusted import UnusableFile, strict_json
+from flowertune.config.settings import SHIFTED
 from flowertune.rules.manifest import SEAL
 from flowertune.run import chain
 from submissions import layout
@@ -113,6 +114,8 @@ def _strategy(case: Case, found: Records) -> None:
     name = case.manifest["settings"].get("strategy.name")
     if name not in KEEP_NOTHING | KEEP_SOMETHING:
         return
+    if case.manifest["settings"].get("model.lora.init") in SHIFTED:
+        return  # every state has the first adapter there, too
     for record in found.records:
         kept = record[chain.STRATEGY] != NOTHING
         if kept != (name in KEEP_SOMETHING and record[chain.ROUND] > 0):
@@ -216,7 +219,8 @@ def _last_state(case: Case, found: Records) -> None:
     if case.weights is None or case.manifest is None:
         return
     record = found.of_rounds().get(case.manifest["round"])
-    if record is not None and record[chain.ADAPTER] != state_sha256(case.weights):
+    exported = case.manifest["settings"].get("model.lora.init") in SHIFTED
+    if record is not None and record[chain.ADAPTER] != state_sha256(case.weights, exported):
         case.error(
             "run", "chain-adapter", layout.WEIGHTS,
             f"The weights are not the adapter that round {case.manifest['round']} left: the chain "

@@ -6,7 +6,7 @@ from typing import Any, TypeGuard
 
 from flowertune.base.text import MIB
 from flowertune.config.checks import clients_per_round
-from flowertune.config.settings import LAYERWISE
+from flowertune.config.settings import LAYERWISE, SHIFTED
 from flowertune.data.order import sample_clients
 from flowertune.rules.values import is_number, shown
 from submissions import layout
@@ -25,6 +25,7 @@ from submissions.verify import (
 )
 from submissions.verify.case import Case
 from submissions.verify.fields import moment
+from submissions.verify.weights import halved, rank_axis
 
 _SLACK = 1e-9  # of rates, relative: other machines round otherwise
 _MORE = 1.1  # times the bytes of a round that the next one may be expected to take
@@ -77,6 +78,11 @@ def _messages(
     shapes, method = case.weights.shapes, flat.get("strategy.name")
     layerwise = flat.get("aggregation.mode") == LAYERWISE
     options = str(flat.get("strategy.options"))
+    first = 0  # bytes of the first adapter, by which each client shifts its base model
+    if flat.get("model.lora.init") in SHIFTED:
+        shapes = halved(shapes)
+        factors = {name: shape for name, shape in shapes.items() if rank_axis(name) is not None}
+        first = messages.adapter_bytes(factors, "float32")
 
     def least(server_round: int) -> tuple[int, int]:
         sent, back = messages.trained(shapes, str(method), options, server_round)
@@ -85,7 +91,7 @@ def _messages(
             if layerwise
             else messages.adapter_bytes(back, transport)
         )
-        return messages.adapter_bytes(sent, transport), reply
+        return messages.adapter_bytes(sent, transport) + first, reply
 
     # By odd and even rounds, which is all that it depends on.
     floors = (least(2), least(1))

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+from flowertune.config import lora
 from flowertune.config.checks import clients_per_round, setting_problem
-from flowertune.config.settings import table
+from flowertune.config.settings import SHIFTED, table
 from flowertune.methods.options import read_options
 from flowertune.methods.registry import FEDAVG, NAMES, load, options_in
 from flowertune.rules.values import is_number, same, shown
@@ -29,6 +30,7 @@ _DEFAULTS: Mapping[str, Any] = {
     "alpha_pattern": {}, "layers_to_transform": None, "layers_pattern": None,
     "target_parameters": None, "trainable_token_indices": None, "use_qalora": False,
 }  # fmt: skip
+_PREFIX, _FACTOR = "base_model.model.", ".lora_A."
 _OF_SETTINGS = {
     "r": "model.lora.peft-lora-r",
     "lora_alpha": "model.lora.peft-lora-alpha",
@@ -57,6 +59,9 @@ def _valid(case: Case, settings: Mapping[str, Any]) -> bool:
         if key not in settings:
             case.error("run", "settings", place, f"There is no {key}, and every run has it.")
             good = False
+    for found in lora.problems(settings):
+        case.error("run", "settings", place, found)
+        good = False
     for entry in table():
         if entry.key in settings and setting_problem(entry, settings) is not None:
             case.error(
@@ -101,7 +106,10 @@ def _adapter(case: Case, settings: Mapping[str, Any], config: Mapping[str, Any])
     wanted |= {key: value for key, value in _DEFAULTS.items() if key in config}
     targets = settings["model.lora.target-modules"]
     if targets not in (_ARCHITECTURE, _ALL):
-        wanted["target_modules"] = sorted({name.strip() for name in targets.split(",")})
+        wanted["target_modules"] = _targets(config, lora.names_in(targets))
+    wanted |= _chosen(case, settings)
+    if settings.get(lora.INIT) in SHIFTED:
+        wanted = lora.plain_config(wanted)
     for key, value in wanted.items():
         given = config.get(key)
         numbers = is_number(given) and is_number(value)
@@ -110,6 +118,39 @@ def _adapter(case: Case, settings: Mapping[str, Any], config: Mapping[str, Any])
                 "run", "adapter-settings", place,
                 f"{key} is {shown(given)}, and the settings give {shown(value)}.",
             )  # fmt: skip
+
+
+def _targets(config: Mapping[str, Any], names: list[str]) -> list[str]:
+    """Return the targets: the names as they are, or the full ones that names with stars match."""
+    given = config.get("target_modules")
+    if not any("*" in name for name in names) or not isinstance(given, list):
+        return sorted(set(names))
+    full = [one for one in given if any(lora.ends_with(str(one), name) for name in names)]
+    return [*full, *(n for n in names if not any(lora.ends_with(str(one), n) for one in full))]
+
+
+def _chosen(case: Case, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what LoRA's own choices make of an adapter's configuration."""
+    flag = lambda key: settings.get(key) is True  # noqa: E731
+    weights = case.weights.tensors if case.weights else ()
+    modules = [
+        name.removeprefix(_PREFIX).partition(_FACTOR)[0] for name in weights if _FACTOR in name
+    ]
+    chosen: dict[str, Any] = {
+        "use_dora": flag(lora.DORA),
+        "use_rslora": flag(f"{lora.LORA}rslora"),
+        "bias": settings.get(lora.BIAS, lora.NONE),
+        "init_lora_weights": "gaussian" if settings.get(lora.INIT) == "gaussian" else True,
+        "modules_to_save": lora.names_in(str(settings.get(lora.SAVED, ""))) or None,
+    }
+    for field, key, read in (
+        ("rank_pattern", lora.RANKS, lora.ranks_in), ("alpha_pattern", lora.ALPHAS, lora.alphas_in)
+    ):  # fmt: skip
+        pattern = read(str(settings.get(key, "")))
+        if case.weights is not None or not pattern:
+            found = {module: lora.first_match(pattern, module) for module in modules}
+            chosen[field] = {module: value for module, value in found.items() if value is not None}
+    return chosen
 
 
 def _said(case: Case, manifest: Mapping[str, Any], settings: Mapping[str, Any]) -> None:

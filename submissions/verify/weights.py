@@ -132,29 +132,54 @@ def _tensor(name: str, entry: Any) -> Tensor:
     return tensor
 
 
-def state_sha256(weights: Weights) -> str:
+def state_sha256(weights: Weights, exported: bool = False) -> str:
     """Return the sha256 of the file that a run's state holds with these very tensors.
+
+    Where the run took its first adapter out of the base weights, factors were ``exported`` with
+    twice the rank: the first half of each is what the state holds.
 
     A state's file says nothing beside its tensors, and both are written by the same library: so the
     digest in the chain's last record decides whether a checkpoint is what that round left.
     """
+    axes = {name: rank_axis(name) if exported else None for name in weights.tensors}
     # The order of keys, and no white space, as safetensors writes them.
-    body = {
-        name: {
-            "dtype": tensor.dtype,
-            "shape": list(tensor.shape),
-            "data_offsets": [tensor.begin, tensor.end],
-        }
-        for name, tensor in weights.tensors.items()
-    }
+    body, end = {}, 0
+    for name, tensor in weights.tensors.items():
+        shape = list(tensor.shape)
+        if (axis := axes[name]) is not None and axis < len(shape):
+            shape[axis] //= 2
+        begin, end = end, end + math.prod(shape) * _WIDTHS[tensor.dtype]
+        body[name] = {"dtype": tensor.dtype, "shape": shape, "data_offsets": [begin, end]}
     header = json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
     header += b" " * (-len(header) % 8)
     digest = hashlib.sha256(struct.pack("<Q", len(header)) + header)
     with weights.path.open("rb") as file:
-        file.seek(weights.start)
-        while piece := file.read(2**22):
-            digest.update(piece)
+        for name, tensor in weights.tensors.items():
+            file.seek(weights.start + tensor.begin)
+            left, axis = tensor.end - tensor.begin, axes[name]
+            if axis == 1 and len(tensor.shape) > 1:
+                data = np.frombuffer(file.read(left), np.uint8).reshape(max(1, tensor.shape[0]), -1)
+                digest.update(np.ascontiguousarray(data[:, : data.shape[1] // 2]))
+                continue
+            left = left // 2 if axis == 0 else left
+            while left and (piece := file.read(min(left, 2**22))):
+                left -= len(piece)
+                digest.update(piece)
     return digest.hexdigest()
+
+
+def halved(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of what was trained, where factors are exported with twice the rank."""
+    made = {}
+    for name, shape in shapes.items():
+        axis = rank_axis(name)
+        made[name] = tuple(size // 2 if n == axis else size for n, size in enumerate(shape))
+    return made
+
+
+def rank_axis(name: str) -> int | None:
+    """Return the axis of the rank in a factor; None for other tensors."""
+    return 0 if ".lora_A." in name else 1 if ".lora_B." in name else None
 
 
 def config_problems(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> list[str]:

@@ -26,6 +26,7 @@ def lora_config(cfg: flowertune.Settings) -> Any:
         lora_dropout=cfg.model.lora.peft_lora_dropout,
         target_modules=flowertune.target_modules(cfg),
         task_type="CAUSAL_LM",
+        **flowertune.lora_choices(cfg),  # DoRA, rsLoRA, biases, patterns: nothing by default
     )
 
 

@@ -113,6 +113,34 @@ HONEST = {
     "LoRA-FAIR": Honest({"strategy.name": "lora-fair-ridge"}),
     "FedMedian": Honest({"strategy.name": "fedmedian"}),
     "DP-FedAvg": Honest({"strategy.name": "dp-fedavg", "strategy.options": "epsilon=3, noise=2"}),
+    "PiSSA, resumed": Honest(
+        {
+            "model.lora.init": "pissa",
+            "model.lora.peft-lora-r": 4,
+            "model.lora.rslora": True,
+            "model.quantization": 0,
+        },
+        stops_in=2,
+    ),
+    "OLoRA, layer by layer": Honest(
+        {
+            "model.lora.init": "olora",
+            "model.lora.peft-lora-r": 4,
+            "aggregation.mode": "layerwise",
+            "strategy.name": "scaffold",
+        }
+    ),
+    "DoRA, ranks by pattern, a whole head, SGD": Honest(
+        {
+            "model.lora.init": "gaussian",
+            "model.lora.rank-pattern": "v_proj=4",
+            "model.lora.modules-to-save": "lm_head",
+            "model.lora.dora": True,
+            "train.optimizer": "sgd",
+            "train.schedule": "linear",
+        }
+    ),
+    "EVA": Honest({"model.lora.init": "eva", "model.lora.peft-lora-r": 4}),
     "resumed": Honest(stops_in=3),
     "resumed, int8": Honest({"train.transport": "int8"}, stops_in=2),
     "lost clients": Honest(EVERYBODY, tamper=_lost((1, 2), (3, 0))),

@@ -150,6 +150,14 @@ def test_equal_bytes_gives_each_method_what_the_first_one_takes():
     assert tokens_of(half, "centralised") == 3 * 24
 
 
+def test_a_few_characters_more_are_no_round_less():
+    one = grid(equal=BYTES)
+    counted = counts({"fedavg": [10 * MIB] * 5, "fedprox": [10 * MIB + 40] * 5}, one)
+    assert {cell.rounds for cell in planned_cells(one, counted)} == {6}
+    strict = replace(one, budget_mib=61)
+    assert [cell.rounds for cell in planned_cells(strict, counted)][:2] == [6, 5]
+
+
 def test_a_budget_that_is_no_round_names_the_methods_it_is_too_small_for():
     one = grid(equal=BYTES, budget_mib=6)
     counted = counts({"fedavg": [10 * MIB] * 5, "fedprox": [4 * MIB] * 5}, one)

@@ -68,6 +68,28 @@ def test_what_is_there_is_taken(shapes):
     assert len(shapes({}, LoraConfig(r=4, task_type="CAUSAL_LM", target_modules=".*v_proj"))) == 4
 
 
+@pytest.mark.parametrize(
+    ("key", "given", "said"),
+    [
+        ("target-modules", "layers.*.mlp.q_*", r"names 'layers.\*.mlp.q_\*', .*\(there is"),
+        ("target-modules", "q_proj,k_*roj,x_*", r"names 'x_\*'"),
+        ("rank-pattern", "q_porj=2", r"names 'q_porj', .*no such adapted module \(there is q_proj"),
+        ("alpha-pattern", "layers.*.k_proj=2", r"names 'layers.\*.k_proj'"),
+        ("modules-to-save", "lm_heat", r"names 'lm_heat', .*lm_head"),
+    ],
+)
+def test_a_setting_that_names_what_is_not_there_is_named(shapes, key, given, said):
+    with pytest.raises(UserError, match=rf"^model\.lora\.{key} is .*which " + said):
+        shapes({f"model.lora.{key}": given})
+
+
+def test_stars_stand_for_parts_of_names(shapes):
+    cut = {"target-modules": "layers.1.*.q_proj,v_proj", "rank-pattern": "layers.*.self_attn.v_*=3"}
+    found = shapes({f"model.lora.{key}": value for key, value in cut.items()})
+    ranks = {n.split("layers.")[1][:17]: len(t) for n, t in found.items() if "lora_A" in n}
+    assert ranks == {"0.self_attn.v_pro": 3, "1.self_attn.q_pro": 32, "1.self_attn.v_pro": 3}
+
+
 def test_a_learned_prompt_is_refused(shapes):
     config = PromptTuningConfig(num_virtual_tokens=3, task_type="CAUSAL_LM")
     with pytest.raises(UserError, match="adds tokens to every prompt"):

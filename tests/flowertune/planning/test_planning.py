@@ -39,6 +39,7 @@ from flowertune.planning.communication import (
     Traffic,
     adapter_bytes,
     message_bytes,
+    with_evaluations,
 )
 from flowertune.planning.estimate import Plan, as_values, make_plan, warnings
 from flowertune.planning.probe import probe
@@ -436,3 +437,13 @@ def test_rounds_that_fit_are_those_that_the_budget_allows():
         return Communication(1, 1, len(counted), mib, traffic).rounds_that_fit
 
     assert [fit(mib, 3, 1, 3, 1) for mib in (2, 3, 6, 7, 8, 12)] == [0, 1, 2, 3, 4, 6]
+
+
+def test_evaluations_are_planned():
+    """The adapter once, to each client that evaluates: after every fourth round and the last."""
+    changes = {"train.evaluate-every": 4, "train.evaluate-clients": 3, "num-server-rounds": 6}
+    before = Traffic((10,) * 6, (10,) * 6, (24,) * 6)
+    after = with_evaluations(before, settings(**changes), 50, 5, 7)
+    assert after == Traffic((10, 10, 10, 25, 10, 25), (10,) * 6, (24, 24, 24, 45, 24, 45))
+    off = settings(**{**changes, "train.evaluate-every": 0})
+    assert with_evaluations(before, off, 50, 5, 7) == before

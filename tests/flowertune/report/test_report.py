@@ -240,4 +240,19 @@ def test_what_is_measured_of_a_method_is_told(tmp_path):
     for told in ("Aggregation residual", "Drift of clients", ">0.123<", ">0.875<", ">3.00<"):
         assert told in html, told
     assert html.index("layers.0.v") < html.index("layers.0.&lt;b&gt;q")  # the largest first
+    assert "held" not in html.partition("</style>")[2]
     assert "Drift" not in page(collect(read_run(write_run(tmp_path / "8", done=2)), {}))
+
+
+def test_losses_on_held_out_rows_are_told(run_folder):
+    best = {"round": 1, "rows": 12, "loss": 0.75}
+    told = {"held-out-rows": 12, "chosen": best}
+    lines = [round_line(5, **told, **{"held-out-loss": 0.75}), round_line(6),
+             round_line(10, **told, **{"held-out-loss": 0.875})]  # fmt: skip
+    (run_folder / "rounds.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines))
+    about = json.loads((run_folder / "run.json").read_text())
+    (run_folder / "run.json").write_text(json.dumps({**about, "chosen": {**best, "round": 5}}))
+    html = page(collect(read_run(run_folder), None))
+    parsed(html)
+    assert "12 rows each time, on which no client trains; lowest: 0.7500, round 5" in html
+    assert ">0.8750<" in html and html.count("the lowest loss on held-out rows") == 1

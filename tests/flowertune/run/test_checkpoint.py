@@ -60,6 +60,29 @@ def test_modules_chosen_by_an_expression_are_named_one_by_one(tiny_model, tmp_pa
     assert loaded.keys() == adapter.keys()
 
 
+def test_of_patterns_that_overlap_the_first_counts_in_the_checkpoint_too(tiny_model, tmp_path):
+    """JSON has keys in the order of the alphabet, and PEFT takes the first that matches."""
+    changes = {
+        "rank-pattern": "v_proj=3, *.v_proj=5, layers.0.*.q_proj=2",
+        "alpha-pattern": "q_*=6",
+    }
+    base = {"model.name": str(tiny_model), "model.quantization": 0}
+    cfg = settings({**base, **{f"model.lora.{key}": value for key, value in changes.items()}})
+    config = lora_config(cfg)
+    adapter, _ = initial_adapter(cfg, config, adapter_shapes(cfg, config))
+    folder = save_checkpoint(tmp_path / "peft_1", adapter, checkpoint_config(config, adapter), {})
+    model = AutoPeftModelForCausalLM.from_pretrained(str(folder))
+    layers = model.get_submodule("base_model.model.model.layers")
+    found = {
+        (n, name): (part.r["default"], part.scaling["default"])
+        for n, layer in enumerate(layers)
+        for name in ("q_proj", "v_proj")
+        for part in [getattr(layer.self_attn, name)]
+    }
+    assert found == {(0, "q_proj"): (2, 3), (1, "q_proj"): (32, 6 / 32),
+                     (0, "v_proj"): (3, 64 / 3), (1, "v_proj"): (3, 64 / 3)}  # fmt: skip
+
+
 def test_the_manifest_seals_itself_and_names_the_weights(adapter_and_config, tmp_path):
     folder = save_checkpoint(tmp_path / "peft_1", *adapter_and_config, {"round": 1})
     written = json.loads((folder / "manifest.json").read_text())

@@ -285,9 +285,25 @@ class Refused:
     trains: bool = False
 
 
+def unchanged(app: Path) -> None:
+    """An app as it was rendered: settings choose."""
+
+
+def chosen(
+    lora: Mapping[str, Any], settings: Mapping[str, Any] | None = None, **expected: Any
+) -> Works:
+    """LoRA's choices by setting."""
+    of_lora = {f"model.lora.{name}": value for name, value in lora.items()}
+    return Works(unchanged, {**of_lora, **(settings or {})}, **expected)
+
+
+SGD = {
+    "train.optimizer": "sgd", "train.optimizer-options": "momentum=0.9, nesterov=true",
+    "train.schedule": "cosine", "train.warmup-steps": 1,
+}  # fmt: skip
 WORKS = {
-    "FedAvg": Works(lambda app: None, same=True),
-    "FedAvg, layer by layer": Works(lambda app: None, LAYERWISE, same=True),
+    "FedAvg": Works(unchanged, same=True),
+    "FedAvg, layer by layer": Works(unchanged, LAYERWISE, same=True),
     "FedProx": Works(tutorial("FedProx")),
     "FedAvgM": Works(tutorial("FedAvgM")),
     "FedAvgM, layer by layer": Works(tutorial("FedAvgM"), LAYERWISE),
@@ -296,13 +312,31 @@ WORKS = {
     "SCAFFOLD, layer by layer": Works(scaffold, LAYERWISE, times=2.0),
     "per-client ranks": Works(per_client_ranks, times=None),
     "DoRA": Works(tutorial("DoRA"), times=None),
-    "rsLoRA": Works(lora("use_rslora=True")),
-    "gaussian init": Works(lora('init_lora_weights="gaussian"')),
-    "modules_to_save": Works(lora('modules_to_save=["lm_head"]'), times=None),
-    'bias="all"': Works(lora('bias="all"'), {"model.name": "biased"}, times=None),
-    'bias="lora_only"': Works(lora('bias="lora_only"'), {"model.name": "biased"}, times=None),
+    "rsLoRA": chosen({"rslora": True}),
+    "gaussian init": chosen({"init": "gaussian"}),
+    "modules_to_save": chosen({"modules-to-save": "lm_head"}, times=None),
+    'bias="all"': chosen({"bias": "all"}, {"model.name": "biased"}, times=None),
+    'bias="lora_only"': chosen({"bias": "lora_only"}, {"model.name": "biased"}, times=None),
+    "ranks by pattern, rsLoRA, DoRA, LoRA+": chosen(
+        {
+            "target-modules": "q_proj, layers.0.*.v_proj",
+            "rank-pattern": "v_proj=4, q_*=8",
+            "alpha-pattern": "layers.1.self_attn.q_proj=3",
+            "rslora": True,
+            "dora": True,
+            "plus-ratio": 4.0,
+        },
+        times=None,
+    ),
+    "PiSSA": chosen({"init": "pissa", "peft-lora-r": 4}, times=None),
+    "OLoRA, layer by layer": chosen(
+        {"init": "olora", "peft-lora-r": 4, "rslora": True, "rank-pattern": "v_proj=6"},
+        LAYERWISE,
+        times=None,
+    ),
+    "EVA": chosen({"init": "eva", "peft-lora-r": 4}, times=None),
     "trainable tokens": Works(lora("trainable_token_indices=[5, 6]"), times=None),
-    "SGD with momentum": Works(tutorial("Another optimizer")),
+    "SGD with momentum": Works(unchanged, SGD),
     "label smoothing": Works(tutorial("Your own loss")),
     "noise from a derived seed": Works(strategy(aggregated(NOISE.replace("SEED", SEED)))),
 }
@@ -390,9 +424,17 @@ REFUSED = {
         strategy(CONFIGURED.replace("RETURNED", "messages + messages[:1]")),
         ("2 messages for node", "once"),
     ),
-    "PiSSA": Refused(lora('init_lora_weights="pissa"'), ("'pissa'", "'gaussian'", "lora_config")),
-    "OLoRA": Refused(lora('init_lora_weights="olora"'), ("'olora'", "'gaussian'", "lora_config")),
-    "EVA": Refused(lora('init_lora_weights="eva"'), ("'eva'", "'gaussian'", "lora_config")),
+    "PiSSA in lora_config": Refused(
+        lora('init_lora_weights="pissa"'),
+        ("'pissa'", "'gaussian'", "lora_config", "model.lora.init"),
+    ),
+    "OLoRA in lora_config": Refused(
+        lora('init_lora_weights="olora"'),
+        ("'olora'", "'gaussian'", "lora_config", "model.lora.init"),
+    ),
+    "EVA in lora_config": Refused(
+        lora('init_lora_weights="eva"'), ("'eva'", "'gaussian'", "lora_config", "model.lora.init")
+    ),
     "random B": Refused(lora("init_lora_weights=False"), ("False", "'gaussian'", "lora_config")),
     "training outside the adapter": Refused(
         unfrozen_norm, ("model.norm.weight", "modules_to_save"), trains=True

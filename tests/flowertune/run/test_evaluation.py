@@ -17,12 +17,12 @@ from flowertune.client.task import ClientTask
 from flowertune.comms import evaluation as asking
 from flowertune.comms.evaluation import HeldOut
 from flowertune.comms.failures import InvalidReply
-from flowertune.config.checks import check_settings
+from flowertune.config.checks import check_settings, is_evaluated
 from flowertune.data.held_out import held_out_of, split
 from flowertune.data.tokens import Example
 from flowertune.rules.held_out import best_of, why_enough
 from flowertune.run import evaluator
-from flowertune.run.evaluation import is_due, line_of, panel
+from flowertune.run.evaluation import line_of, panel
 from tests.apps import default_settings, rendered, settings
 from tests.local_grid import LocalGrid, folder, lines, load, run_app
 from tests.methods import counted
@@ -64,7 +64,7 @@ def test_the_same_clients_evaluate_each_time():
     assert panel(cfg.replace({"seed": 1}), rows) != panel(cfg, rows)
     everybody = cfg.replace({"train.evaluate-clients": 99})
     assert panel(everybody, {**rows, 7: 1, 8: 0}).keys() == {*range(50)} - {7, 8}
-    assert [n for n in range(1, 8) if is_due(cfg.replace({"num-server-rounds": 7}), n)] == [
+    assert [n for n in range(1, 8) if is_evaluated(cfg.replace({"num-server-rounds": 7}), n)] == [
         2, 4, 6, 7,
     ]  # fmt: skip
 
@@ -211,7 +211,7 @@ def peft_loss(cfg: dict[str, Any], checkpoint: Path, rows: set[tuple[int, ...]])
 def rising(lost: int = 0):
     """In place of clients: losses that rise from round to round; partitions that are lost."""
 
-    def ask(grid, cfg, registry, ledger, server_round, adapter, wanted):
+    def ask(grid, cfg, registry, ledger, server_round, adapter, wanted, beside):
         gone = {} if server_round != lost else dict.fromkeys([min(wanted)], "it is gone")
         said = {p: HeldOut(n, n, float(server_round)) for p, n in wanted.items() if p not in gone}
         return said, gone
@@ -253,3 +253,15 @@ def run_over(grid: LocalGrid, cfg: dict[str, Any]) -> list[dict[str, Any]]:
     context = Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config=cfg)
     load(rendered("finance"))[0](grid=grid, context=context)  # type: ignore[arg-type]
     return lines(folder(cfg, 1))
+
+
+def test_a_shifted_base_model_is_shifted_for_evaluation_too(cfg):
+    """Before anything is learned the loss is the base model's, wherever the adapter comes from."""
+    still = {"num-server-rounds": 1, "train.learning-rate-max": 1e-12, "train.learning-rate-min": 0}
+    losses = {}
+    for number, init in enumerate(("default", "pissa"), start=1):
+        chosen = {"model.lora.init": init, "model.lora.peft-lora-r": 4}
+        one = {**cfg, **ON, **still, **chosen}
+        run_app(one, NODES, number)
+        losses[init] = lines(folder(one, number))[0]["held-out-loss"]
+    assert losses["pissa"] == pytest.approx(losses["default"], rel=1e-5)

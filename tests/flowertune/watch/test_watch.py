@@ -304,3 +304,12 @@ def test_it_follows_a_run_to_its_end(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     assert main(["watch", str(folder)]) == 0
     assert "10/10" in capsys.readouterr().out
+
+
+def test_losses_on_held_out_rows_are_shown(tmp_path):
+    folder = write_run(tmp_path / "7", done=2)
+    assert "held" not in shown(folder)
+    told = [round_line(1, **{"held-out-loss": 0.75}), round_line(2, **{"held-out-loss": 0.875})]
+    (folder / "rounds.jsonl").write_text("".join(json.dumps(line) + "\n" for line in told))
+    assert "0.8750, lowest 0.7500" in shown(folder)
+    assert " | held out 0.8750 | " in lines.round_line(read_run(folder), told[1])
