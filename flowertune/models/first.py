@@ -43,9 +43,10 @@ def check_layers(how: str, model: Any, name: str) -> None:
     from peft.tuners.lora import Linear
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    for at, module in model.named_modules():
-        if not isinstance(module, BaseTunerLayer):
+    for at, layer in model.named_modules():
+        if not isinstance(layer, BaseTunerLayer):
             continue
+        module: Any = layer
         base = module.get_base_layer()
         weight = getattr(base, "weight", None)
         linear = isinstance(module, Linear) if how in _PEFTS else hasattr(base, "in_features")
@@ -75,9 +76,10 @@ def make_first(how: str, model: Any) -> None:
     """
     from peft.tuners.lora import LoraLayer  # late: peft takes seconds to import
 
-    for module in model.modules():
-        if not isinstance(module, LoraLayer):
+    for layer in model.modules():
+        if not isinstance(layer, LoraLayer):
             continue
+        module: Any = layer
         weight = module.get_base_layer().weight
         kept = weight.data
         weight.data = kept.clone()  # PEFT takes the adapter out of it
@@ -130,8 +132,9 @@ def make_first_from(batches: Sequence[Batch], model: Any) -> None:
         model(**batch, use_cache=False)
 
     found = get_eva_state_dict(model, usable, config, forward_fn=forward, show_progress_bar=False)
-    for name, module in model.named_modules():
-        if isinstance(module, LoraLayer):
+    for name, layer in model.named_modules():
+        if isinstance(layer, LoraLayer):
+            module: Any = layer
             first = module.lora_A[adapter].weight
             with torch.no_grad():
                 first.copy_(found[name])

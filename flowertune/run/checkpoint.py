@@ -44,7 +44,7 @@ def checkpoint_config(peft_config: Any, names: Iterable[str]) -> dict[str, Any]:
         own.target_modules, own.exclude_modules = {*modules}, None
     for field in ("rank_pattern", "alpha_pattern"):
         pattern = getattr(own, field, None) or {}
-        keys = {module: get_pattern_key(pattern, module) for module in modules}
+        keys = {module: get_pattern_key([*pattern], module) for module in modules}
         named = {module: pattern[key] for module, key in keys.items() if key in pattern}
         if pattern:
             setattr(own, field, named)

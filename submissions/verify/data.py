@@ -119,7 +119,8 @@ def _claims(case: Case, rows: dict[str, Any]) -> None:
 
 def _report(case: Case, rows: dict[str, Any]) -> None:
     """The data report of run.json counts the rows that have fingerprints."""
-    report = (case.run or {}).get("data")
+    report, manifest = (case.run or {}).get("data"), case.manifest
+    assert manifest is not None
     if not isinstance(report, dict) or report.get("partitions") != len(rows):
         return  # nobody was asked, or clients that never trained were
     total = sum(entry["rows"] for entry in rows.values())
@@ -129,13 +130,13 @@ def _report(case: Case, rows: dict[str, Any]) -> None:
             f"The report is of {shown(report.get('rows'))} rows, and the partitions have "
             f"{total:,}.",
         )  # fmt: skip
-    said, rounds = case.manifest.get("rows-visited") if case.manifest else None, case.rounds
-    settings = case.manifest["settings"] if case.manifest else {}
-    parts = [settings.get(f"train.training-arguments.{part}") for part in _PER_ROUND]
-    if rounds is None or not all(type(part) is int for part in parts) or not total:
+    said, rounds, settings = manifest.get("rows-visited"), case.rounds, manifest["settings"]
+    found = [settings.get(f"train.training-arguments.{part}") for part in _PER_ROUND]
+    parts = [part for part in found if isinstance(part, int)]
+    if rounds is None or len(parts) < len(found) or not total:
         return
     most = math.prod(parts) * sum(line["clients"] for line in rounds) / total
-    if not is_number(said) or not 0 <= said <= min(1.0, most) + 1e-6:
+    if not is_number(said) or not 0 <= float(str(said)) <= min(1.0, most) + 1e-6:
         case.error(
             "run", "data-report", f"{layout.MANIFEST}: rows-visited",
             f"The share of rows that were trained on is {shown(said)}, and the rounds visit at "

@@ -35,7 +35,7 @@ def check(case: Case) -> None:
         return  # structure says so
     origin = Origin(case.bundle.folder, *told)  # type: ignore[arg-type]
     _stated(case, origin)
-    for name, kind, found, made in (
+    files: tuple[tuple[str, Kind, str, Callable[[], Any]], ...] = (
         (layout.ENVIRONMENT, "system", "environment", lambda: rebuilt.environment(origin)),
         (layout.FINGERPRINTS, "run", "fingerprints", lambda: rebuilt.fingerprints(origin)),
         (layout.CROISSANT, "structure", "croissant", lambda: _read(rebuilt.croissant(origin))),
@@ -43,7 +43,8 @@ def check(case: Case) -> None:
             layout.PROVENANCE, "structure", "provenance",
             lambda: _read(rebuilt.provenance(origin, case.bundle.sums)),
         ),
-    ):  # fmt: skip
+    )  # fmt: skip
+    for name, kind, found, made in files:
         if name in case.bundle:
             _same(case, kind, found, name, lambda name=name: case.bundle.json(name), made)
     if case.facts.get("scores"):  # else there is nothing sure to compare with

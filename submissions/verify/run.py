@@ -146,7 +146,9 @@ def _not_stopped(
     )
     used = rounds[-1]["sent-bytes"] + rounds[-1]["received-bytes"]
     budget = manifest["communication"]["budget-mib"] * MIB
-    if used + _MORE * most > budget:
+    # An evaluation after the next round would have to fit in as well.
+    more = 2 * _MORE if manifest["settings"].get(held_out.EVERY) else _MORE
+    if used + more * most > budget:
         return None
     return (
         f"the budget is said to have stopped it, and leaves {(budget - used) / MIB:,.1f} MiB, "

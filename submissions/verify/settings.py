@@ -91,8 +91,8 @@ def _method(case: Case, settings: Mapping[str, Any], built_in: frozenset[str]) -
     for found in read_options(text, table_of, name)[1]:
         case.error("run", "method", place, found)
     for line in case.rounds or ():
-        residual = line.get("residual")
-        if name in EXACT and is_number(residual) and residual > _ROUNDING:
+        residual = line["residual"]
+        if name in EXACT and residual is not None and residual > _ROUNDING:
             case.error(
                 "run", "method", f"{layout.ROUNDS}: round {line['round']}",
                 f"The residual is {residual}, and {name} averages exactly.",

@@ -159,7 +159,7 @@ def state_sha256(weights: Weights, exported: bool = False) -> str:
             left, axis = tensor.end - tensor.begin, axes[name]
             if axis == 1 and len(tensor.shape) > 1:
                 data = np.frombuffer(file.read(left), np.uint8).reshape(max(1, tensor.shape[0]), -1)
-                digest.update(np.ascontiguousarray(data[:, : data.shape[1] // 2]))
+                digest.update(data[:, : data.shape[1] // 2].tobytes())
                 continue
             left = left // 2 if axis == 0 else left
             while left and (piece := file.read(min(left, 2**22))):

@@ -459,6 +459,8 @@ def test_a_strategy_of_ones_own_is_run_from_what_it_kept(tmp_path):
         {"aggregation.mode": "layerwise"},
         {"train.transport": "float16"},
         {"model.lora.peft-lora-r": 4},
+        {"train.evaluate-every": 2, "train.held-out": 0.3},
+        {"static.partitioner.name": "square"},
     ],
     ids=str,
 )

@@ -25,7 +25,7 @@ CHOICES: dict[str, dict[str, Any]] = {
     "patterns": {"rank_pattern": {"v_proj": 2}, "alpha_pattern": {r"layers\.0\..*": 3}},
 }
 # The model computes in float32: relative to the logits.
-CLOSE = {"rtol": 1e-4, "atol": 1e-5}
+CLOSE: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-5}
 
 
 def base(folder: Path) -> Any:
@@ -120,9 +120,10 @@ def saved(folder: Path, tensors: dict[str, torch.Tensor], body: dict[str, Any]) 
 def test_it_is_pefts_own_way_of_training_and_of_converting(tiny_model, tmp_path, how, rslora):
     """PEFT changes the base weights; the same factors give the same model, and the same export."""
     theirs = get_peft_model(base(tiny_model), config(init_lora_weights=how, use_rslora=rslora))
-    theirs.peft_config["default"].init_lora_weights = True
-    theirs.save_pretrained(tmp_path / "first")
-    theirs.peft_config["default"].init_lora_weights = how
+    about: Any = theirs.peft_config["default"]
+    about.init_lora_weights = True
+    theirs.save_pretrained(str(tmp_path / "first"))
+    about.init_lora_weights = how
     first = {n: t.detach().clone() for n, t in get_peft_model_state_dict(theirs).items()}
     move(theirs)
     trained = {n: t.detach().clone() for n, t in get_peft_model_state_dict(theirs).items()}
@@ -135,16 +136,14 @@ def test_it_is_pefts_own_way_of_training_and_of_converting(tiny_model, tmp_path,
     torch.testing.assert_close(logits(ours), logits(theirs), **CLOSE)
 
     theirs.save_pretrained(
-        tmp_path / "theirs", path_initial_model_for_weight_conversion=str(tmp_path / "first")
+        str(tmp_path / "theirs"), path_initial_model_for_weight_conversion=str(tmp_path / "first")
     )
     converted = load_file(tmp_path / "theirs" / "adapter_model.safetensors")
     exported = plain(trained, first)
     assert converted.keys() == exported.keys()
     assert all(torch.equal(converted[name], exported[name]) for name in exported)
-    own, other = (
-        plain_config(checkpoint_config(own_config, first)),
-        LoraConfig.from_pretrained(tmp_path / "theirs"),
-    )
+    own = plain_config(checkpoint_config(own_config, first))
+    other: Any = LoraConfig.from_pretrained(str(tmp_path / "theirs"))
     assert own["r"] == other.r == 2 * RANK
     assert own["lora_alpha"] == pytest.approx(other.lora_alpha)
 
@@ -160,7 +159,7 @@ def test_eva_begins_where_inputs_vary_most(tiny_model):
     before = logits(model)
     make_first_from(batches, model)
     assert torch.equal(before, logits(model))  # B is zero
-    module = model.get_submodule("base_model.model.model.layers.1.self_attn.q_proj")
+    module: Any = model.get_submodule("base_model.model.model.layers.1.self_attn.q_proj")
     seen: list[torch.Tensor] = []
     hook = module.register_forward_hook(lambda _, given, __: seen.append(given[0].flatten(0, 1)))
     with torch.no_grad():

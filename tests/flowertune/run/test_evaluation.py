@@ -255,6 +255,7 @@ def run_over(grid: LocalGrid, cfg: dict[str, Any]) -> list[dict[str, Any]]:
     return lines(folder(cfg, 1))
 
 
+@pytest.mark.full
 def test_a_shifted_base_model_is_shifted_for_evaluation_too(cfg):
     """Before anything is learned the loss is the base model's, wherever the adapter comes from."""
     still = {"num-server-rounds": 1, "train.learning-rate-max": 1e-12, "train.learning-rate-min": 0}
