@@ -261,7 +261,6 @@ class MethodClient:
     frozen: str = ""  # what the names of tensors that are not trained hold
     # Whether what int8 cut off is kept for the next update: not where the next has other axes.
     feedback: ClassVar[bool] = True
-    keeps: ClassVar[bool] = False  # whether it saves a state in every round
     # The records that ``beside`` fills, of the sizes in which they came: a plan counts them.
     returns: ClassVar[tuple[str, ...]] = ()
 

@@ -165,16 +165,6 @@ def test_states_that_are_missing_are_asked_for(honest, honest_bundle, tmp_path):
         again(honest_bundle, tmp_path, 1, 2, 3, 4)
 
 
-def test_what_clients_kept_later_is_not_shown(tmp_path):
-    folder = tmp_path / "clients" / "partition_3"
-    folder.mkdir(parents=True)
-    for name in ("residual_2.safetensors", "state_5.safetensors", "x.txt", "state_1.safetensors"):
-        (folder / name).touch()
-    names = [name.rpartition("/")[2] for name in Source(tmp_path).kept_files([3, 4], 5)]
-    assert names == ["residual_2.safetensors", "state_1.safetensors"]
-    assert Source(tmp_path).kept_files([4], 5) == []
-
-
 # --- what differs, and by how much; without a sandbox ---
 
 
@@ -487,20 +477,6 @@ def test_clients_that_were_lost_are_lost_again(tmp_path):
     run = trained("lost", tamper=lose)
     found = again(bundle_of(run, tmp_path / "bundle"), run, 2, 3)
     assert [r.verdict for r in found.results] == [SAME, SAME], sentences(found)
-
-
-@pytest.mark.full
-def test_what_clients_kept_is_needed_for_the_same_bits(tmp_path):
-    """int8 keeps what rounding cut off; without it a later round begins from nothing kept."""
-    run = trained("int8", **{"train.transport": "int8", "strategy.fraction-train": 1.0})
-    bundle = bundle_of(run, tmp_path / "bundle")
-    states = tmp_path / "states"
-    shutil.copytree(run / "state", states / "state")
-    assert again(bundle, states, 1).results[0].verdict == SAME
-    assert again(bundle, states, 3).results[0].verdict != SAME
-    shutil.copytree(place() / "home-int8" / "flowertune" / "clients" / "77", states / "clients")
-    found = again(bundle, states, 3)
-    assert found.results[0].verdict == SAME, sentences(found)
 
 
 # --- false ones ---
