@@ -237,7 +237,8 @@ def test_weights_that_are_stored_transposed_get_the_change_transposed():
     lora = LoraConfig(r=2, target_modules=["c_attn", "c_proj"], fan_in_fan_out=True)
     model = get_peft_model(GPT2LMHeadModel(config), lora)
     name = "base_model.model.transformer.h.0.attn.c_proj"  # square: nothing else would show it
-    weight = model.get_submodule(name).get_base_layer().weight
+    layer: Any = model.get_submodule(name)
+    weight = layer.get_base_layer().weight
     clean, left, right = weight.detach().clone(), torch.randn(8, 3), torch.randn(3, 8)
     merge(model, {name + LEFT: left, name + RIGHT: right})
     torch.testing.assert_close(weight.detach() - clean, 4 * (left @ right).T, rtol=0, atol=1e-5)
