@@ -502,7 +502,8 @@ def test_a_start_from_other_weights_is_seen_in_round_1(tmp_path, monkeypatch):
     plain = first_adapter.first_adapter
 
     def warm(*given: Any) -> Any:
-        return {name: tensor + 0.01 for name, tensor in plain(*given).items()}
+        adapter, partition = plain(*given)
+        return {name: tensor + 0.01 for name, tensor in adapter.items()}, partition
 
     monkeypatch.setattr("flowertune.run.training.first_adapter", warm)
     run = trained("warm")
