@@ -8,6 +8,7 @@ import sys
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -670,7 +671,10 @@ def test_a_method_that_cannot_be_read_is_named(tmp_path):
 
 @pytest.mark.full
 def test_the_key_of_secret_noise_is_in_no_file_that_is_handed_over(tmp_path):
-    private = {"strategy.name": "dp-fedavg", "strategy.options": "noise=1, epsilon=1000"}
+    private: dict[str, Any] = {
+        "strategy.name": "dp-fedavg",
+        "strategy.options": "noise=1, epsilon=1000",
+    }
     made = run_and_score(tmp_path / "made", **private)
     (file,) = (tmp_path / "made" / "flwr-home").rglob("noise-keys/*.jsonl")
     key = read_key(file)
