@@ -732,7 +732,10 @@ def test_an_invalid_bundle_is_not_trained_again(honest_bundle, capsys):
 
 @pytest.mark.full
 def test_a_run_with_secret_noise_is_replayed_by_the_holder_of_its_key_alone():
-    options = {"strategy.name": "dp-fedavg", "strategy.options": "noise=1, epsilon=1000"}
+    options: dict[str, Any] = {
+        "strategy.name": "dp-fedavg",
+        "strategy.options": "noise=1, epsilon=1000",
+    }
     run = trained("private", **options)
     bundle = bundle_of(run, place() / "private-bundle")
     with pytest.raises(UserError, match="by the key's holder alone, with --noise-key"):
