@@ -502,7 +502,8 @@ def test_a_start_from_other_weights_is_seen_in_round_1(tmp_path, monkeypatch):
     plain = first_adapter.first_adapter
 
     def warm(*given: Any) -> Any:
-        return {name: tensor + 0.01 for name, tensor in plain(*given).items()}
+        adapter, partition = plain(*given)
+        return {name: tensor + 0.01 for name, tensor in adapter.items()}, partition
 
     monkeypatch.setattr("flowertune.run.training.first_adapter", warm)
     run = trained("warm")
@@ -731,7 +732,10 @@ def test_an_invalid_bundle_is_not_trained_again(honest_bundle, capsys):
 
 @pytest.mark.full
 def test_a_run_with_secret_noise_is_replayed_by_the_holder_of_its_key_alone():
-    options = {"strategy.name": "dp-fedavg", "strategy.options": "noise=1, epsilon=1000"}
+    options: dict[str, Any] = {
+        "strategy.name": "dp-fedavg",
+        "strategy.options": "noise=1, epsilon=1000",
+    }
     run = trained("private", **options)
     bundle = bundle_of(run, place() / "private-bundle")
     with pytest.raises(UserError, match="by the key's holder alone, with --noise-key"):
