@@ -9,18 +9,22 @@ with a tenth of its size of noise. Four different ones take turns, far more than
 (``ffa-lora`` reads B alone), and what they send beside it is.
 
 A method's time is that of ``aggregate_train``. It is held against reading all the same replies on
-as many threads (the largest value of each tensor), in the same process by the same clock; the best
-of the rounds counts on both sides. Memory is what the process takes beyond what it had before,
-replies and adapter among it, in the round that took the most; the result is in it, and what the
-method keeps from then on. A row of its own has the residual and the drift of clients, which every
-run measures in every round.
+as many threads (the largest value of each tensor), in the same process; the best of the rounds
+counts on both sides. Both are given by wall time and by processor time, which other work on the
+machine changes less, and the share of reading's rate is by processor time. Memory is what the
+process takes beyond what it had before, replies and adapter among it, in the round that took the
+most; the result is in it, and what the method keeps from then on. A row of its own has the residual
+and the drift of clients, which every run measures in every round.
 """
 
 import argparse
+import ctypes
+import gc
 import os
 import platform
+import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -83,14 +87,29 @@ def replies(
         yield reply_to(message, partition, *known[key])
 
 
-def read_all(came: Sequence[Message]) -> float:
-    """Return the seconds of reading all replies once."""
-    records = [r for reply in came for r in reply.content.array_records.values()]
-    began = time.perf_counter()
+Seconds = tuple[float, float]  # by processor, by wall
+
+
+def timed(action: Callable[[], Any]) -> Seconds:
+    """Return the seconds of a call."""
+    began, used = time.perf_counter(), time.process_time()
+    action()
+    return time.process_time() - used, time.perf_counter() - began
+
+
+def _trim() -> None:
+    """Give freed memory back, so that what comes next does not find it."""
+    gc.collect()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def read_all(came: Sequence[Message]) -> None:
+    """Read all replies once."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for record in records:
-            list(pool.map(lambda array: array.numpy().max(), record.values()))
-    return time.perf_counter() - began
+        for reply in came:
+            for record in reply.content.array_records.values():
+                list(pool.map(lambda array: array.numpy().max(), record.values()))
 
 
 def measure(
@@ -101,7 +120,7 @@ def measure(
     assert not wrong
     server = load(name).Server({p: p + 1 for p in range(clients)}, clients, SEED, options)
     arrays: ArrayRecord = as_record({n: t.numpy() for n, t in adapter.items()})
-    walls, reads, beyond, size = [], [], [], 0
+    found, reads, beyond, size = [], [], [], 0
     for server_round in range(1, rounds + 1):
         config = ConfigRecord({"learning-rate": 1e-4})
         sent = list(server.configure_train(server_round, arrays, config, None))
@@ -111,16 +130,15 @@ def measure(
             for reply in came for record in reply.content.array_records.values()
             for array in record.values()
         )  # fmt: skip
-        reads.append(read_all(came))
+        reads.append(timed(lambda of=came: read_all(of)))
+        _trim()
         with Peak() as peak:
-            began = time.perf_counter()
-            made = server.aggregate_train(server_round, came)
-            walls.append(time.perf_counter() - began)
+            found.append(timed(lambda n=server_round, of=came: server.aggregate_train(n, of)))
         beyond.append(peak.anon - peak.before)
-        del made, came, sent
+        del came, sent
     return {
         "name": name,
-        "seconds": min(walls),
+        "seconds": min(found),
         "reading": min(reads),
         "bytes": size,
         "beyond": max(beyond),
@@ -132,13 +150,13 @@ def measures(clients: int, adapter: dict[str, torch.Tensor], each: Any) -> dict[
     before = {n: t.numpy() for n, t in adapter.items()}
     came = [{n: t.numpy() for n, t in each[p % len(each)].items()} for p in range(clients)]
     sent, weights = [before] * clients, [100 + p for p in range(clients)]
+    _trim()
     with Peak() as peak:
-        began = time.perf_counter()
-        measured(before, sent, came, weights, came[0])
-        seconds = time.perf_counter() - began
+        seconds = timed(lambda: measured(before, sent, came, weights, came[0]))
     message = Message(RecordDict(), 1, "train")
     replied = [DecodedRecord(each[p % len(each)]) for p in range(clients)]
-    read = read_all([reply_to(message, 0, arrays, {}) for arrays in replied])
+    all_of_them = [reply_to(message, 0, arrays, {}) for arrays in replied]
+    read = timed(lambda: read_all(all_of_them))
     size = clients * sum(values.nbytes for values in before.values())
     return {"name": "(residual, drift)", "seconds": seconds, "reading": read, "bytes": size,
             "beyond": peak.anon - peak.before}  # fmt: skip
@@ -146,10 +164,10 @@ def measures(clients: int, adapter: dict[str, torch.Tensor], each: Any) -> dict[
 
 def line(of: dict[str, Any]) -> str:
     """Return a row of the table."""
-    rate, memory = of["bytes"] / of["seconds"] / 1e9, of["bytes"] / of["reading"] / 1e9
+    (used, wall), (read_used, read_wall), size = of["seconds"], of["reading"], of["bytes"] / 1e9
     return (
-        f"| {of['name']} | {of['bytes'] / 1e9:.1f} | {of['seconds']:.1f} | {rate:.2f} | "
-        f"{rate / memory:.0%} of {memory:.1f} | {of['beyond'] / MIB:,.0f} |"
+        f"| {of['name']} | {size:.1f} | {wall:.1f} | {size / wall:.2f} of {size / read_wall:.1f} | "
+        f"{used:.1f} | {read_used / used:.0%} | {of['beyond'] / MIB:,.0f} |"
     )
 
 
@@ -177,8 +195,9 @@ def main() -> None:
         f"{platform.machine()}, load {os.getloadavg()[0]:.1f}"
     )
     for clients in given.clients:
-        print(f"\n{clients} clients\n\n| method | GB of replies | s | GB/s | of reading's GB/s | "
-              "MiB beyond them |\n| :-- | --: | --: | --: | --: | --: |", flush=True)  # fmt: skip
+        print(f"\n{clients} clients\n\n| method | GB of replies | s | GB/s, of reading's | "
+              "processor s | of reading's rate | MiB beyond them |\n"
+              "| :-- | --: | --: | --: | --: | --: | --: |", flush=True)  # fmt: skip
         for name in given.methods:
             print(line(measure(name, clients, adapter, each, given.rounds)), flush=True)
         print(line(measures(clients, adapter, each)), flush=True)

@@ -64,13 +64,20 @@ class LocalGrid:
         self.waiting: dict[str, Message] = {}
         self.most_waiting = 0
 
+    @staticmethod
+    def node_of(partition: int) -> int:
+        return 1000 + partition
+
     def get_node_ids(self) -> list[int]:
-        return [1000 + partition for partition in range(self.nodes)]
+        return [self.node_of(partition) for partition in range(self.nodes)]
+
+    def partition_of(self, node: int) -> int:
+        return next(p for p in range(self.nodes) if self.node_of(p) == node)
 
     def context(self, partition: int) -> Context:
         return Context(
             run_id=1,
-            node_id=1000 + partition,
+            node_id=self.node_of(partition),
             node_config={"partition-id": partition, "num-partitions": self.nodes},
             state=RecordDict(),
             run_config=self.cfg,
@@ -84,7 +91,7 @@ class LocalGrid:
         for message in reversed(list(messages)):
             self.sent += 1
             message.metadata.__dict__["_message_id"] = f"message-{self.sent}"
-            partition = message.metadata.dst_node_id - 1000
+            partition = self.partition_of(message.metadata.dst_node_id)
             reply: Message | None = self.handle(message, partition)
             if self.tamper and message.metadata.message_type == "train" and reply is not None:
                 config = message.content.config_records["config"]
@@ -106,7 +113,7 @@ class LocalGrid:
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         replies = []
         for message in [self.waiting.pop(i) for i in message_ids if i in self.waiting]:
-            partition = message.metadata.dst_node_id - 1000
+            partition = self.partition_of(message.metadata.dst_node_id)
             reply: Message | None = self.handle(message, partition)
             if self.tamper:
                 reply = self.tamper(0, partition, reply)
@@ -128,13 +135,14 @@ def run_app(
     run_id: int = 1,
     tamper: Tamper | None = None,
     app: Path | None = None,
+    grid: "type[LocalGrid] | None" = None,
 ) -> LocalGrid:
     """Run an app's ServerApp over a grid of this process; by default that of its challenge."""
     server, client = load(app or rendered(cfg["static.challenge"]))
-    grid = LocalGrid(cfg, nodes, tamper, client)
+    made = (grid or LocalGrid)(cfg, nodes, tamper, client)
     context = Context(run_id=run_id, node_id=0, node_config={}, state=RecordDict(), run_config=cfg)
-    server(grid=grid, context=context)
-    return grid
+    server(grid=made, context=context)
+    return made
 
 
 def folder(cfg: dict[str, Any], run_id: int = 1) -> Path:

@@ -136,6 +136,10 @@ class Run:
         """The weights of a checkpoint."""
         return self.folder / f"peft_{server_round}" / "adapter_model.safetensors"
 
+    def manifest(self, server_round: int) -> dict[str, Any]:
+        """The manifest of a checkpoint."""
+        return json.loads((self.folder / f"peft_{server_round}" / "manifest.json").read_text())
+
     def sha(self, server_round: int) -> str:
         """The digest of a checkpoint's weights."""
         return hashlib.sha256(self.file(server_round).read_bytes()).hexdigest()

@@ -22,7 +22,16 @@ from flowertune.client.rows import load_rows
 from flowertune.client.transport import keep_for_buckets, packed_reply
 from flowertune.comms.codec import unpack
 from flowertune.comms.partition_files import RESIDUAL, STATE, TRAINED, PartitionFiles
-from flowertune.comms.validation import ARRAYS, CLIENT, CONFIG, FROZEN, METRICS, ROWS, SHIFT
+from flowertune.comms.validation import (
+    ARRAYS,
+    CLIENT,
+    CONFIG,
+    FROZEN,
+    KEPT,
+    METRICS,
+    ROWS,
+    SHIFT,
+)
 from flowertune.config.checks import check_settings, is_layerwise
 from flowertune.config.settings import MADE, WHERE, Settings, keys_of_models
 from flowertune.data.held_out import split
@@ -31,6 +40,7 @@ from flowertune.methods.base import MethodClient
 from flowertune.methods.registry import client_class, options_of
 from flowertune.models.adapter import adapter_of, drawn_factor, load_adapter, thaw
 from flowertune.models.cuda import repeatable
+from flowertune.models.merging import merge
 from flowertune.models.shift import set_shift
 from flowertune.profiling.phases import profile_of
 from flowertune.rules.held_out import LOSS
@@ -76,6 +86,7 @@ class ClientTask:
         self._frozen: dict[str, bytes] = {}
         self._rows: Any = None
         self._tokens = 0
+        self._kept: set[str] = set()  # kinds of files that stay from this round
         self._counted = 1
 
     @cached_property
@@ -145,6 +156,7 @@ class ClientTask:
         thaw(model, parameters)
         self.adapter = self.method.whole(self.adapter, adapter_of(model))
         load_adapter(model, self.adapter, parameters)
+        merge(model, self.method.merged())
         self._model, self._frozen = model, fingerprint(parameters)
 
     def steps(self, tokenizer: Any, device: torch.device | str) -> list[Step]:
@@ -247,6 +259,7 @@ class ClientTask:
         A round that is done again, or does not count, starts from what was kept before it.
         """
         self._files(STATE).keep(self.round, tensors, self._last_round)
+        self._kept.add(STATE)
 
     def _files(self, kind: str) -> PartitionFiles:
         key, states = str(self.config["state-key"]), self.cfg.train.keep_states
@@ -309,6 +322,7 @@ class ClientTask:
             else:
                 feeds_back = kind == "int8" and self.method.feedback
                 residuals = self._files(RESIDUAL) if feeds_back else None
+                self._kept |= {RESIDUAL} if feeds_back else set()
                 packed = packed_reply(
                     self.adapter, trained, kind, residuals, self.round, self._last_round
                 )
@@ -317,6 +331,9 @@ class ClientTask:
         client: dict[str, Any] = {"partition-id": self.partition}
         if self._rows is not None:
             client[ROWS] = json.dumps(self._rows.record())
+        if self._kept:
+            digests = {kind: self._files(kind).sha256_of(self.round) for kind in self._kept}
+            client[KEPT] = json.dumps(digests, sort_keys=True)
         content = RecordDict(
             {
                 ARRAYS: packed,

@@ -28,6 +28,7 @@ from flowertune.comms.validation import (
     MOST_EXAMPLES,
     Expected,
     check_messages,
+    kept_of,
     kinds_of,
     partition_of,
     tokens_of,
@@ -64,7 +65,7 @@ class RoundResult:
         Bytes of tensors received, over all attempts.
     records : dict[int, dict[str, Any]]
         What each reply that counts was, by partition: sha256 of its arrays as they travelled,
-        bytes, examples, tokens, train-loss.
+        bytes, examples, tokens, train-loss, and of what the client keeps, where it keeps anything.
     """
 
     server_round: int
@@ -234,6 +235,8 @@ class Exchanger:
                 "tokens": tokens_of(reply),
                 "train-loss": as_float(metrics, "train-loss"),
             }
+            if kept := kept_of(reply):
+                found[partition]["kept"] = kept
         return found
 
     def _refused(self, valid: Mapping[int, Message], norms: Mapping[int, float]) -> dict[int, str]:

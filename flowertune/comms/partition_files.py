@@ -144,7 +144,7 @@ class PartitionFiles:
             raise UserError(
                 f"{files[newest]} cannot be read ({one_line(error)}); {CURE}."
             ) from None
-        if saved != _digest(tensors):
+        if saved != tensors_sha256(tensors):
             raise UserError(f"{files[newest]} is not what this client kept: it changed; {CURE}.")
         return tensors
 
@@ -159,6 +159,20 @@ class PartitionFiles:
                 own = PartitionFiles(key, self.partition, self.kind).rounds()
                 return bool(own) and last_round < min(min(own), max(own) - self.states + 1)
         return False
+
+    def sha256_of(self, server_round: int) -> str:
+        """Return the digest of what was kept in a round (see ``tensors_sha256``).
+
+        Raises
+        ------
+        UserError
+            If nothing was.
+        """
+        # Late: a client that only gives buckets of a file does without it.
+        from safetensors import safe_open
+
+        with safe_open(self.of_round(server_round), "pt") as file:
+            return str((file.metadata() or {}).get("sha256"))
 
     def of_round(self, server_round: int) -> Path:
         """Return the file of a round.
@@ -187,7 +201,9 @@ class PartitionFiles:
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"{self.kind}_{server_round}.safetensors"
         part = path.with_name(f".{path.name}.part")
-        save_tensors(tensors, part, None if self.kind == TRAINED else {"sha256": _digest(tensors)})
+        save_tensors(
+            tensors, part, None if self.kind == TRAINED else {"sha256": tensors_sha256(tensors)}
+        )
         replace_file(part, path)
         if not self.states and self.kind != TRAINED:
             return
@@ -200,7 +216,8 @@ class PartitionFiles:
                 file.unlink(missing_ok=True)
 
 
-def _digest(tensors: Mapping[str, Any]) -> str:
+def tensors_sha256(tensors: Mapping[str, Any]) -> str:
+    """Return the sha256 of named tensors: of names, types, shapes and bytes, in hex."""
     import torch  # late, as in ``load``
 
     seen = hashlib.sha256()

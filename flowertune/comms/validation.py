@@ -14,12 +14,13 @@ from flowertune.base.errors import UserError
 from flowertune.base.numbers import as_float, as_int
 from flowertune.comms.codec import all_finite, decode, unpack
 from flowertune.comms.failures import InvalidReply, read_reply
-from flowertune.rules.manifest import ROWS_OF_A_CLIENT
+from flowertune.rules.manifest import KEPT_OF_A_CLIENT, ROWS_OF_A_CLIENT
 
 ARRAYS, CONFIG, METRICS, CLIENT = "arrays", "config", "metrics", "client"
 FROZEN = "frozen"  # what a client needs beside ARRAYS, in the run's precision, and does not change
 SHIFT = "shift"  # the first adapter's factors, by which each client shifts its base model; float32
 ROWS = "rows"  # of a client's record: which rows the library loaded for it, as JSON
+KEPT = "kept"  # of a client's record: digests of what it keeps for later rounds, as JSON
 _LONGEST = 1000  # characters of that JSON
 MOST_EXAMPLES = 2**22  # of one client; so the sums of 63 clients are exact in layerwise as well
 MOST_TOKENS = 2**48  # of one client in a round
@@ -61,6 +62,25 @@ def tokens_of(reply: Message) -> int:
     if not 0 <= tokens <= MOST_TOKENS:
         raise ValueError(f"tokens is {tokens}")
     return tokens
+
+
+def kept_of(reply: Message) -> dict[str, str]:
+    """Return the sha256 of what a client keeps for later rounds, by kind; {} if it keeps nothing.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it says so in a way that makes no sense.
+    """
+    text = reply.content.config_records[CLIENT].get(KEPT)
+    if text is None:
+        return {}
+    if not isinstance(text, str) or len(text) > _LONGEST:
+        raise TypeError(f"{KEPT} is not a text of at most {_LONGEST} characters")
+    kept = json.loads(text)
+    if not KEPT_OF_A_CLIENT.fits(kept):
+        raise TypeError(f"{KEPT} is not {KEPT_OF_A_CLIENT.allowed}")
+    return kept
 
 
 def rows_of(reply: Message) -> dict[str, Any] | None:
@@ -140,6 +160,7 @@ def validate_reply(
         _check_metrics(content, most_examples)
         tokens_of(reply)
         rows_of(reply)
+        kept_of(reply)
         if (said := partition_of(reply)) != partition:
             raise InvalidReply(f"it says now that it is partition {said}")
         return tensors

@@ -18,6 +18,7 @@ NAMES = {
     "bytes-up": "communication/bytes-up",
     "residual": "method/residual",
     "drift": "method/drift",
+    "export-error": "method/export-error",
 }
 
 

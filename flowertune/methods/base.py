@@ -220,6 +220,19 @@ class MethodServer:
         total /= sum(weights)
         return total
 
+    def made(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Return by module factors of what the server made of the clients' products in this round,
+        where that is not the product of the new adapter's factors."""
+        return {}
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a round's line and the manifest are to say beside what they have."""
+        return {}
+
+    def growth(self) -> int:
+        """Return by how many bytes a message of the next round is larger than one of the last."""
+        return 0
+
     def step(
         self, start: np.ndarray, middle: np.ndarray, kept: dict[str, np.ndarray]
     ) -> np.ndarray:
@@ -261,7 +274,6 @@ class MethodClient:
     frozen: str = ""  # what the names of tensors that are not trained hold
     # Whether what int8 cut off is kept for the next update: not where the next has other axes.
     feedback: ClassVar[bool] = True
-    keeps: ClassVar[bool] = False  # whether it saves a state in every round
     # The records that ``beside`` fills, of the sizes in which they came: a plan counts them.
     returns: ClassVar[tuple[str, ...]] = ()
 
@@ -274,6 +286,10 @@ class MethodClient:
     ) -> dict[str, torch.Tensor]:
         """Return the adapter to start from, made of what came; ``like`` has the model's."""
         return dict(adapter)
+
+    def merged(self) -> Mapping[str, torch.Tensor]:
+        """Return what is merged into the base under the adapter (see ``models.merging``)."""
+        return {}
 
     def trainable(self, model: Any) -> list[Any]:
         """Return the parameters to train, and freeze the others."""

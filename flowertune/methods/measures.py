@@ -17,7 +17,7 @@ Tensors = Mapping[str, np.ndarray]
 
 def measured(
     before: Tensors, sent: Sequence[Tensors], came: Sequence[Tensors], weights: Sequence[int],
-    after: Tensors, experts: Mapping[str, int] | None = None,
+    after: Tensors, experts: Mapping[str, int] | None = None, made: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Return what a line of rounds.jsonl says of a round's aggregation.
 
@@ -32,12 +32,15 @@ def measured(
         Their examples.
     experts : Mapping[str, int] | None
         How many experts' factors a tensor holds, where it holds several.
+    made : Mapping[str, tuple[np.ndarray, np.ndarray]] | None
+        By module, factors of what the server made of the clients' products, where that is not the
+        product of the new adapter's.
 
     Returns
     -------
     dict
-        ``residual``: |sum p B_k A_k - B A| / |sum p B_k A_k| over all modules, where B and A are
-        the server's; ``residuals``: the same by module; ``drift``: the root of
+        ``residual``: |sum p B_k A_k - B A| / |sum p B_k A_k| over all modules, where B A is
+        what the server made; ``residuals``: the same by module; ``drift``: the root of
         sum p |d_k - d|^2 / |d|^2, where d_k is a client's update and d = sum p d_k. None where the
         denominator is 0, or where there is nothing to compare.
     """
@@ -51,6 +54,9 @@ def measured(
             split = [split_experts(one, experts) for one in each]
             parts = pairs_in(split[0])
             return _total(_of_factors(split, shares, part) for part in parts)
+        if made and pair.module in made:
+            factors = [(flat_b(one[pair.b]), flat_a(one[pair.a])) for one in each[:-1]]
+            return squares(factors, shares, made[pair.module])
         return _of_factors(each, shares, pair)
 
     for pair, (off, whole) in zip(pairs, on_all_cores(of_pair, pairs), strict=True):

@@ -13,7 +13,7 @@ FEDAVG = "fedavg"
 NAMES = (
     FEDAVG, "fedavgm", "nesterov", "fedadam", "fedyogi", "fedadagrad", "fedprox", "fedmedian",
     "trimmed-mean", "scaffold", "ffa-lora", "rolora", "fedsvd", "flexlora", "fedrot",
-    "lora-fair-ridge", "dp-fedavg",
+    "lora-fair-ridge", "flora", "fedex-lora", "dp-fedavg",
 )  # fmt: skip
 
 

@@ -79,7 +79,6 @@ class Server(base.MethodServer):
 class Client(base.MethodClient):
     """Corrects each gradient, and moves c_k."""
 
-    keeps = True
     returns = (CONTROL,)
 
     def trainable(self, model: Any) -> list[Any]:

@@ -70,6 +70,11 @@ _MIB = Value("a number from 0", lambda given: values.is_number(given) and given 
 ROWS_OF_A_CLIENT = object_with(
     dataset=TEXT, revision=TEXT, rows=whole(), sha256=DIGEST, **{"unique-rows": whole()}
 )
+# By kind, the sha256 of what a client keeps for later rounds.
+KEPT_OF_A_CLIENT = Value(
+    "an object with nothing but a sha256 of state or residual",
+    lambda v: object_with(of=DIGEST).fits(v) and v.keys() <= {"state", "residual"},
+)
 # What a verdict rests on, or stands in a sentence or a result.
 FIELDS = {
     "format": one_of(FORMAT),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flowertune.base.hashing import json_sha256
-from flowertune.rules.manifest import list_of, object_with
+from flowertune.rules.manifest import KEPT_OF_A_CLIENT, list_of, object_with
 from flowertune.rules.values import DIGEST, Value, is_number, optional, whole
 from flowertune.run.growing import GrowingFile
 
@@ -19,6 +19,7 @@ FIRST = "0" * 64  # what the first record has in place of a digest of the one be
 ROUND, PREVIOUS, MANIFEST = "round", "previous", "previous-manifest"
 ADAPTER, STRATEGY, STATE = "adapter-sha256", "strategy-sha256", "state-sha256"
 LINE, LEDGER, MODEL, REPLIES = "line-sha256", "ledger-sha256", "model-sha256", "replies"
+KEPT = "kept"  # of a reply, where its client keeps something for later rounds
 CHOSEN = "chosen"
 # Parts of a state that are known only after its record: no part of the digest in it.
 NOT_OF_STATE = ("chain", "sha256")
@@ -45,6 +46,36 @@ RECORD = object_with(
     }
 )
 RECORDS = list_of(RECORD)
+
+
+def kept_before(
+    records: Mapping[int, Mapping[str, Any]], partition: int, kind: str, server_round: int
+) -> tuple[int, str] | None:
+    """Return what a client began a round with, as a chain has it: its round, and its sha256.
+
+    Parameters
+    ----------
+    records
+        By round.
+    kind
+        "state" or "residual".
+
+    Returns
+    -------
+    tuple[int, str] | None
+        None where none of its replies that counted said that it keeps anything of the kind.
+    """
+    for n in range(server_round - 1, 0, -1):
+        digest = kept_of(records[n], partition).get(kind)
+        if digest is not None:
+            return n, digest
+    return None
+
+
+def kept_of(record: Mapping[str, Any], partition: int) -> dict[str, str]:
+    """Return what a client keeps after a round, as its record in a chain has it: kind -> sha256."""
+    kept = record[REPLIES].get(str(partition), {}).get(KEPT)
+    return kept if KEPT_OF_A_CLIENT.fits(kept) else {}
 
 
 def state_sha256(body: Mapping[str, Any]) -> str:

@@ -258,6 +258,7 @@ class TrainingRun(BaseRun):
         """Yield the rounds to do; stop before one that would pass the budget."""
         for server_round in range(len(self.rounds_done) + 1, self.cfg.num_server_rounds + 1):
             more = self._evaluator.bytes_of(server_round) if self._evaluator else 0
+            more += self.clients_per_round * _asked_of(self.method.contract.strategy, "growth", 0)
             if not self.ledger.has_room_for(self.method.cost.nbytes + more):
                 self.reason = reason = (
                     f"stopped after round {server_round - 1}: the next would pass the budget of "
@@ -448,6 +449,7 @@ class TrainingRun(BaseRun):
             "total-mib": round(self.ledger.mib, 3),
             **self._bytes_of(result.server_round),
             **self._measured(tensors),
+            **_asked_of(strategy, "facts", {}),
             **evaluated,
             **privacy_of(strategy, result.server_round),
             "time": now(),
@@ -503,6 +505,7 @@ class TrainingRun(BaseRun):
                 [examples for _, examples, _ in self._came],
                 _numpy(after),
                 self._experts,
+                _asked_of(self.method.contract.strategy, "made", {}),
             )
         except (ValueError, KeyError) as error:  # adapters that a method of the app's own reshapes
             log(WARNING, "residual and drift are not known (%s)", one_line(error))
@@ -529,6 +532,7 @@ class TrainingRun(BaseRun):
         """Save a checkpoint, and return the seal of its manifest."""
         path, config = self.folder / f"peft_{server_round}", self.adapter_config
         assert config is not None
+        facts = _asked_of(self.method.contract.strategy, "facts", {})
         tensors = self._first.export(tensors)
         more = {
             "kind": "adapter",
@@ -542,12 +546,16 @@ class TrainingRun(BaseRun):
             "longest-answer-tokens": self._longest_answer,
             "rows": {str(p): record for p, record in sorted(self.rows.items())},
             "rows-visited": round(self._visited.share(self.rounds_done), 6),
+            **facts,
             **privacy_of(self.method.contract.strategy, server_round),
             **({FIRST: self._first.about} if self._first.about else {}),
             **self._chosen_so_far(server_round),
         }
         save_checkpoint(path, tensors, config, build_manifest(self, server_round, more))
         log(INFO, "saved %s", path)
+        if (off := facts.get("export-error")) is not None:
+            log(INFO, "it has the adapter's rank, and leaves out %.2f %% of what was learned "
+                "(export-error)", 100 * off)  # fmt: skip
         return json.loads((path / FILE).read_text("utf-8"))[SEAL]
 
     def _chosen_so_far(self, server_round: int) -> dict[str, Any]:
@@ -618,6 +626,11 @@ class TrainingRun(BaseRun):
 
 def _numpy(tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
     return {name: tensor.numpy() for name, tensor in tensors.items()}
+
+
+def _asked_of(strategy: Any, what: str, otherwise: Any) -> Any:
+    """Return what a method of the library says; a strategy of another kind has not that to say."""
+    return getattr(strategy, what)() if isinstance(strategy, MethodServer) else otherwise
 
 
 def _came(reply: Message) -> tuple[int, int, ArrayRecord]:

@@ -1,4 +1,4 @@
-"""What clients kept before drawn rounds: files of the SuperNodes, to be handed over with states."""
+"""What clients kept around drawn rounds: files of the SuperNodes, to be handed over with states."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,42 +6,27 @@ from typing import Any
 
 from flowertune.base.errors import UserError
 from flowertune.comms.partition_files import RESIDUAL, STATE, clients_folder, files_by_round
+from flowertune.run.chain import kept_before, kept_of
 from submissions.bundle.packing import Content
-from submissions.replay.states import CLIENTS
-
-
-def kinds_needed(settings: Mapping[str, Any]) -> set[str]:
-    """Return the kinds of files that clients of such a run keep in every round.
-
-    A method of an app's own may keep more, which nobody here knows.
-    """
-    # Late: it imports torch.
-    from flowertune.methods.registry import client_class
-
-    half = client_class(str(settings["strategy.name"]))
-    rounds_off = settings["train.transport"] == "int8" and half.feedback
-    return ({STATE} if half.keeps else set()) | ({RESIDUAL} if rounds_off else set())
+from submissions.replay.states import kept_name
 
 
 def files_of_clients(
-    lines: Sequence[Mapping[str, Any]],
-    rounds: Sequence[int],
+    records: Mapping[int, Mapping[str, Any]],
+    partitions: Mapping[int, Sequence[int]],
     keys: Mapping[int, str],
-    settings: Mapping[str, Any],
     folders: Sequence[Path] = (),
 ) -> dict[str, Content]:
-    """Return what the clients of these rounds began them with, by its names in the zip.
+    """Return what the clients of drawn rounds kept before and after them, by names in the zip.
 
     Parameters
     ----------
-    lines
-        Of rounds.jsonl.
-    rounds
-        Those that were drawn.
+    records
+        Of the run's chain, by round.
+    partitions
+        Whose replies counted, by drawn round.
     keys
-        By round, under which key clients had kept files before it.
-    settings
-        Of the run.
+        By round, under which key clients had kept files after it.
     folders
         Copies of ``$FLWR_HOME/flowertune/clients`` of the SuperNodes' machines; by default the
         folder of this one.
@@ -49,39 +34,36 @@ def files_of_clients(
     Raises
     ------
     UserError
-        Clients of such a run keep files, and some are not there; names the first ones.
+        A file that the chain names is not there; names the first ones.
     """
     places = list(folders) or [clients_folder()]
-    needed, found, missing = kinds_needed(settings), {}, []
-    for server_round in rounds:
-        for partition, last in _last_rounds(lines, server_round).items():
+    found: dict[str, Content] = {}
+    missing: list[str] = []
+    for server_round, those in partitions.items():
+        for partition in those:
             for kind in (STATE, RESIDUAL):
-                files: dict[int, Path] = {}
-                for place in places:
-                    files |= files_by_round(place, keys[server_round], partition, kind)
-                newest = max((n for n in files if n <= last), default=None)
-                if newest is not None:
-                    name = f"{CLIENTS}/partition_{partition}/{kind}_{newest}.safetensors"
-                    found[name] = files[newest]
-                elif kind in needed:
-                    missing.append(f"partition {partition} ({kind}, up to round {last})")
+                rounds = (
+                    {server_round: keys[server_round]}
+                    if (kind in kept_of(records[server_round], partition))
+                    else {}
+                )
+                if before := kept_before(records, partition, kind, server_round):
+                    rounds[before[0]] = keys[server_round - 1]
+                for n, key in rounds.items():
+                    name, path = kept_name(partition, kind, n), None
+                    for place in places:
+                        path = files_by_round(place, key, partition, kind).get(n, path)
+                    if path is None:
+                        missing.append(name)
+                    else:
+                        found[name] = path
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         where = ", ".join(map(str, places))
         raise UserError(
-            f"The clients of this run keep files between rounds, and {where} does not have those "
-            f"of {', '.join(missing[:3])}{more}: name the folders flowertune/clients in FLWR_HOME "
-            "of the SuperNodes' machines, or copies of them, with --clients (a run that is to be "
+            f"The clients of this run keep files between rounds, and {where} lacks "
+            f"{', '.join(missing[:3])}{more}: name the folders flowertune/clients in FLWR_HOME of "
+            "the SuperNodes' machines, or copies of them, with --clients (a run that is to be "
             "replayed keeps all of them: train.keep-states=0)."
         )
     return found
-
-
-def _last_rounds(lines: Sequence[Mapping[str, Any]], server_round: int) -> dict[int, int]:
-    """Return the last round before this one in which a reply of each of its clients counted."""
-    now = next(set(line["partitions"]) for line in lines if line["round"] == server_round)
-    found: dict[int, int] = {}
-    for line in lines:
-        if line["round"] < server_round:
-            found |= dict.fromkeys(now & set(line["partitions"]), line["round"])
-    return dict(sorted(found.items()))

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from flowertune.base.errors import UserError
-from flowertune.base.files import read_json
+from flowertune.base.files import read_json, read_jsonl
 from flowertune.base.text import MIB, counted
+from flowertune.run import chain
 from flowertune.run.files import RunFiles, read_run
 from flowertune.run.state import BODY, FOLDER, TENSORS, complete_states, states
 from submissions import layout
@@ -16,6 +17,7 @@ from submissions.replay.draw import states_of
 from submissions.replay.states import CLIENTS
 
 LAST = "last"
+PRIVATE = "dp-fedavg"
 
 
 def rounds_named(given: str, last: int) -> list[int]:
@@ -77,18 +79,38 @@ def files_of_states(
     files: dict[str, Content] = {
         f"{FOLDER}/round_{n}/{name}": folders[n] / name for n in wanted for name in (BODY, *TENSORS)
     }
-    keys = {n: str(_body(folders[n - 1])["state-key"]) for n in rounds}
-    settings = _body(folders[wanted[-1]])["settings"]
-    files |= files_of_clients(run.rounds, rounds, keys, settings, clients)
+    keys = {n: _key(folders[n]) for n in wanted}
+    counted_in = {line["round"]: line["partitions"] for line in run.rounds}
+    of_clients = {n: counted_in[n] for n in rounds}
+    # What clients of a run with secret noise keep is not protected by it.
+    if clients or not _private(folders[wanted[-1]]):
+        files |= files_of_clients(_records(run.folder), of_clients, keys, clients)
     files[layout.SUMS] = sums(files)
     return files
 
 
-def _body(state: Path) -> Mapping[str, Any]:
-    body = read_json(state / BODY) or {}
-    if not (isinstance(body.get("settings"), dict) and "state-key" in body):
+def _private(state: Path) -> bool:
+    settings = (read_json(state / BODY) or {}).get("settings")
+    return isinstance(settings, dict) and settings.get("strategy.name") == PRIVATE
+
+
+def _key(state: Path) -> str:
+    key = (read_json(state / BODY) or {}).get("state-key")
+    if not isinstance(key, str):
         raise UserError(f"{state / BODY} is damaged: restore it from a copy of the run's folder.")
-    return body
+    return key
+
+
+def _records(run: Path) -> Mapping[int, Mapping[str, Any]]:
+    try:
+        records = read_jsonl(run / chain.FILE)
+    except ValueError as error:
+        raise UserError(f"{error}; restore it from a copy of the run's folder.") from None
+    if wrong := chain.problem(records):
+        raise UserError(
+            f"{run / chain.FILE} is damaged ({wrong}): restore it from a copy of the run's folder."
+        )
+    return {record[chain.ROUND]: record for record in records}
 
 
 def last_round(run: Path) -> int:

@@ -1,5 +1,6 @@
 """A round trained again, beside what the chain says of it: what differs first, and by how much."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 from flowertune.base.hashing import file_sha256
 from flowertune.base.untrusted import UnusableFile, read_strict_json
+from flowertune.comms.partition_files import RESIDUAL, STATE, tensors_sha256
 from flowertune.rules.manifest import list_of, object_with
 from flowertune.rules.values import DIGEST, TEXT, Value, is_number, optional, whole
 from flowertune.run import chain
@@ -24,6 +26,7 @@ SAME, WITHIN, DIFFERS, OPEN, FAILED = (
     "could not be trained",
 )
 GOOD = (SAME, WITHIN)
+KINDS = (STATE, RESIDUAL)  # of files that clients keep
 # Of a round's update, by the type of computation: measured, see docs/guides/submissions.md.
 TOLERANCE = {"float32": 0.01, "bfloat16": 0.25, "float16": 0.25}
 LOSS = {"float32": 1e-4, "bfloat16": 0.05, "float16": 0.05}
@@ -82,7 +85,8 @@ class Compared:
     verdict
         SAME, WITHIN, DIFFERS, OPEN or FAILED.
     differences
-        In the order of a round: clients, rows, replies, adapter, strategy, loss, bytes.
+        In the order of a round: clients, rows, replies, adapter, strategy, what clients keep, loss,
+        bytes.
     update
         Relative difference of the round's update; None where it is not known.
     seconds
@@ -126,6 +130,9 @@ class Claimed:
     key_bytes: int  # that messages to clients were longer by in the run than they are now
     tolerance: float
     loss: float
+    kept: Mapping[tuple[int, str], Path] = field(
+        default_factory=dict
+    )  # by clients after the round, by kind
 
 
 def compare(record: RunRecord, server_round: int, again: Again, claimed: Claimed) -> Compared:
@@ -147,6 +154,8 @@ def compare(record: RunRecord, server_round: int, again: Again, claimed: Claimed
         found += found_adapter
         strategy, found_strategy = _strategy(record.records[server_round], again.folder, claimed)
         found += found_strategy
+        kept, found_kept = _kept(record, server_round, again.folder, claimed)
+        found += found_kept
     except UnusableFile as error:
         result.verdict = FAILED
         result.differences.append(Difference("training", f"what it left {error}"))
@@ -160,14 +169,13 @@ def compare(record: RunRecord, server_round: int, again: Again, claimed: Claimed
         )
     found += _bytes(record, server_round, said, claimed.key_bytes)
     result.update = apart
-    result.verdict = _verdict(found, apart, strategy, off, claimed)
+    result.verdict = _verdict(found, (apart, strategy, kept), off, claimed)
     return result
 
 
 def _verdict(
     found: list[Difference],
-    update: float | None,
-    strategy: float | None,
+    apart: tuple[float | None, ...],
     loss: float,
     claimed: Claimed,
 ) -> str:
@@ -175,9 +183,10 @@ def _verdict(
         return SAME
     if any(not difference.values for difference in found) or loss > claimed.loss:
         return DIFFERS
-    if update is None or strategy is None:
-        return OPEN
-    return WITHIN if max(update, strategy) <= claimed.tolerance else DIFFERS
+    known = [one for one in apart if one is not None]
+    if any(one > claimed.tolerance for one in known):
+        return DIFFERS
+    return WITHIN if len(known) == len(apart) else OPEN
 
 
 def _said(path: Path) -> dict[str, Any]:
@@ -372,6 +381,73 @@ def _strategy(
             values=first.largest is not None,
         )
     ]
+
+
+def _kept(
+    record: RunRecord, server_round: int, folder: Path, claimed: Claimed
+) -> tuple[float | None, list[Difference]]:
+    """Compare what the clients keep after the round; the largest relative difference.
+
+    What int8 rounds off is measured against the round's update, to which it will be added; what a
+    method keeps, against itself.
+    """
+    apart: list[float | None] = [0.0]
+    found = []
+    for partition in record.lines[server_round]["partitions"]:
+        said = chain.kept_of(record.records[server_round], partition)
+        files = {kind: folder / f"kept_{partition}_{kind}.safetensors" for kind in KINDS}
+        now = {kind: read_tensors(file) for kind, file in files.items() if file.is_file()}
+        if said.keys() != now.keys():
+            texts = [" and ".join(sorted(kinds)) or "nothing" for kinds in (said, now)]
+            found.append(
+                Difference(
+                    "kept",
+                    f"partition {partition} kept {texts[0]} for later rounds, and keeps {texts[1]} "
+                    "now",
+                    partition,
+                )
+            )
+            continue
+        for kind, digest in said.items():
+            if tensors_sha256(now[kind]) == digest:
+                continue
+            found.append(
+                Difference(
+                    "kept",
+                    f"partition {partition} keeps other bits for later rounds ({kind})",
+                    partition,
+                    values=True,
+                )
+            )
+            apart.append(_kept_apart(now[kind], partition, kind, claimed))
+    known = [one for one in apart if one is not None]
+    return (max(known) if len(known) == len(apart) else None), found
+
+
+def _kept_apart(
+    now: Mapping[str, Any], partition: int, kind: str, claimed: Claimed
+) -> float | None:
+    file = claimed.kept.get((partition, kind))
+    if file is None:
+        return None
+    before = read_tensors(file)
+    if kind != RESIDUAL:
+        return _relative(before, now)
+    if claimed.before is None or claimed.adapter is None:
+        return None
+    start = read_tensors(claimed.before.folder / "adapter.safetensors")
+    update, off = _norm(start, read_tensors(claimed.adapter)), _norm(before, now)
+    return None if update is None or off is None else off / max(update, 1e-30)
+
+
+def _norm(one: Mapping[str, Any], other: Mapping[str, Any]) -> float | None:
+    """Return the norm of a difference; None where names or shapes differ."""
+    names = one.keys() & other.keys()
+    if one.keys() != other.keys() or any(one[n].shape != other[n].shape for n in names):
+        return None
+    return math.sqrt(
+        sum(float((other[n].double() - one[n].double()).square().sum()) for n in names)
+    )
 
 
 def _relative(before: Mapping[str, Any], now: Mapping[str, Any]) -> float | None:

@@ -18,7 +18,8 @@ Reads one JSON object from standard input:
     threads      of torch
 Leaves in ``work``/out: record.json, adapter and strategy as the run saves them, first.safetensors
 (the adapter that a run from its beginning starts from), reply_<partition>.safetensors (arrays as
-they travel, as bytes).
+they travel, as bytes), kept_<partition>_<kind>.safetensors
+(what a client keeps after the round).
 """
 
 import importlib
@@ -197,6 +198,12 @@ def collect(run, job, grid, out):
         shutil.copy(now / name, out / name)
     if job["given"] is None:
         shutil.copy(state / "round_0" / "adapter.safetensors", out / "first.safetensors")
+    home = Path(os.environ["FLWR_HOME"], "flowertune", "clients", job["state-key"].split()[0])
+    for partition in grid.replies:
+        for kind in ("state", "residual"):
+            kept = home / f"partition_{partition}" / f"{kind}_{job['round']}.safetensors"
+            if kept.is_file():
+                shutil.copy(kept, out / f"kept_{partition}_{kind}.safetensors")
     line = json.loads((run / "rounds.jsonl").read_text().splitlines()[job["round"] - 1])
     entries = [json.loads(text) for text in (run / "ledger.jsonl").read_text().splitlines()]
     records = [json.loads(text) for text in (run / "chain.jsonl").read_text().splitlines()]

@@ -24,6 +24,8 @@ from submissions.replay.states import (
     GivenState,
     Source,
     StateDiffers,
+    claimed_kept,
+    take_kept,
     take_state,
 )
 from submissions.replay.tensors import FILE_BYTES
@@ -163,25 +165,24 @@ def _states(
     """Take over the states that are there.
 
     Round 1 is trained from the beginning and needs none. Of any other round the state before it
-    must be there; the one after it only says by how much two results differ.
+    must be there, and what its clients had kept; those after it only say by how much two results
+    differ.
     """
-    if given is None:
-        found: dict[int, GivenState] = {}
-    else:
-        source = Source(given)
+    found: dict[int, GivenState] = {}
+    source = None if given is None else Source(given)
+    if source is not None:
         states = {n: take_state(source, n, record.records, scratch) for n in draw.states_of(rounds)}
         found = {n: state for n, state in states.items() if state is not None}
-        for r in rounds:
-            partitions = record.lines[r]["partitions"]
-            for name in source.kept_files(partitions, r) if r > 1 else ():
-                target = scratch / f"kept_{r}" / name
-                source.copy(name, target, FILE_BYTES)
-    missing = [n - 1 for n in rounds if n > 1 and n - 1 not in found]
+    missing = [f"state/round_{n - 1}" for n in rounds if n > 1 and n - 1 not in found]
+    for r in rounds:
+        counted = record.lines[r]["partitions"]
+        target = scratch / f"kept_{r}"
+        missing += take_kept(source, r, counted, record.records, target)
     if missing:
-        names = ", ".join(f"state/round_{n}" for n in missing)
+        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
         raise UserError(
-            f"The states {names} are missing: ask the participant for them, and give them with "
-            "--states (--list prints all that are useful)."
+            f"{', '.join(missing[:5])}{more} are missing: ask the participant for them, and give "
+            "them with --states (--list prints how the participant packs them)."
         )
     return found
 
@@ -247,7 +248,11 @@ def _one(
     if own is None and server_round == record.checkpoint:
         own = adapter
     tolerance = TOLERANCE[kind] if asked.tolerance is None else asked.tolerance
-    claimed = Claimed(before, after, own, len(key) - len(used), tolerance, LOSS[kind])
+    kept = claimed_kept(
+        asked.states and Source(asked.states), server_round,
+        line["partitions"], record.records, scratch / f"after_{server_round}",
+    )  # fmt: skip
+    claimed = Claimed(before, after, own, len(key) - len(used), tolerance, LOSS[kind], kept)
     return compare(record, server_round, again, claimed)
 
 

@@ -91,7 +91,7 @@ def train_again(work: Round, bounds: Bounds, target: Path) -> Again:
     given = {GIVEN: str(work.given)} if work.given else {}
     shown = {**_library(), **_packages(), APP: str(work.app), **given, **work.shown}
     files = (work.clients + 4) * work.adapter_bytes
-    disk = 2 * files + 4 * work.data_bytes + ROOM
+    disk = 4 * files + 4 * work.data_bytes + ROOM
     build = find_layer()
     _check_packages()
     layer = build([], Room(shown, work.devices, disk, 2**16))
@@ -115,8 +115,8 @@ def train_again(work: Round, bounds: Bounds, target: Path) -> Again:
         "token": None,
         "until_end": True,
     }
-    limits = Limits(bounds.memory, disk, 2**16, 2 * files + ROOM, PROCESSES, THREADS)
-    output = Output(f"{WORK}/out", target, 2 * files + RECORD_BYTES, work.clients + 8)
+    limits = Limits(bounds.memory, disk, 2**16, 4 * files + ROOM, PROCESSES, THREADS)
+    output = Output(f"{WORK}/out", target, 4 * files + RECORD_BYTES, 3 * work.clients + 8)
     verdict = run_job(layer, {}, [step], limits=limits, output=output)
     return Again(target, _problem(verdict, bounds, disk))
 

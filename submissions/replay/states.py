@@ -2,9 +2,7 @@
 
 import errno
 import os
-import re
-import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,17 +10,17 @@ from typing import Any
 from flowertune.base.errors import UserError
 from flowertune.base.hashing import file_sha256
 from flowertune.base.untrusted import UnusableFile, copy_regular, open_untrusted, read_strict_json
+from flowertune.comms.partition_files import RESIDUAL, STATE, tensors_sha256
 from flowertune.run import chain
 from flowertune.run.state import BODY, TENSORS
 from submissions import zip_members
-from submissions.replay.tensors import FILE_BYTES
+from submissions.replay.tensors import FILE_BYTES, read_tensors
 from submissions.zip_members import UnusableZip
 
 FILES = (BODY, *TENSORS)
 BODY_BYTES = 8 * 2**20
 MOST_MEMBERS = 200_000
 CLIENTS = "clients"  # partition_<p>/<kind>_<round>.safetensors: what clients kept
-_KEPT = re.compile(rf"{CLIENTS}/partition_([0-9]{{1,9}})/[a-z]{{1,20}}_([0-9]{{1,9}})\.safetensors")
 _PLACES = ("state/", "")  # where round_<n> may lie
 
 
@@ -100,26 +98,6 @@ class Source:
                 copy.write(piece)
         return True
 
-    def kept_files(self, partitions: Iterable[int], server_round: int) -> list[str]:
-        """Return the names of what these clients kept before a round, where it was handed over."""
-        if self._members is not None:
-            names = [n for n in self._members if n.startswith(f"{CLIENTS}/")]
-        else:
-            root = self.given / CLIENTS
-            names = [
-                f"{CLIENTS}/{folder.name}/{file.name}"
-                for folder in (root.iterdir() if root.is_dir() and not root.is_symlink() else ())
-                if stat.S_ISDIR(folder.lstat().st_mode)
-                for file in folder.iterdir()
-            ]
-        found = ((name, _KEPT.fullmatch(name)) for name in names)
-        wanted = {str(partition) for partition in partitions}
-        return sorted(
-            name
-            for name, kept in found
-            if kept and kept[1] in wanted and int(kept[2]) < server_round
-        )
-
 
 def take_state(
     source: Source, server_round: int, records: Mapping[int, Mapping[str, Any]], scratch: Path
@@ -148,20 +126,86 @@ def take_state(
         )
     record = records[server_round]
     for name, key in zip(TENSORS, (chain.ADAPTER, chain.STRATEGY), strict=True):
-        _same(source, server_round, name, file_sha256(folder / name), record[key])
+        _same(source, f"round_{server_round}/{name}", file_sha256(folder / name), record[key])
     try:
         body = read_strict_json(folder / BODY, BODY_BYTES)
     except UnusableFile as error:
         raise UserError(f"--states {source.given}: round_{server_round}/{BODY} {error}.") from None
-    _same(source, server_round, BODY, chain.state_sha256(body), record[chain.STATE])
+    _same(source, f"round_{server_round}/{BODY}", chain.state_sha256(body), record[chain.STATE])
     return GivenState(server_round, folder, body)
 
 
-def _same(source: Source, server_round: int, name: str, found: str, recorded: str) -> None:
+def kept_name(partition: int, kind: str, server_round: int) -> str:
+    """Return the name of what a client kept in a round."""
+    return f"{CLIENTS}/partition_{partition}/{kind}_{server_round}.safetensors"
+
+
+def take_kept(
+    source: Source | None,
+    server_round: int,
+    partitions: Sequence[int],
+    records: Mapping[int, Mapping[str, Any]],
+    scratch: Path,
+) -> list[str]:
+    """Copy what these clients began a round with; return what is missing.
+
+    Only what the chain names is taken: by the round in which a client kept it, and its digest.
+
+    Raises
+    ------
+    StateDiffers
+        A file is not the one that the chain has.
+    """
+    missing = []
+    for partition in partitions:
+        for kind in (STATE, RESIDUAL):
+            before = chain.kept_before(records, partition, kind, server_round)
+            if before is None:
+                continue
+            name = kept_name(partition, kind, before[0])
+            if source is None or not source.copy(name, scratch / name, FILE_BYTES):
+                missing.append(name)
+                continue
+            _same(source, name, _sha256(source, name, scratch / name), before[1])
+    return missing
+
+
+def claimed_kept(
+    source: Source | None,
+    server_round: int,
+    partitions: Sequence[int],
+    records: Mapping[int, Mapping[str, Any]],
+    scratch: Path,
+) -> dict[tuple[int, str], Path]:
+    """Return what these clients kept after a round, as far as it was handed over.
+
+    Raises
+    ------
+    StateDiffers
+        A file is not the one that the chain has.
+    """
+    found = {}
+    for partition in partitions:
+        for kind, digest in chain.kept_of(records[server_round], partition).items():
+            name = kept_name(partition, kind, server_round)
+            if source is not None and source.copy(name, scratch / name, FILE_BYTES):
+                _same(source, name, _sha256(source, name, scratch / name), digest)
+                found[partition, kind] = scratch / name
+    return found
+
+
+def _sha256(source: Source, name: str, copy: Path) -> str:
+    try:
+        return tensors_sha256(read_tensors(copy))
+    except UnusableFile as error:
+        raise UserError(f"--states {source.given}: {name} {error}.") from None
+
+
+def _same(source: Source, name: str, found: str, recorded: str) -> None:
     if found != recorded:
         raise StateDiffers(
-            f"--states {source.given}: round_{server_round}/{name} is not what the chain of the "
-            f"bundle has (sha256 {found[:12]}, in the chain {recorded[:12]}): the state was "
+            f"--states {source.given}: {name} is not what the chain of the "
+            f"bundle has (sha256 {found[:12]}, in the chain {recorded[:12]}): the file was "
             "changed, or belongs to another run."
         )
 

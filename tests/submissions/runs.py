@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import hashlib
 import io
 import shutil
 from collections.abc import Callable, Mapping
@@ -17,13 +18,21 @@ from evaluation import store
 from flowertune.base.cache import clear_cache
 from flowertune.base.errors import UserError
 from tests.apps import default_settings
-from tests.local_grid import Tamper, run_app
+from tests.local_grid import LocalGrid, Tamper, run_app
 from tests.methods import apply, diffs, edit
 from tests.submissions.bundles import RUN_ID, Scored, app_of, score, small_settings
 from tests.submissions.on_record import NODES, on_record
 from tests.tiny import save_tiny_llama
 
 EVERYBODY = {"strategy.fraction-train": 1.0}
+
+
+class DeployedGrid(LocalGrid):
+    """As in the Deployment Engine: SuperNodes have the numbers that their keys were given."""
+
+    @staticmethod
+    def node_of(partition: int) -> int:
+        return int.from_bytes(hashlib.sha256(f"key {partition}".encode()).digest()[:8])
 
 
 @dataclass(frozen=True)
@@ -36,7 +45,8 @@ class Honest:
         tamper: what becomes of replies (see `LocalGrid`).
         stops_in: the round in which the run fails and is resumed.
         built_in: whether strategy.py is the template's, so that clients can be drawn again.
-        division: of the submission.
+        grid: what the messages go through.
+    division: of the submission.
     """
 
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -44,6 +54,7 @@ class Honest:
     tamper: Tamper | None = None
     stops_in: int | None = None
     built_in: bool = True
+    grid: type[LocalGrid] = LocalGrid
     division: str = "closed"
 
 
@@ -139,6 +150,8 @@ HONEST = {
     ),
     "a repeated round": Honest(tamper=_lost_once(2)),
     "another model": Honest(division="open"),
+    # tests/end_to_end/test_submission.py has a real one, whose records are the same.
+    "deployed with keys": Honest(grid=DeployedGrid),
 }
 
 
@@ -173,7 +186,7 @@ def honest(name: str) -> Scored:
 
 def _train(one: Honest, cfg: dict[str, Any], app: Path, run: Path) -> None:
     if one.stops_in is None:
-        run_app(cfg, NODES, RUN_ID, one.tamper, app)
+        run_app(cfg, NODES, RUN_ID, one.tamper, app, one.grid)
         return
     with pytest.raises(UserError, match=f"of round {one.stops_in} failed"):
         run_app(cfg, NODES, RUN_ID, _nobody(one.stops_in), app)

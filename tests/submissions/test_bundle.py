@@ -8,13 +8,16 @@ import sys
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from safetensors.torch import load_file
 
 import challenges
 from flowertune.base.errors import UserError
 from flowertune.base.hashing import file_sha256
+from flowertune.methods.noise_key import read_key
 from flowertune.run.training import TrainingRun
 from submissions import layout
 from submissions.archive import opened
@@ -24,6 +27,7 @@ from submissions.findings import Finding
 from submissions.signing import keys
 from submissions.verify.check import verify
 from tests.apps import ROOT, rendered
+from tests.flowertune.methods.test_dp_fedavg import forms, holding, seeds
 from tests.submissions.bundles import (
     CONTACT,
     ROUNDS,
@@ -663,3 +667,25 @@ def test_a_method_that_cannot_be_read_is_named(tmp_path):
     for name, words in (("m.md", "no text"), ("empty.md", "is empty"), ("none.md", "No such")):
         with pytest.raises(UserError, match=words):
             read_method(tmp_path / name)
+
+
+@pytest.mark.full
+def test_the_key_of_secret_noise_is_in_no_file_that_is_handed_over(tmp_path):
+    private: dict[str, Any] = {
+        "strategy.name": "dp-fedavg",
+        "strategy.options": "noise=1, epsilon=1000",
+    }
+    made = run_and_score(tmp_path / "made", **private)
+    (file,) = (tmp_path / "made" / "flwr-home").rglob("noise-keys/*.jsonl")
+    key = read_key(file)
+    assert len(key.releases) == ROUNDS
+    adapter = load_file(made.run / f"peft_{ROUNDS}" / "adapter_model.safetensors")
+    secrets = [key.secret, *seeds(key, list(adapter))]
+    given = unpacked(tmp_path / "given", submitted(made, tmp_path / "bundle.zip"))
+    states.write_states(made.run, f"1,{ROUNDS}", tmp_path / "states.zip")
+    unpacked(tmp_path / "states", tmp_path / "states.zip")
+    assert holding(secrets, file.parent) == [file]  # where it is, it is found
+    assert holding(secrets, given, tmp_path / "states", made.app, made.run, made.scores) == []
+    assert not [f for secret in secrets for f in forms(secret) if f in made.printed.encode()]
+    with on_record(), opened(tmp_path / "bundle.zip") as one:
+        assert one.json(layout.MANIFEST)["privacy"]["releases"] == ROUNDS

@@ -1,6 +1,7 @@
 """Every method of the library can be replayed from what `submit --states` packs."""
 
 import json
+import re
 import shutil
 import sys
 import zipfile
@@ -9,12 +10,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from flowertune.base.errors import UserError
+from flowertune.comms.partition_files import tensors_sha256
 from flowertune.methods.registry import NAMES
+from flowertune.run import chain
 from submissions.archive import opened
 from submissions.bundle import states
-from submissions.bundle.client_files import kinds_needed
 from submissions.replay.compare import DIFFERS, SAME
 from submissions.replay.replay import Asked, Replay, replay
 from submissions.replay.sandbox import Bounds
@@ -79,25 +82,33 @@ def said(found: Replay) -> str:
 
 
 @pytest.mark.parametrize("name", CLIENTS_KEEP)
-def test_what_clients_kept_before_drawn_rounds_is_packed(name, tmp_path):
+def test_what_clients_kept_around_drawn_rounds_is_packed_and_in_the_chain(name, tmp_path):
     handed = packed(run_of(name), f"1,{MIDDLE},last", tmp_path / "states.zip", home_of(name))
     with zipfile.ZipFile(handed) as archive:
         names = {n for n in archive.namelist() if n.startswith("clients/")}
+        archive.extractall(tmp_path / "states")
     lines = [json.loads(text) for text in (run_of(name) / "rounds.jsonl").read_text().splitlines()]
-    expected = set()
-    for drawn in (MIDDLE, ROUNDS):
+    kind, expected = "residual" if name == "int8" else "state", set()
+    for drawn in (1, MIDDLE, ROUNDS):
         for partition in lines[drawn - 1]["partitions"]:
             before = [n["round"] for n in lines[: drawn - 1] if partition in n["partitions"]]
-            if before:
-                kind = "residual" if name == "int8" else "state"
-                expected.add(f"clients/partition_{partition}/{kind}_{before[-1]}.safetensors")
-    assert len(expected) > 3
+            for n in (*before[-1:], drawn):
+                expected.add(f"clients/partition_{partition}/{kind}_{n}.safetensors")
+    assert len(expected) > 6
     assert names == expected
+    for file in (tmp_path / "states").glob("clients/*/*"):
+        partition, n = int(file.parent.name.split("_")[1]), int(file.stem.split("_")[1])
+        kept = chain.kept_of(records_of(run_of(name))[n], partition)
+        assert kept == {kind: tensors_sha256(load_file(file))}
+
+
+def records_of(run: Path) -> dict[int, dict]:
+    return {r["round"]: r for r in map(json.loads, (run / "chain.jsonl").read_text().splitlines())}
 
 
 @pytest.mark.parametrize("name", CLIENTS_KEEP)
 def test_what_clients_kept_and_is_gone_is_named(name, tmp_path):
-    with pytest.raises(UserError, match=r"does not have those of partition \d \(.*--clients"):
+    with pytest.raises(UserError, match=r"lacks clients/partition_\d/\w+_\d.safe.*--clients"):
         packed(run_of(name), "last", tmp_path / "states.zip", tmp_path / "elsewhere")
 
 
@@ -114,9 +125,27 @@ def test_what_clients_kept_is_taken_from_copies_of_several_machines(tmp_path, mo
     assert (tmp_path / "again.zip").read_bytes() == whole.read_bytes()
 
 
-def test_a_method_of_ones_own_hands_over_what_there_is():
-    assert kinds_needed({"strategy.name": "mine", "train.transport": "float32"}) == set()
-    assert kinds_needed({"strategy.name": "flexlora", "train.transport": "int8"}) == set()
+@pytest.mark.parametrize("name", CLIENTS_KEEP)
+def test_what_clients_did_not_keep_is_not_taken(name, tmp_path):
+    """With any file of his own, a forger could have a round give any result, with int8 at least."""
+    run = run_of(name)
+    handed = packed(run, f"{MIDDLE}", tmp_path / "states.zip", home_of(name))
+    with zipfile.ZipFile(handed) as archive:
+        archive.extractall(tmp_path / "states")
+    file = next(f for f in (tmp_path / "states").glob("clients/*/*") if f"_{MIDDLE}." not in f.name)
+    tensors = load_file(file)
+    save_file({n: t * 1.1 for n, t in tensors.items()}, file)
+    bundle = bundle_of(run, tmp_path / "bundle")
+    found = again(bundle, tmp_path / "states", MIDDLE)
+    assert re.search(rf"{file.name} is not what the chain of the bundle has", found.errors[0])
+    file.unlink()
+    with pytest.raises(UserError, match=f"{file.name} are missing: ask the participant"):
+        again(bundle, tmp_path / "states", MIDDLE)
+    # A link to another file is not followed.
+    save_file(tensors, tmp_path / "other.safetensors")
+    file.symlink_to(tmp_path / "other.safetensors")
+    with pytest.raises(UserError, match="symbolic link"):
+        again(bundle, tmp_path / "states", MIDDLE)
 
 
 @pytest.mark.full
@@ -148,8 +177,24 @@ def test_what_clients_of_an_own_method_keep_is_replayed(tmp_path):
     handed = packed(run, f"{MIDDLE}", tmp_path / "states.zip", home_of("own"))
     found = again(bundle_of(run, tmp_path / "bundle", app), handed, MIDDLE)
     assert [r.verdict for r in found.results] == [SAME], said(found)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", CLIENTS_KEEP)
+def test_what_clients_keep_after_a_round_is_compared(name, tmp_path):
+    """A chain that names another file for the next round, and the file itself handed over."""
+    run = shutil.copytree(run_of(name), tmp_path / "run")
+    handed = packed(run, f"{MIDDLE}", tmp_path / "states.zip", home_of(name))
     with zipfile.ZipFile(handed) as archive:
         archive.extractall(tmp_path / "states")
-    shutil.rmtree(tmp_path / "states" / "clients")
-    found = again(bundle_of(run, tmp_path / "again", app), tmp_path / "states", MIDDLE)
-    assert [d.what for d in found.results[0].differences] == ["loss"]
+    file = next((tmp_path / "states").glob(f"clients/*/*_{MIDDLE}.safetensors"))
+    forged = {n: t + 0.01 for n, t in load_file(file).items()}
+    save_file(forged, file)
+    lines = [json.loads(text) for text in (run / "chain.jsonl").read_text().splitlines()]
+    reply = lines[MIDDLE]["replies"][file.parent.name.split("_")[1]]
+    reply["kept"] = {file.stem.split("_")[0]: tensors_sha256(forged)}
+    (run / "chain.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    rechained(run)
+    found = again(bundle_of(run, tmp_path / "bundle"), tmp_path / "states", MIDDLE)
+    assert [r.verdict for r in found.results] == [DIFFERS], said(found)
+    assert [d.what for d in found.results[0].differences] == ["kept"]

@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from starlette.testclient import TestClient
@@ -19,8 +20,14 @@ from challenges.hub.bundle_keys import Keys
 from challenges.hub.bundle_store import BundleStore
 from challenges.hub.bundle_verifier import Verdict, verify_apart
 from challenges.hub.repository import HubError
+from submissions import layout
+from submissions.verify.check import verify
 from tests.challenges.hub.fakes import client_of, small_template
 from tests.challenges.hub.running import start, stop
+from tests.submissions.bundles import bundle
+from tests.submissions.on_record import on_record
+from tests.submissions.tampered import Edit
+from tests.submissions.valid import valid_files
 
 DIGEST = "ab" * 32
 SENT = b"a bundle"
@@ -96,6 +103,35 @@ def test_a_valid_bundle_is_kept_with_its_report(hub: Hub) -> None:
     assert hub.files() == [f"ada/{name}.json", f"ada/{name}.zip"]
     assert (hub.folder / f"kept/ada/{name}.zip").read_bytes() == SENT
     assert json.loads((hub.folder / f"kept/ada/{name}.json").read_text())["digest"] == DIGEST
+    assert hub.left() == []
+
+
+def test_the_real_verifier_decides_what_is_kept(hub: Hub) -> None:
+    """In this process, where small rules are the published ones; test_submission.py has a hub's."""
+
+    async def real(file: Path) -> Verdict:
+        with on_record():
+            return Verdict(verify(file).body())
+
+    hub.verifier = real  # type: ignore[assignment]
+    hub.restart()
+    sound = bundle().read_bytes()
+    answer = hub.post(sound)
+    assert (answer.status_code, answer.json()["tier"]) == (201, "consistent")
+    stored, report = (next((hub.folder / "kept/ada").glob(f"*.{kind}")) for kind in ("zip", "json"))
+    assert stored.read_bytes() == sound
+    assert json.loads(report.read_text()) == {**json.loads(report.read_text()), "valid": True}
+    with TemporaryDirectory() as folder:
+        edit = Edit(valid_files(), Path(folder))
+        edit.put(layout.SCORES, "sets/fpb/scores/checkpoint/score", "99.99")
+        edit.forge()
+        answer = hub.post(edit.zip(), hub.other)
+    assert answer.status_code == 422
+    (found,) = [f for f in answer.json()["detail"]["findings"] if f["check"] == "scores"]
+    assert "'99.99'" in found["sentence"]
+    answer = hub.post(sound[:-100], hub.other)
+    assert answer.status_code == 422
+    assert len(hub.files()) == 2
     assert hub.left() == []
 
 

@@ -24,6 +24,7 @@ from flowertune.data.steps import Step
 from flowertune.data.tokens import Example
 from flowertune.methods.registry import client_class
 from flowertune.models.adapter import adapter_of, drawn_factor, load_adapter, thaw
+from flowertune.models.merging import LEFT, RIGHT, merge
 from template.app import client_app
 from template.app.client_app import answer_loss
 from tests.apps import settings
@@ -44,6 +45,7 @@ class Task:
                  control: Tensors | None = None, kept: Tensors | None = None) -> None:  # fmt: skip
         self.model, self.round, self.partition = model, server_round, 0
         self.control, self.kept, self.saved = control or {}, kept or {}, dict[str, Any]()
+        self.merge: Tensors = {}
         self.adapter = {n: t.detach().clone() for n, t in adapter_of(model).items()}
         arguments = {"max-steps": len(STEPS), "max-grad-norm": 0.0}
         self.cfg = settings({f"train.training-arguments.{k}": v for k, v in arguments.items()})
@@ -59,6 +61,7 @@ class Task:
         thaw(model)
         self.adapter = self.method.whole(self.adapter, adapter_of(model))
         load_adapter(model, self.adapter)
+        merge(model, self.method.merged())
 
     def optimizer(self, model: Any, parameters: Any) -> Any:
         return None
@@ -73,8 +76,7 @@ class Task:
         return drawn_factor(SEED, name, shape)
 
     def received(self, name: str) -> Tensors:
-        assert name == "control"
-        return self.control
+        return {"control": self.control, "merged": self.merge}[name]
 
     def load_state(self) -> Tensors:
         return self.kept
@@ -254,6 +256,27 @@ def test_fedrot_sends_its_factors_turned_towards_those_that_came(make, train, se
         assert np.linalg.det(r) > 0  # so small an update needs no reflection
         np.testing.assert_allclose(sent[b], trained[b] @ r, rtol=0, atol=1e-5)
         assert np.abs(sent[b] - trained[b]).max() > 1e-4
+
+
+@pytest.mark.parametrize("name", ["flora", "fedex-lora"])
+def test_what_was_merged_is_trained_on_and_is_gone_for_the_next_method(make, train, name):
+    model, own = make(), make()
+    task = Task(model, name)
+    merged = {}
+    for module in (n.removesuffix(".lora_A.weight") for n in adapter_of(own) if "lora_A" in n):
+        layer, generator = own.get_submodule(module), torch.Generator().manual_seed(1)
+        left = torch.randn((layer.out_features, 3), generator=generator) / 10
+        right = torch.randn((3, layer.in_features), generator=generator) / 10
+        merged |= {module + LEFT: left, module + RIGHT: right}
+        with torch.no_grad():  # alpha / r is 2
+            layer.get_base_layer().weight += 2 * left @ right
+    task.merge = merged
+    trained, _, _ = train(task)
+    close(trained, by_hand(own))
+    assert apart(trained, by_hand(make())) > 1e-3  # it acts
+    load_adapter(model, {n: t.detach() for n, t in adapter_of(make()).items()})
+    after, fresh = train(Task(model, "fedavg"))[0], train(Task(make(), "fedavg"))[0]
+    assert all(torch.equal(after[n], fresh[n]) for n in fresh)
 
 
 def test_a_kept_model_trains_both_factors_for_the_next_method(make, train):

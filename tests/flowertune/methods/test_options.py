@@ -12,7 +12,7 @@ LAYERWISE = {"aggregation.mode": "layerwise"}
 
 def given(name: str, options: str = "", **more: object) -> dict[str, object]:
     cfg = settings({"strategy.name": name, "strategy.options": options})
-    return {**cfg, "aggregation.mode": "all_at_once", **more}
+    return {**cfg, "model.quantization": 0, "aggregation.mode": "all_at_once", **more}
 
 
 @pytest.mark.parametrize("name", NAMES)

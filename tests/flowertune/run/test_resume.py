@@ -211,7 +211,7 @@ def test_a_run_goes_on_from_an_earlier_state_that_is_named(cfg):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("times", "rounds"), [(6, 14), pytest.param(20, 45, marks=pytest.mark.full)]
+    ("times", "rounds"), [(6, 20), pytest.param(20, 45, marks=pytest.mark.full)]
 )
 def test_killed_at_random_points_it_ends_with_the_same_bits(cfg, tmp_path, times, rounds):
     """SIGKILL in rounds and while saving; each start goes on from the last finished round."""
@@ -230,7 +230,8 @@ def test_killed_at_random_points_it_ends_with_the_same_bits(cfg, tmp_path, times
         resumed = {**cfg, "resume-from": str(run)} if begun else cfg
         return fork(app, resumed, NODES, 2, tmp_path / "home", output)
 
-    for _ in range(times):
+    process, killed = None, 0
+    while killed < times:
         before = newest_state(run)
         process = start()
         # Wait for the next round to be on its way, so that every start gets somewhere.
@@ -238,13 +239,17 @@ def test_killed_at_random_points_it_ends_with_the_same_bits(cfg, tmp_path, times
         while process.is_alive() and time.monotonic() < deadline and newest_state(run) <= before:
             time.sleep(0.002)
         time.sleep(rng.random() * 0.12)
-        assert process.is_alive(), output.read_text()
         process.kill()
         process.join()
-        assert process.exitcode == -signal.SIGKILL
-    last = start()
-    last.join(300)
-    assert last.exitcode == 0, output.read_text()
+        if process.exitcode == 0:
+            break  # this test was not given the processor before the run was through
+        assert process.exitcode == -signal.SIGKILL, output.read_text()
+        killed += 1
+    else:
+        process = start()
+        process.join(300)
+    assert process.exitcode == 0, output.read_text()
+    assert killed > times / 3
     assert adapter_sha(run, rounds) == adapter_sha(folder(cfg, 1), rounds)
     for name in ("ledger.jsonl", "rounds.jsonl"):
         assert without_times(run / name) == without_times(folder(cfg, 1) / name)
