@@ -7,6 +7,7 @@ import importlib
 import json
 import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterable
 from multiprocessing.process import BaseProcess
@@ -160,27 +161,69 @@ def adapter_sha(run: Path, server_round: int) -> str:
     return file_sha256(run / f"peft_{server_round}" / "adapter_model.safetensors")
 
 
+class KillAt:
+    """Kills its own process with SIGKILL, in a round, at a point of ``POINTS``; as a ``Tamper``."""
+
+    POINTS = ("replies", "saving", "saved")  # amid them; before and after the state has its name
+
+    def __init__(self, point: str, server_round: int) -> None:
+        assert point in self.POINTS
+        self.point, self.server_round, self.replies = point, server_round, 0
+
+    def __call__(self, server_round: int, partition: int, reply: Message) -> Message:
+        if server_round == self.server_round:
+            self.replies += 1
+            if self.point == "replies" and self.replies == 2:
+                os.kill(os.getpid(), signal.SIGKILL)
+            if self.point != "replies" and self.replies == 1:
+                sys.addaudithook(self.look)
+        return reply
+
+    def look(self, event: str, given: tuple[Any, ...]) -> None:
+        """Watch for the state's folder, whose last step is that it is given its name."""
+        target = f"/state/round_{self.server_round}"
+        at_state = event == "os.rename" and str(given[1]).endswith(target)
+        if at_state and self.point == "saved":
+            self.point = "then"  # what comes next comes after it
+        elif at_state or self.point == "then":
+            self.point = ""  # the signal is an event too
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
 def fork(
-    app: Path, cfg: dict[str, Any], nodes: int, run_id: int, home: Path, output: Path
+    app: Path,
+    cfg: dict[str, Any],
+    nodes: int,
+    run_id: int,
+    home: Path,
+    output: Path,
+    tamper: Tamper | None = None,
 ) -> BaseProcess:
-    """Start a run in a process of its own, to be killed.
+    """Start a run in a process of its own, to be killed; its environment is that of this one.
 
     It is forked from one that has imported what takes seconds to import.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([*_LOADED, __name__])
-    arguments = (app, cfg, nodes, run_id, home, output)
+    environment = {**os.environ, "FLWR_HOME": str(home)}
+    arguments = (app, cfg, nodes, run_id, environment, output, tamper)
     process = context.Process(target=_run_forked, args=arguments)
     process.start()
     return process
 
 
 def _run_forked(
-    app: Path, cfg: dict[str, Any], nodes: int, run_id: int, home: Path, output: Path
+    app: Path,
+    cfg: dict[str, Any],
+    nodes: int,
+    run_id: int,
+    environment: dict[str, str],
+    output: Path,
+    tamper: Tamper | None,
 ) -> None:
     with output.open("a") as file:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
-    os.environ["FLWR_HOME"] = str(home)
+    os.environ.update(environment)
     TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1
-    run_app(cfg, nodes, run_id, app=app)
+    run_app(cfg, nodes, run_id, tamper, app)

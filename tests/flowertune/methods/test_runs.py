@@ -7,6 +7,7 @@ run, which most tests look at.
 
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from flowertune.methods.registry import NAMES, load
 from flowertune.planning.traffic import traffic_of_run
 from flowertune.run import training
 from tests.apps import rendered, tiny_settings
+from tests.local_grid import KillAt, fork
 from tests.methods import (
     Run,
     Traffic,
@@ -198,6 +200,29 @@ def test_all_replies_of_a_round_are_lost_and_it_goes_on_to_the_same_bits(name, r
     whole = runs(name)
     resumed = lost_and_resumed(rendered("finance"), whole.cfg, runs.number(), NODES, lost=ROUNDS)
     assert changed(whole.run, resumed, range(1, ROUNDS + 1)) == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.full
+def test_killed_three_times_in_a_round_it_ends_with_the_same_bits(name, runs, home, tmp_path):
+    """SIGKILL to a process amid the replies of round 2, while its state is saved, and just after.
+
+    Each process goes on where the one before it was killed; the last one is this.
+    """
+    app, output, whole = rendered("finance"), tmp_path / "output.txt", runs(name)
+    number, cfg = runs.number(), whole.cfg
+    killed = Run(Path(cfg["results-dir"]) / str(number))
+    for point, saved in zip(KillAt.POINTS, (1, 1, 2), strict=True):
+        process = fork(app, cfg, NODES, number, home, output, KillAt(point, 2))
+        process.join(300)
+        assert process.exitcode == -signal.SIGKILL, output.read_text()
+        states = sorted(path.name for path in (killed.folder / "state").glob("round_*"))
+        assert states[-1] == f"round_{saved}"
+        cfg = {**whole.cfg, "resume-from": str(killed.folder)}
+    run(app, cfg, 1000 + number, NODES)
+    assert changed(whole.run, killed, range(1, ROUNDS + 1)) == []
+    for key in ("round", "partitions", "drift", "residual", "train-loss"):
+        assert [line[key] for line in whole.run.rounds] == [line[key] for line in killed.rounds]
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
