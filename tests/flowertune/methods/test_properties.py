@@ -83,7 +83,7 @@ class Group:
         ]
 
     def _draw(self, name: str, shares: np.ndarray) -> Draw:
-        (m, n), r = self.rng.integers(2, 25, 2), self.rng.integers(1, 7)
+        m, n, r = (int(self.rng.integers(*within)) for within in ((2, 25), (2, 25), (1, 7)))
         b0, a0, spread = self.normal(m, r), self.normal(r, n), 10.0 ** self.rng.uniform(-2, 1)
         b = [b0 + spread * self.normal(m, r) for _ in shares]
         a = [a0 + spread * self.normal(r, n) for _ in shares]
