@@ -103,7 +103,12 @@ def test_settings_are_found_by_parts_of_their_names(capsys):
     assert main(["settings", "learning-rate", "rank", "lora-r", "--app", str(APP)]) == 0
     text = capsys.readouterr().out
     keys = [line.split(" = ")[0] for line in text.splitlines() if " = " in line and line[0] != " "]
-    assert keys == ["model.lora.peft-lora-r", "train.learning-rate-max", "train.learning-rate-min"]
+    assert keys == [
+        "model.lora.peft-lora-r",
+        "model.lora.rank-pattern",
+        "train.learning-rate-max",
+        "train.learning-rate-min",
+    ]
     assert text.endswith("--run-config.\n")
 
 

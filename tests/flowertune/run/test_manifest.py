@@ -69,8 +69,8 @@ def test_what_an_app_changes_after_set_up_is_in_no_checkpoint(short, monkeypatch
 
 
 def test_an_adapter_that_could_not_be_scored_is_refused_before_it_trains(short, monkeypatch):
-    given(monkeypatch, lambda config: replace(config, rank_pattern={".*.*.*q_proj": 2}))
-    with pytest.raises(UserError, match=r"the adapter of lora_config .* has rank_pattern"):
+    given(monkeypatch, lambda config: replace(config, layer_replication=[(0, 2)]))
+    with pytest.raises(UserError, match=r"the adapter of lora_config .* has layer_replication"):
         run_app(short, NODES)
 
 

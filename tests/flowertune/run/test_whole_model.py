@@ -69,6 +69,9 @@ class Nodes(LocalGrid):
     def get_node_ids(self):
         return list(self.ids)
 
+    def partition_of(self, node):
+        return self.ids.get(node, 0)  # of a node that is gone `handle` tells
+
     def context(self, partition):
         context = super().context(partition)
         context.node_config.update(self.about.get(partition, {}))
